@@ -1,0 +1,166 @@
+"""Input ranges: one scalar per row block, from the activations that the block sees in the float network.
+
+The range r of a row block scales its inputs to the DAC's bound: x is clipped to [-r, r] and divided by r (Rasch et
+al., Nat. Commun. 14, 5282 (2023), Methods, "AIMC MVM"). All column blocks of a row block receive one multicast vector
+and so share its range.
+"""
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from aimc_compiler.analog.ranges import RangeObserver
+from aimc_compiler.errors import CalibrationError
+from aimc_compiler.graph import Graph, MatrixModule
+from aimc_compiler.mapping import Mapping, Piece
+from aimc_compiler.records import record
+from aimc_compiler.workload import Workload
+
+_KINDS = ("percentile", "k-sigma", "max")
+
+
+@record
+class RangeMethod:
+    """How a range is chosen: a percentile of |x|, k standard deviations of x about zero, or the largest |x|."""
+
+    kind: Literal["percentile", "k-sigma", "max"]
+    value: float = 0.0
+
+    def __str__(self) -> str:
+        return self.kind if self.kind == "max" else f"{self.kind}:{self.value:g}"
+
+    @classmethod
+    def parse(cls, text: str) -> "RangeMethod":
+        """From "percentile:99.9", "k-sigma:4" or "max". Raises CalibrationError."""
+        kind, _, number = text.partition(":")
+        if kind == "max" and not number:
+            return cls(kind="max")
+        try:
+            value = float(number)
+        except ValueError:
+            value = -1.0
+        if kind == "percentile" and 0 < value <= 100:
+            return cls(kind="percentile", value=value)
+        if kind == "k-sigma" and 0 < value < float("inf"):
+            return cls(kind="k-sigma", value=value)
+        raise CalibrationError(
+            f"{text!r} is no way to set input ranges: write percentile:P (0 < P <= 100), k-sigma:K (K > 0) or max"
+        )
+
+    def choose(self, observer: RangeObserver) -> float:
+        """The range from what was observed."""
+        if self.kind == "percentile":
+            return observer.percentile(self.value)
+        return observer.k_sigma(self.value) if self.kind == "k-sigma" else observer.maximum()
+
+
+@record
+class RangeRow:
+    """One row block's range. clipped: share of the calibration inputs beyond it; largest: the largest |x| seen."""
+
+    op: str
+    group: int
+    row_block: int
+    range: float
+    largest: float
+    clipped: float
+    note: str = ""
+
+
+@record
+class InputRanges:
+    """The ranges of every analog operation and where they came from. samples: how many calibrated them."""
+
+    method: str
+    samples: int
+    rows: tuple[RangeRow, ...]
+
+    def of(self, op: str) -> Tensor:
+        """(groups, row blocks) for one operation. Raises CalibrationError where it has none."""
+        mine = [row for row in self.rows if row.op == op]
+        if not mine:
+            raise CalibrationError(f"operation {op!r} has no input range: calibrate again")
+        ranges = torch.zeros(max(row.group for row in mine) + 1, max(row.row_block for row in mine) + 1)
+        for row in mine:
+            ranges[row.group, row.row_block] = row.range
+        return ranges
+
+
+def calibrate_ranges(
+    graph: Graph, workload: Workload, mapping: Mapping, batches: Iterable[Any], method: RangeMethod
+) -> InputRanges:
+    """Run the float Graph over ``batches`` and choose each row block's range.
+
+    batches: inputs, each a tensor, a tuple of positional inputs or a dict of keyword inputs.
+    Raises CalibrationError on no data, on inputs that the network does not take, and on values that are not finite.
+    """
+    modules = graph.matrix_modules()
+    observing = {
+        op.name: ObservedMatrix(op.name, modules[op.name], mapping.pieces_of(op.matrix)) for op in workload.analog_ops
+    }
+    observed = graph.with_modules(dict(observing))
+    samples = 0
+    for number, batch in enumerate(batches):
+        args, kwargs = as_call(batch)
+        try:
+            with torch.no_grad():
+                observed(*args, **kwargs)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise CalibrationError(
+                f"calibration batch {number} does not run through the network: {error}. Each batch must be the "
+                "network's inputs alone (a tensor, a tuple or a dict), without labels: (x for x, _ in loader)"
+            ) from error
+        samples += graph.sample_count(*args, **kwargs)
+    if not samples:
+        raise CalibrationError("the calibration data is empty: give at least one batch of inputs")
+    rows = tuple(row for module in observing.values() for row in module.rows(method))
+    return InputRanges(method=str(method), samples=samples, rows=rows)
+
+
+def as_call(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """(args, kwargs) of a batch that is a tensor, a tuple or list of inputs, or a dict of keyword inputs."""
+    if isinstance(batch, dict):
+        return (), batch
+    return (tuple(batch), {}) if isinstance(batch, tuple | list) else ((batch,), {})
+
+
+class ObservedMatrix(nn.Module):
+    """A matrix operation in floating point that records the inputs of each of its row blocks."""
+
+    def __init__(self, op: str, module: MatrixModule, pieces: tuple[Piece, ...]) -> None:
+        super().__init__()
+        self.op, self.module = op, module
+        extents = {(piece.group, piece.row_block): (piece.first_row, piece.rows) for piece in pieces}
+        self.extents = dict(sorted(extents.items()))
+        self.observers = {block: RangeObserver() for block in self.extents}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: the operation's input; returns its output."""
+        if not bool(torch.isfinite(x).all()):
+            raise CalibrationError(f"an input of {self.op!r} is not finite during calibration: check the data")
+        for (group, block), (first_row, rows) in self.extents.items():
+            self.observers[group, block].update(self.module.inputs_of_rows(x, group, first_row, rows))
+        y: Tensor = self.module(x)
+        return y
+
+    def rows(self, method: RangeMethod) -> list[RangeRow]:
+        """The chosen ranges; a block that saw only zeros gets range 1 and says so."""
+        rows = []
+        for (group, block), observer in self.observers.items():
+            chosen = method.choose(observer)
+            note = "" if chosen > 0 else f"{method} gave 0; the largest input is used, or 1 where every input was 0"
+            chosen = chosen or observer.maximum() or 1.0
+            rows.append(
+                RangeRow(
+                    op=self.op,
+                    group=group,
+                    row_block=block,
+                    range=chosen,
+                    largest=observer.maximum(),
+                    clipped=observer.share_beyond(chosen),
+                    note=note,
+                )
+            )
+        return rows

@@ -1,0 +1,133 @@
+"""What `compile` returns: the levels of one network on one chip, and what can be asked of them."""
+
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from aimc_compiler.calibration import InputRanges, RangeMethod, calibrate_ranges
+from aimc_compiler.chip import ChipSpec
+from aimc_compiler.errors import CalibrationError
+from aimc_compiler.executor import Device
+from aimc_compiler.graph import Graph
+from aimc_compiler.mapping import Mapping, Utilization, measure_utilization
+from aimc_compiler.program import Program, Timing, simulate
+from aimc_compiler.workload import Workload
+
+if TYPE_CHECKING:
+    import torch
+
+
+class CompiledModel:
+    """A network compiled for a chip: ``graph``, ``workload``, ``mapping``, ``program``, its chip and input ranges.
+
+    Made by ``aimc_compiler.compile`` and ``aimc_compiler.load``; not changed afterwards: ``calibrate`` and
+    ``with_chip`` return others.
+    """
+
+    def __init__(
+        self,
+        *,
+        graph: Graph,
+        workload: Workload,
+        mapping: Mapping,
+        program: Program,
+        chip: ChipSpec,
+        ranges: InputRanges | None,
+        seed: int,
+    ) -> None:
+        self.graph = graph
+        self.workload = workload
+        self.mapping = mapping
+        self.program = program
+        self.chip = chip
+        self.ranges = ranges
+        self.seed = seed
+
+    @cached_property
+    def utilization(self) -> Utilization:
+        """Cells used per tile, per layer, in total."""
+        return measure_utilization(self.mapping, self.workload, self.chip)
+
+    @cached_property
+    def timing(self) -> Timing:
+        """Latency, interval, energy, bounds and busy time of each resource, per sample."""
+        return simulate(self.program)
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether the chip scales inputs by calibrated ranges and the program has analog operations."""
+        types = {op.tile_type for op in self.workload.analog_ops}
+        return any(self.chip.tile_types[name].normalisation == "column" for name in sorted(types))
+
+    def calibrate(self, batches: Iterable[Any], method: str = "percentile:99.9") -> "CompiledModel":
+        """The same program with input ranges from ``batches`` (inputs only). Raises CalibrationError."""
+        ranges = calibrate_ranges(self.graph, self.workload, self.mapping, batches, RangeMethod.parse(method))
+        return self._replace(ranges=ranges)
+
+    def with_chip(self, chip: ChipSpec) -> "CompiledModel":
+        """The same mapping on a chip that differs in its nonidealities alone, to study them.
+
+        Raises ValueError where geometry, timing or device differ: such a chip needs a new compilation.
+        """
+        if chip.model_dump(exclude=_NUMERICS) != self.chip.model_dump(exclude=_NUMERICS):
+            raise ValueError("the chip differs in more than nonidealities and converters: compile again")
+        return self._replace(chip=chip)
+
+    def deploy(self, seed: int | None = None, *, chip_index: int = 0, device: "torch.device | str" = "cpu") -> Device:
+        """One manufactured and programmed chip.
+
+        seed: of all its random streams (default: the one given to ``compile``); chip_index: which chip of a series;
+        device: the torch device that computes. Raises CalibrationError without input ranges where the chip needs
+        them, NotBuiltError where the chip asks for physics that is not modelled.
+        """
+        if self.needs_calibration and self.ranges is None:
+            raise CalibrationError(
+                "this program has no input ranges, so it cannot run analog. Give compile(..., calibration=batches), "
+                "or call compiled.calibrate(batches), or: aimc calibrate net.aimc --data DATA"
+            )
+        return Device(
+            graph=self.graph,
+            workload=self.workload,
+            mapping=self.mapping,
+            program=self.program,
+            chip=self.chip,
+            ranges=self.ranges,
+            timing=lambda: self.timing,
+            seed=self.seed if seed is None else seed,
+            chip_index=chip_index,
+            torch_device=device,
+        )
+
+    def float_outputs(self, *args: Any, **kwargs: Any) -> Any:
+        """The floating-point network's outputs, from the Graph."""
+        from aimc_compiler.executor import run_graph
+
+        return run_graph(self.graph, *args, **kwargs)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the artifact (one file); the same program gives the same bytes."""
+        from aimc_compiler.compiler.artifact import save
+
+        return save(self, Path(path))
+
+    def _replace(self, **changes: Any) -> "CompiledModel":
+        fields = ("graph", "workload", "mapping", "program", "chip", "ranges", "seed")
+        return CompiledModel(**({name: getattr(self, name) for name in fields} | changes))
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Weights by parameter path."""
+        return dict(self.graph.module.state_dict())
+
+
+_TILE_NUMERICS = {"normalisation": True, "dac": {"bits"}, "adc": {"bits", "out_bound"}}
+_NUMERICS: Any = {
+    "name": True,
+    "nonidealities": True,
+    "provenance": True,
+    "tile": _TILE_NUMERICS,
+    "tiles": {"__all__": _TILE_NUMERICS},
+    "evaluation": True,
+}

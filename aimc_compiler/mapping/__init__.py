@@ -1,0 +1,41 @@
+"""The Mapping: which cells of which tile hold which part of which matrix, and which unit does what else. No torch."""
+
+from aimc_compiler.mapping.bounds import TilesBound, bound_tiles
+from aimc_compiler.mapping.cut import cut_columns, cut_rows, near_equal, row_group_activations
+from aimc_compiler.mapping.fit import Demand, DoesNotFit
+from aimc_compiler.mapping.ir import Mapping, Piece, UnitAssignment, snake_site
+from aimc_compiler.mapping.map import OBJECTIVES, map_workload
+from aimc_compiler.mapping.place import HOST_SITE, near_square, unit_sites
+from aimc_compiler.mapping.route import multicast_tree, route_xy
+from aimc_compiler.mapping.text import parse_mapping, print_mapping
+from aimc_compiler.mapping.utilization import LayerUse, TileUse, Utilization, measure_utilization
+from aimc_compiler.mapping.verify import verify_mapping
+
+__all__ = [
+    "HOST_SITE",
+    "OBJECTIVES",
+    "Demand",
+    "DoesNotFit",
+    "LayerUse",
+    "Mapping",
+    "Piece",
+    "TileUse",
+    "TilesBound",
+    "UnitAssignment",
+    "Utilization",
+    "bound_tiles",
+    "cut_columns",
+    "cut_rows",
+    "map_workload",
+    "measure_utilization",
+    "multicast_tree",
+    "near_equal",
+    "near_square",
+    "parse_mapping",
+    "print_mapping",
+    "route_xy",
+    "row_group_activations",
+    "snake_site",
+    "unit_sites",
+    "verify_mapping",
+]

@@ -1,0 +1,91 @@
+"""The text form of the frozen levels: one record a line, fields as ``key=json``, and back.
+
+A level (Workload, Mapping, Program) is a header record and a sequence of smaller records. Every record is a frozen
+dataclass of numbers, strings, tuples and further such dataclasses; a line is its kind followed by its fields that
+differ from their defaults::
+
+    matrix name="head" rows=64 columns=10 groups=1
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from typing import Any, TypeVar, dataclass_transform
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from aimc_compiler.errors import TextFormError
+
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def record(cls: type[T]) -> type[T]:
+    """A frozen, slotted, keyword-only dataclass whose text form refuses unknown fields and wrong types."""
+    cls.__pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[attr-defined]
+    return dataclasses.dataclass(frozen=True, slots=True, kw_only=True)(cls)
+
+
+def print_records(records: Iterable[tuple[str, Any]]) -> str:
+    """Lines for (kind, record) pairs, in order."""
+    return "".join(f"{kind}{_fields_text(record)}\n" for kind, record in records)
+
+
+def parse_records(text: str, kinds: Mapping[str, type]) -> Iterator[tuple[str, Any]]:
+    """(kind, record) pairs from text; kinds: dataclass of each kind. Blank lines and ``#`` comments are passed over.
+
+    Raises TextFormError with the line number on an unknown kind, an unknown field or a value of the wrong type.
+    """
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        kind, _, rest = line.strip().partition(" ")
+        if kind not in kinds:
+            raise TextFormError(f"line {number}: no record is called {kind!r}; there are {', '.join(kinds)}")
+        try:
+            fields = json.dumps(dict(_split_fields(rest)))
+            yield kind, _adapter(kinds[kind]).validate_json(fields)
+        except (ValueError, ValidationError) as error:
+            raise TextFormError(f"line {number}: {kind}: {error}") from error
+
+
+def _fields_text(record: Any) -> str:
+    parts = []
+    for field in dataclasses.fields(record):
+        value = getattr(record, field.name)
+        if field.default is not dataclasses.MISSING and value == field.default:
+            continue
+        parts.append(f" {field.name}={json.dumps(_plain(value), separators=(',', ':'), ensure_ascii=False)}")
+    return "".join(parts)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            field.name: _plain(getattr(value, field.name))
+            for field in dataclasses.fields(value)
+            if field.default is dataclasses.MISSING or getattr(value, field.name) != field.default
+        }
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _split_fields(text: str) -> Iterator[tuple[str, Any]]:
+    decoder = json.JSONDecoder()
+    position = 0
+    while position < len(text):
+        equals = text.find("=", position)
+        if equals < 0:
+            raise ValueError(f"expected key=value at {text[position:]!r}")
+        key = text[position:equals].strip()
+        value, position = decoder.raw_decode(text, equals + 1)
+        yield key, value
+        while position < len(text) and text[position] == " ":
+            position += 1
+
+
+@cache
+def _adapter(record_type: type) -> TypeAdapter[Any]:
+    return TypeAdapter(record_type)

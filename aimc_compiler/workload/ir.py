@@ -1,0 +1,155 @@
+"""Data of the Workload: matrices, their uses, digital operations and tensors of one sample, in execution order.
+
+A *window* is the unit of pipelining: one spatial position of an activation (all its channels), one step of a
+sequence, or the whole tensor where there is no such order. A matrix operation makes one analog matrix-vector
+multiplication (MVM) a window for each piece of its matrix. All counts are per sample.
+"""
+
+from math import prod
+from typing import Literal
+
+from aimc_compiler.records import record
+
+
+@record
+class Access:
+    """Which windows of one input an output window needs.
+
+    kind: "same" (window k needs window k), "all" (every window needs the whole input) or "sliding" (a kernel moved
+    over a grid in raster order: convolutions and pools; the tuples have one entry a spatial dimension).
+    """
+
+    kind: Literal["same", "all", "sliding"]
+    input_size: tuple[int, ...] = ()
+    output_size: tuple[int, ...] = ()
+    kernel: tuple[int, ...] = ()
+    stride: tuple[int, ...] = ()
+    padding: tuple[int, ...] = ()
+    dilation: tuple[int, ...] = ()
+
+    def last_needed(self, window: int, input_windows: int) -> int:
+        """The last input window, in raster order, that output window ``window`` needs."""
+        if self.kind == "same":
+            return min(window, input_windows - 1)
+        if self.kind == "all":
+            return input_windows - 1
+        repeat, window = divmod(window, prod(self.output_size))
+        last = 0
+        for axis in range(len(self.output_size)):
+            inner = prod(self.output_size[axis + 1 :])
+            place = window // inner % self.output_size[axis]
+            reach = place * self.stride[axis] - self.padding[axis] + self.dilation[axis] * (self.kernel[axis] - 1)
+            last = last * self.input_size[axis] + min(max(reach, 0), self.input_size[axis] - 1)
+        return repeat * prod(self.input_size) + last
+
+
+@record
+class TensorShape:
+    """A value between operations: ``windows`` windows of ``width`` elements of ``itemsize`` bytes, per sample."""
+
+    name: str
+    windows: int
+    width: int
+    itemsize: int = 4
+
+    @property
+    def elements(self) -> int:
+        return self.windows * self.width
+
+    @property
+    def bytes(self) -> int:
+        return self.elements * self.itemsize
+
+
+@record
+class Matrix:
+    """A weight matrix: ``groups`` blocks of ``rows`` inputs by ``columns`` outputs.
+
+    name: the module path of its first use; parameter: the path of the weight, its identity (tied weights are one
+    Matrix). kernel: rows per input channel (1 for linear, kernel height x width for a convolution); row
+    ``channel * kernel + place`` multiplies that place of that channel.
+    """
+
+    name: str
+    parameter: str
+    rows: int
+    columns: int
+    groups: int = 1
+    kernel: int = 1
+
+    @property
+    def cells(self) -> int:
+        return self.groups * self.rows * self.columns
+
+
+@record
+class MatrixOp:
+    """One use of a matrix: ``windows`` MVMs of each of its pieces a sample.
+
+    analog: on tiles or, by a rule, on digital units (then priced as ``macs`` of cost class "activation_product").
+    reason: why, in words. source: "file:line" in the user's code.
+    """
+
+    name: str
+    matrix: str
+    kind: Literal["linear", "conv1d", "conv2d"]
+    windows: int
+    input: str
+    output: str
+    access: Access
+    analog: bool
+    reason: str
+    tile_type: str = "tile"
+    source: str = ""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (self.input,)
+
+    @property
+    def accesses(self) -> tuple[Access, ...]:
+        return (self.access,)
+
+
+@record
+class DigitalOp:
+    """An operation of the digital units.
+
+    op: the ATen name; cost_class: what it is priced as (``aimc_compiler.chip.COST_CLASSES``); work: elements
+    processed a sample (what the class's rate counts); accesses: one per input.
+    """
+
+    name: str
+    op: str
+    cost_class: str
+    inputs: tuple[str, ...]
+    accesses: tuple[Access, ...]
+    output: str
+    work: int
+    source: str = ""
+
+
+@record
+class Workload:
+    """One sample's work. ops: in execution order; inputs, outputs: names of tensors."""
+
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    tensors: tuple[TensorShape, ...]
+    matrices: tuple[Matrix, ...]
+    ops: tuple[MatrixOp | DigitalOp, ...]
+
+    def tensor(self, name: str) -> TensorShape:
+        return next(tensor for tensor in self.tensors if tensor.name == name)
+
+    def matrix(self, name: str) -> Matrix:
+        return next(matrix for matrix in self.matrices if matrix.name == name)
+
+    @property
+    def matrix_ops(self) -> tuple[MatrixOp, ...]:
+        return tuple(op for op in self.ops if isinstance(op, MatrixOp))
+
+    @property
+    def analog_ops(self) -> tuple[MatrixOp, ...]:
+        return tuple(op for op in self.matrix_ops if op.analog)

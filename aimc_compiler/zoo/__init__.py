@@ -1,0 +1,30 @@
+"""Networks to try, in plain torch, with trained weights and data where they are small. Imports nothing of ours."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from aimc_compiler.zoo.fashion import fashion_images, fashion_resnet
+
+Example = tuple[nn.Module, tuple[Tensor, ...]]
+Batches = Iterator[tuple[Tensor, Tensor]]
+
+
+def _fashion() -> Example:
+    return fashion_resnet(), (torch.zeros(1, 1, 28, 28),)
+
+
+def _fashion_batches(part: str, batch: int = 100) -> Batches:
+    images, labels = fashion_images("test" if part == "test" else "calibration")
+    return zip(images.split(batch), labels.split(batch), strict=True)
+
+
+#: name -> function that returns a model in evaluation mode and example inputs
+NETWORKS: dict[str, Callable[[], Example]] = {"fashion_resnet": _fashion}
+
+#: name -> function that returns batches of (inputs, labels)
+DATASETS: dict[str, Callable[[], Batches]] = {
+    "fashion_test": lambda: _fashion_batches("test"),
+    "fashion_calibration": lambda: _fashion_batches("calibration"),
+}
