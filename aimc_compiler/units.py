@@ -1,11 +1,26 @@
 """Quantities with their units: "130 ns" to SI and back. Inside, every number is SI; here it is read and printed."""
 
 import re
-from decimal import Decimal
+from decimal import Decimal, DecimalException
 
 from aimc_compiler.errors import UnitError
 
-_PREFIXES = {"a": -18, "f": -15, "p": -12, "n": -9, "u": -6, "µ": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12}
+_PREFIXES = {
+    "a": -18,
+    "f": -15,
+    "p": -12,
+    "n": -9,
+    "u": -6,
+    "µ": -6,
+    "μ": -6,
+    "m": -3,
+    "": 0,
+    "k": 3,
+    "M": 6,
+    "G": 9,
+    "T": 12,
+}
+_MICRO = ("µ", "μ")
 _WORDS = {"min": ("s", 60), "h": ("s", 3600), "d": ("s", 86400), "day": ("s", 86400), "y": ("s", 31_536_000)}
 _WORDS |= {"days": _WORDS["d"], "year": _WORDS["y"], "years": _WORDS["y"], "hour": _WORDS["h"], "hours": _WORDS["h"]}
 _BYTES = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
@@ -27,18 +42,21 @@ def parse_quantity(text: object, unit: str) -> float:
     factor = _factor(given, unit)
     if factor is None:
         raise UnitError(f"{given!r} in {text!r} is no unit of {_DIMENSIONS.get(unit, unit)}: use {_example(unit)}")
-    return float(number * factor)
+    try:
+        return float(number * factor)
+    except DecimalException as error:
+        raise UnitError(f"{text!r} is beyond what a number can hold: write a sensible {_DIMENSIONS[unit]}") from error
 
 
 def print_quantity(value: float, unit: str) -> str:
     """Text that ``parse_quantity`` reads back to exactly this float: "130 ns"."""
     if unit == "B":
-        return f"{value:g} B" if value % 1024 or not value else f"{value / 1024:g} KiB"
+        return _print_bytes(value)
     power = 2 if unit == "m2" else 1
     exact = Decimal(repr(float(value)))
     for prefix, exponent in sorted(_PREFIXES.items(), key=lambda item: -item[1]):
         scaled = exact.scaleb(-exponent * power)
-        if prefix != "µ" and abs(scaled) >= 1:
+        if prefix not in _MICRO and abs(scaled) >= 1:
             return f"{_trim(scaled)} {prefix}{unit}"
     return f"{_trim(exact)} {unit}"
 
@@ -57,9 +75,14 @@ def parse_rate(text: object) -> float:
         value = float(match[1]) if match else 0.0
     except ValueError:
         value = 0.0
-    if value <= 0:
+    if not 0 < value < float("inf"):
         raise UnitError(f"{text!r} is no rate: write a positive number of elements a tick, as in '64/tick'")
     return value
+
+
+def print_rate(value: float) -> str:
+    """Text that ``parse_rate`` reads back to exactly this float: "512/tick"."""
+    return f"{_trim(Decimal(repr(value)))}/tick"
 
 
 def parse_times(text: str) -> tuple[float, ...]:
@@ -69,11 +92,12 @@ def parse_times(text: str) -> tuple[float, ...]:
 
 def print_time(seconds: float) -> str:
     """A time after programming as people say it: "1 h", "1 day", "1 year", else with an SI prefix."""
-    for word, size in (("year", 31_536_000), ("day", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= size and seconds % size == 0:
-            count = int(seconds // size)
-            return f"{count} {word}{'s' if count > 1 and word in ('year', 'day') else ''}"
-    return print_human(seconds, "s")
+    return _words(seconds) or print_human(seconds, "s")
+
+
+def print_time_exactly(seconds: float) -> str:
+    """As ``print_time``, never rounded: ``parse_quantity`` reads back exactly this float."""
+    return _words(seconds) or print_quantity(seconds, "s")
 
 
 _DIMENSIONS = {"s": "time", "J": "energy", "S": "conductance", "ohm": "resistance", "m2": "area", "B": "memory"}
@@ -94,6 +118,21 @@ def _factor(given: str, unit: str) -> Decimal | None:
     if exponent is None:
         return Decimal("1e-4") if given == "cm2" and unit == "m2" else None
     return Decimal(1).scaleb(exponent * (2 if unit == "m2" else 1))
+
+
+def _words(seconds: float) -> str | None:
+    for word, size in (("year", 31_536_000), ("day", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= size and seconds % size == 0:
+            count = int(seconds // size)
+            return f"{count} {word}{'s' if count > 1 and word in ('year', 'day') else ''}"
+    return None
+
+
+def _print_bytes(value: float) -> str:
+    for name, size in sorted(_BYTES.items(), key=lambda item: -item[1]):
+        if value >= size and value % size == 0:
+            return f"{int(value // size)} {name}"
+    return f"{_trim(Decimal(repr(float(value))))} B"
 
 
 def _trim(value: Decimal) -> str:

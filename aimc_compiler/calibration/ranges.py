@@ -11,8 +11,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from aimc_compiler.analog.ranges import RangeObserver
+from aimc_compiler.analog import RangeObserver
 from aimc_compiler.errors import CalibrationError
+from aimc_compiler.executor import InputRanges, RangeRow, contraction_of
 from aimc_compiler.graph import Graph, MatrixModule
 from aimc_compiler.mapping import Mapping, Piece
 from aimc_compiler.records import record
@@ -54,38 +55,6 @@ class RangeMethod:
         if self.kind == "percentile":
             return observer.percentile(self.value)
         return observer.k_sigma(self.value) if self.kind == "k-sigma" else observer.maximum()
-
-
-@record
-class RangeRow:
-    """One row block's range. clipped: share of the calibration inputs beyond it; largest: the largest |x| seen."""
-
-    op: str
-    group: int
-    row_block: int
-    range: float
-    largest: float
-    clipped: float
-    note: str = ""
-
-
-@record
-class InputRanges:
-    """The ranges of every analog operation and where they came from. samples: how many calibrated them."""
-
-    method: str
-    samples: int
-    rows: tuple[RangeRow, ...]
-
-    def of(self, op: str) -> Tensor:
-        """(groups, row blocks) for one operation. Raises CalibrationError where it has none."""
-        mine = [row for row in self.rows if row.op == op]
-        if not mine:
-            raise CalibrationError(f"operation {op!r} has no input range: calibrate again")
-        ranges = torch.zeros(max(row.group for row in mine) + 1, max(row.row_block for row in mine) + 1)
-        for row in mine:
-            ranges[row.group, row.row_block] = row.range
-        return ranges
 
 
 def calibrate_ranges(
@@ -131,7 +100,7 @@ class ObservedMatrix(nn.Module):
 
     def __init__(self, op: str, module: MatrixModule, pieces: tuple[Piece, ...]) -> None:
         super().__init__()
-        self.op, self.module = op, module
+        self.op, self.module, self.contraction = op, module, contraction_of(module)
         extents = {(piece.group, piece.row_block): (piece.first_row, piece.rows) for piece in pieces}
         self.extents = dict(sorted(extents.items()))
         self.observers = {block: RangeObserver() for block in self.extents}
@@ -141,7 +110,8 @@ class ObservedMatrix(nn.Module):
         if not bool(torch.isfinite(x).all()):
             raise CalibrationError(f"an input of {self.op!r} is not finite during calibration: check the data")
         for (group, block), (first_row, rows) in self.extents.items():
-            self.observers[group, block].update(self.module.inputs_of_rows(x, group, first_row, rows))
+            touched = self.contraction.inputs_of(x, self.module.groups, first_row, rows)
+            self.observers[group, block].update(touched if self.module.kind == "linear" else touched[:, group])
         y: Tensor = self.module(x)
         return y
 

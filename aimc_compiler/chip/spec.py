@@ -2,18 +2,34 @@
 
 ``docs/chip-spec.md`` documents every key; it is generated from the descriptions here. Cells are *unit cells*: one
 weight's worth of devices at one crossing, unless ``rows_per_weight`` or ``slices`` say that a weight takes several.
+Figures that must agree with one another are compared in ``checks.py``.
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, StringConstraints, model_validator
 
+from aimc_compiler.chip import checks
 from aimc_compiler.chip.costs import CostClass
 from aimc_compiler.chip.devices import DeviceModel
-from aimc_compiler.chip.quantity import Bytes, Joules, Ohms, Rate, Seconds, Siemens, SpecModel, SquareMetres
+from aimc_compiler.chip.quantity import (
+    Age,
+    Bytes,
+    Joules,
+    Ohms,
+    Rate,
+    Seconds,
+    Siemens,
+    SpecModel,
+    SquareMetres,
+    raise_faults,
+)
 
-Fraction = float
+#: Resolution of a converter: 1 bit would have no step, and fp32 holds no more than 24.
+Bits = Annotated[int, Field(ge=2, le=24)]
+#: A name that stands in dotted paths.
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$")]
 
 
 class Clock(SpecModel):
@@ -31,42 +47,54 @@ class Device(SpecModel):
 
 
 class Dac(SpecModel):
-    bits: PositiveInt | Literal["off"] = Field(description="resolution: 2^bits - 2 steps over twice the bound")
+    bits: Bits | Literal["off"] = Field(description="resolution: 2^bits - 2 steps over twice the bound")
     input_mode: Literal["pulse_width", "amplitude", "bit_serial"] = Field(description="how a code drives a row")
 
 
 class Adc(SpecModel):
-    bits: PositiveInt | Literal["off"] = Field(description="resolution: 2^bits - 2 steps over twice out_bound")
+    bits: Bits | Literal["off"] = Field(description="resolution: 2^bits - 2 steps over twice out_bound")
     out_bound: PositiveFloat | Literal["off"] = Field(description="largest output, in units of normalised w times x")
+    clip: bool = Field(True, description="outputs beyond out_bound are clipped to it (false: a converter without end)")
     columns_per_adc: PositiveInt = Field(1, description="columns that share a converter")
+
+    @model_validator(mode="after")
+    def has_a_step(self) -> "Adc":
+        raise_faults(checks.adc_has_a_step(self))
+        return self
 
 
 class EnergySplit(SpecModel):
-    adc: Fraction = Field(ge=0, le=1, description="share of the output converters")
-    array: Fraction = Field(ge=0, le=1, description="share of the crossbar")
-    dac: Fraction = Field(ge=0, le=1, description="share of the input converters")
+    adc: float = Field(ge=0, le=1, description="share of the output converters")
+    array: float = Field(ge=0, le=1, description="share of the crossbar")
+    dac: float = Field(ge=0, le=1, description="share of the input converters")
 
     @model_validator(mode="after")
     def sums_to_one(self) -> "EnergySplit":
-        total = self.adc + self.array + self.dac
-        if abs(total - 1) > 1e-9:
-            raise ValueError(f"the shares adc, array and dac sum to {total:g}: they must sum to 1")
+        raise_faults(checks.shares_sum_to_one(self))
         return self
 
 
 class MvmMode(SpecModel):
     time_s: Seconds = Field(alias="time", gt=0, description="from inputs at the tile to outputs converted")
-    initiation_interval_s: Seconds = Field(alias="initiation_interval", gt=0, description="from one MVM to the next")
+    initiation_interval_s: Seconds = Field(
+        alias="initiation_interval",
+        gt=0,
+        description="from one MVM to the next; shorter than time where a tile pipelines, longer where it recovers",
+    )
     energy_j: Joules = Field(alias="energy", description="of one MVM of a whole tile")
     split: EnergySplit = Field(description="energy by component")
 
 
 class Mvm(SpecModel):
-    time_s: Seconds | None = Field(None, alias="time")
-    initiation_interval_s: Seconds | None = Field(None, alias="initiation_interval")
-    energy_j: Joules | None = Field(None, alias="energy")
-    split: EnergySplit | None = None
-    modes: dict[str, MvmMode] | None = Field(None, description="several ways to multiply, by name")
+    time_s: Seconds | None = Field(
+        None, alias="time", gt=0, description="from inputs at the tile to outputs converted; not with modes"
+    )
+    initiation_interval_s: Seconds | None = Field(
+        None, alias="initiation_interval", gt=0, description="from one MVM to the next; not with modes"
+    )
+    energy_j: Joules | None = Field(None, alias="energy", description="of one MVM of a whole tile; not with modes")
+    split: EnergySplit | None = Field(None, description="energy by component; not with modes")
+    modes: dict[Name, MvmMode] | None = Field(None, description="several ways to multiply, by name")
     mode: str | None = Field(None, description="the mode in use")
     energy_scaling: Literal["tile", "used"] = Field(
         "tile", description="tile: a partly used tile costs a whole MVM; used: shares scale with rows, columns, cells"
@@ -74,16 +102,7 @@ class Mvm(SpecModel):
 
     @model_validator(mode="after")
     def one_form(self) -> "Mvm":
-        direct = (self.time_s, self.initiation_interval_s, self.energy_j, self.split)
-        if self.modes is None and self.mode is None:
-            if any(value is None for value in direct):
-                raise ValueError("give time, initiation_interval, energy and split, or modes and mode")
-            return self
-        if any(value is not None for value in direct):
-            raise ValueError("time, initiation_interval, energy and split stand inside modes where modes are given")
-        if not self.modes or self.mode not in self.modes:
-            known = ", ".join(self.modes or ()) or "none"
-            raise ValueError(f"mode {self.mode!r} is not among modes ({known})")
+        raise_faults(*checks.one_form(self))
         return self
 
     @property
@@ -91,7 +110,10 @@ class Mvm(SpecModel):
         """The mode in use."""
         if self.modes is not None and self.mode is not None:
             return self.modes[self.mode]
-        assert self.time_s and self.initiation_interval_s and self.energy_j is not None and self.split
+        assert self.time_s is not None
+        assert self.initiation_interval_s is not None
+        assert self.energy_j is not None
+        assert self.split is not None
         return MvmMode.model_construct(
             time_s=self.time_s,
             initiation_interval_s=self.initiation_interval_s,
@@ -112,12 +134,12 @@ class Tile(SpecModel):
     normalisation: Literal["column", "none"] = Field(
         "column", description="column: weights by column, inputs by a calibrated range; none: neither, no calibration"
     )
-    device: Device
-    dac: Dac
-    adc: Adc
-    mvm: Mvm
+    device: Device = Field(description="what holds a weight")
+    dac: Dac = Field(description="input converters")
+    adc: Adc = Field(description="output converters")
+    mvm: Mvm = Field(description="one matrix-vector multiplication")
     area_m2: SquareMetres | None = Field(None, alias="area", description="of one tile")
-    programming: Programming | None = None
+    programming: Programming | None = Field(None, description="what writing the weights takes")
 
     @property
     def weight_rows(self) -> int:
@@ -131,10 +153,7 @@ class Tile(SpecModel):
 
     @model_validator(mode="after")
     def holds_a_weight(self) -> "Tile":
-        if not self.weight_rows or not self.weight_columns:
-            raise ValueError("one weight takes more rows or columns (rows_per_weight, slices) than the tile has")
-        if (self.device.slices > 1) != (self.device.bits_per_slice is not None):
-            raise ValueError("device.slices > 1 and device.bits_per_slice go together")
+        raise_faults(*checks.holds_a_weight(self))
         return self
 
 
@@ -148,6 +167,11 @@ class MvmNonidealities(SpecModel):
     r_wire_ohm: Ohms = Field(alias="r_wire", description="wire resistance between neighbouring cells of a column")
     g_ir_s: Siemens = Field(alias="g_ir", description="conductance of a full weight in the IR-drop formula")
 
+    @model_validator(mode="after")
+    def ir_drop_has_a_wire(self) -> "MvmNonidealities":
+        raise_faults(*checks.ir_drop_has_a_wire(self))
+        return self
+
 
 class DeviceNonidealities(SpecModel):
     programming_noise: NonNegativeFloat = Field(1.0, description="factor on the device's programming noise")
@@ -156,22 +180,27 @@ class DeviceNonidealities(SpecModel):
 
 
 class Defects(SpecModel):
-    stuck_at_zero: Fraction = Field(0.0, ge=0, le=1, description="share of devices that stay at zero")
-    stuck_at_g_max: Fraction = Field(0.0, ge=0, le=1, description="share of devices that stay at g_max")
-    stuck_random: Fraction = Field(0.0, ge=0, le=1, description="share of devices that stay anywhere")
+    stuck_at_zero: float = Field(0.0, ge=0, le=1, description="share of devices that stay at zero")
+    stuck_at_g_max: float = Field(0.0, ge=0, le=1, description="share of devices that stay at g_max")
+    stuck_random: float = Field(0.0, ge=0, le=1, description="share of devices that stay anywhere")
 
 
 class Nonidealities(SpecModel):
-    mvm: MvmNonidealities
-    device: DeviceNonidealities = DeviceNonidealities()
+    mvm: MvmNonidealities = Field(description="at every multiplication")
+    device: DeviceNonidealities = Field(DeviceNonidealities(), description="of the stored weights")
     drift_compensation: Literal["off", "tile", "column", "exact"] = Field(description="what is read again, and scaled")
-    defects: Defects = Defects()
+    defects: Defects = Field(Defects(), description="devices that never answer to programming")
 
 
 class LocalDigital(SpecModel):
     ops: tuple[Literal["scale", "bias", "accumulate", "relu"], ...] = Field(description="what a tile's unit can do")
     rate: Rate = Field(description="elements a tick")
     energy_j: Joules = Field(alias="energy", description="of one element of one operation")
+
+    @model_validator(mode="after")
+    def each_once(self) -> "LocalDigital":
+        raise_faults(checks.each_once(self))
+        return self
 
 
 class CostClassSpec(SpecModel):
@@ -201,32 +230,43 @@ class Buffers(SpecModel):
 
 
 class Evaluation(SpecModel):
-    times_s: tuple[Seconds, ...] = Field(alias="times", description="times after programming that are evaluated")
+    times_s: tuple[Age, ...] = Field(
+        alias="times", min_length=1, description="times after programming that are evaluated"
+    )
 
 
 class Provenance(SpecModel):
-    kind: Literal["published", "derived", "assumed"]
+    kind: Literal["published", "derived", "assumed"] = Field(
+        description="published: the source states it; derived: it follows from what the source states; assumed: neither"
+    )
     source: str | None = Field(None, description="key of `sources`; needed for published and derived figures")
-    note: str = ""
+    note: str = Field("", description="how it was derived, or why it was assumed")
 
 
 class ChipSpec(SpecModel):
     """A chip. Exactly one of ``tile`` (one tile type) and ``tiles`` (several, by name) is given."""
 
-    schema_version: Literal[1]
-    name: str
-    description: str = ""
-    sources: dict[str, str] = {}
-    clock: Clock
-    tile: Tile | None = None
-    tiles: dict[str, Tile] | None = None
-    nonidealities: Nonidealities
-    local_digital: LocalDigital
-    digital_units: DigitalUnits
-    network: Network
-    buffers: Buffers
-    evaluation: Evaluation
-    provenance: dict[str, Provenance] = {}
+    schema_version: Literal[1] = Field(description="version of this format")
+    name: Name = Field(description="letters, digits, - and _")
+    description: str = Field("", description="one sentence for people")
+    sources: dict[Name, str] = Field(default_factory=dict, description="papers, by a short key")
+    clock: Clock = Field(description="the time base of the schedule")
+    tile: Tile | None = Field(None, description="the tile type of a chip that has one")
+    tiles: dict[Name, Tile] | None = Field(None, min_length=1, description="the tile types of a chip that has several")
+    nonidealities: Nonidealities = Field(description="how the analog part errs")
+    local_digital: LocalDigital = Field(description="the digital unit at every tile")
+    digital_units: DigitalUnits = Field(description="digital units that all tiles share")
+    network: Network = Field(description="what moves vectors between tiles and units")
+    buffers: Buffers = Field(description="memory at a tile")
+    evaluation: Evaluation = Field(description="what `aimc run` and `evaluate` do unless told otherwise")
+    provenance: dict[str, Provenance] = Field(
+        default_factory=dict, description="where figures come from, by path; a section's entry covers what is below it"
+    )
+
+    @model_validator(mode="after")
+    def agrees(self) -> "ChipSpec":
+        raise_faults(*checks.chip_agrees(self))
+        return self
 
     @property
     def tile_types(self) -> Mapping[str, Tile]:

@@ -49,7 +49,7 @@ class CompiledModel:
     @cached_property
     def utilization(self) -> Utilization:
         """Cells used per tile, per layer, in total."""
-        return measure_utilization(self.mapping, self.workload, self.chip)
+        return measure_utilization(self.mapping, self.chip)
 
     @cached_property
     def timing(self) -> Timing:

@@ -1,6 +1,16 @@
 """The executor: runs a network at every level, and on the virtual chip."""
 
-from aimc_compiler.executor.device import Counts, Device, RunResult
+from aimc_compiler.executor.device import Counts, Device, RunResult, contraction_of
 from aimc_compiler.executor.level import run_graph, run_mapping
+from aimc_compiler.executor.ranges import InputRanges, RangeRow
 
-__all__ = ["Counts", "Device", "RunResult", "run_graph", "run_mapping"]
+__all__ = [
+    "Counts",
+    "Device",
+    "InputRanges",
+    "RangeRow",
+    "RunResult",
+    "contraction_of",
+    "run_graph",
+    "run_mapping",
+]

@@ -1,6 +1,6 @@
 """From a Workload to a Mapping: cut every analog matrix, put each piece on a tile, each digital operation on a unit.
 
-The way is cut, place, assign, verify. Passes that replicate, pack several pieces on a tile or move tiles on the mesh
+The way is cut, place, assign. Passes that replicate, pack several pieces on a tile or move tiles on the mesh
 belong between placing and assigning: each takes pieces and gives pieces.
 """
 
@@ -15,7 +15,6 @@ from aimc_compiler.mapping.cut import cut_columns, cut_rows
 from aimc_compiler.mapping.fit import DoesNotFit, explain
 from aimc_compiler.mapping.ir import Mapping, Piece
 from aimc_compiler.mapping.place import first_tiles, mesh_shape, tile_counts
-from aimc_compiler.mapping.verify import verify_mapping
 from aimc_compiler.workload.ir import Matrix, Workload
 
 OBJECTIVES = ("tiles",)
@@ -45,7 +44,7 @@ def map_workload(
     row_blocks = {piece.matrix: 0 for piece in pieces}
     for piece in pieces:
         row_blocks[piece.matrix] = max(row_blocks[piece.matrix], piece.row_block + 1)
-    mapping = Mapping(
+    return Mapping(
         workload=workload.name,
         chip=chip.name,
         mesh=mesh_shape(chip, sum(counts.values())),
@@ -53,8 +52,6 @@ def map_workload(
         pieces=pieces,
         units=assign_units(workload, chip, row_blocks),
     )
-    verify_mapping(workload, mapping, chip)
-    return mapping
 
 
 def tile_types_of(workload: Workload, chip: ChipSpec) -> dict[str, str]:

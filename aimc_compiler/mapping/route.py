@@ -3,7 +3,8 @@
 A multicast takes the union of the XY routes from its source, which is a tree: every link carries the data once.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from itertools import pairwise
 
 from aimc_compiler.mapping.place import Site
 
@@ -14,7 +15,7 @@ def route_xy(source: Site, target: Site) -> tuple[Link, ...]:
     """Links from source to target: along the source's row to the target's column, then along that column."""
     corner = (source[0], target[1])
     sites = [*_line(source, corner), *_line(corner, target), target]
-    return tuple(zip(sites, sites[1:], strict=False))
+    return tuple(pairwise(sites))
 
 
 def multicast_tree(source: Site, targets: Iterable[Site]) -> tuple[tuple[Link, int], ...]:
@@ -25,17 +26,18 @@ def multicast_tree(source: Site, targets: Iterable[Site]) -> tuple[tuple[Link, i
     if not rows_of:
         return ()
     tree: list[tuple[Link, int]] = []
-    for end in (min(rows_of), max(rows_of)):
-        if (end > source[1]) == (end == max(rows_of)) and end != source[1]:
-            tree += [(link, hop) for hop, link in enumerate(route_xy(source, (source[0], end)))]
+    for end in _ends(rows_of, source[1]):
+        tree += _branch(source, (source[0], end), 0)
     for column in sorted(rows_of):
-        before = abs(column - source[1])
-        low, high = min(rows_of[column]), max(rows_of[column])
-        for end in (low,) if low < source[0] else ():
-            tree += _branch((source[0], column), (end, column), before)
-        for end in (high,) if high > source[0] else ():
-            tree += _branch((source[0], column), (end, column), before)
+        for end in _ends(rows_of[column], source[0]):
+            tree += _branch((source[0], column), (end, column), abs(column - source[1]))
     return tuple(sorted(tree, key=lambda entry: (entry[1], entry[0])))
+
+
+def _ends(places: Collection[int], middle: int) -> tuple[int, ...]:
+    """The farthest place before the middle and the farthest behind it, where there are any."""
+    low, high = min(places), max(places)
+    return (low,) * (low < middle) + (high,) * (high > middle)
 
 
 def _branch(start: Site, end: Site, before: int) -> list[tuple[Link, int]]:

@@ -30,7 +30,9 @@ class TileUse:
 
 @record
 class Utilization:
-    """tiles_available: None where the count is ``auto``; utilization: cells used over cells of the tiles used (0 without)."""
+    """The whole chip. tiles_available: None where the count is ``auto``; utilization: cells used over cells of tiles
+    used (0 without tiles).
+    """
 
     tiles_used: int
     tiles_available: int | None

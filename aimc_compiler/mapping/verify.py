@@ -1,6 +1,6 @@
 """Invariants of a Mapping: every weight in exactly one cell a replica, no cell used twice, every tile on the mesh."""
 
-from itertools import groupby
+from itertools import groupby, product
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from aimc_compiler.mapping.place import first_tiles, tile_counts
 from aimc_compiler.workload.ir import DigitalOp, Matrix, Workload
 
 
-def verify_mapping(workload: Workload, mapping: Mapping, chip: ChipSpec) -> None:
+def verify_mapping(mapping: Mapping, workload: Workload, chip: ChipSpec) -> None:
     """Raises VerificationError with the piece or operation that breaks an invariant."""
     _verify_sites(mapping, chip)
     _verify_overlaps(mapping)
@@ -35,8 +35,8 @@ def _verify_sites(mapping: Mapping, chip: ChipSpec) -> None:
                 f"piece {piece.name} stands on tile {piece.tile}, which is no tile of type {piece.tile_type!r} on a "
                 f"mesh of {mapping.mesh[0]} x {mapping.mesh[1]}"
             )
-        inside = 0 <= piece.tile_row and piece.tile_row + piece.rows <= tile_spec.weight_rows
-        inside &= 0 <= piece.tile_column and piece.tile_column + piece.columns <= tile_spec.weight_columns
+        inside = piece.tile_row >= 0 and piece.tile_row + piece.rows <= tile_spec.weight_rows
+        inside &= piece.tile_column >= 0 and piece.tile_column + piece.columns <= tile_spec.weight_columns
         if not inside or piece.rows < 1 or piece.columns < 1:
             raise VerificationError(
                 f"piece {piece.name} ({piece.rows} x {piece.columns} at row {piece.tile_row}, column "
@@ -77,12 +77,15 @@ def _verify_cover(workload: Workload, mapping: Mapping) -> None:
             raise VerificationError(f"matrix {name!r} has pieces on tiles but no analog use in {workload.name!r}")
     for name in analog:
         matrix, pieces = workload.matrix(name), pieces_of.get(name, [])
-        for replica in range(1 + max((piece.replica for piece in pieces), default=0)):
-            for group in range(matrix.groups):
-                members = [piece for piece in pieces if (piece.replica, piece.group) == (replica, group)]
-                _verify_block(matrix, members, f"matrix {name!r}, group {group}, replica {replica}")
-        if sum(piece.cells for piece in pieces) % matrix.cells:
-            raise VerificationError(f"matrix {name!r} has pieces of groups it lacks")
+        blocks: dict[tuple[int, int], list[Piece]] = {}
+        for piece in pieces:
+            blocks.setdefault((piece.replica, piece.group), []).append(piece)
+        replicas = 1 + max((piece.replica for piece in pieces), default=0)
+        for replica, group in product(range(replicas), range(matrix.groups)):
+            where = f"matrix {name!r}, group {group}, replica {replica}"
+            _verify_block(matrix, blocks.pop((replica, group), []), where)
+        if blocks:
+            raise VerificationError(f"matrix {name!r} has pieces of a group it lacks: {next(iter(blocks.values()))[0]}")
 
 
 def _verify_block(matrix: Matrix, pieces: list[Piece], where: str) -> None:

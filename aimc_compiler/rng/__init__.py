@@ -98,7 +98,7 @@ def uniforms(key: Key, count: int) -> npt.NDArray[np.float64]:
     if not 0 <= count <= _COLUMN_LIMIT:
         raise ValueError(f"{count} uniforms: a stream holds 0 to 2^34 of them")
     words = philox_words((0, 0, 0, 0), (key & 0xFFFFFFFF, key >> 32), -(-count // 4))
-    return (words.reshape(-1)[:count] + 0.5) * 2.0**-32
+    return (words.reshape(-1)[:count].astype(np.float64) + 0.5) * 2.0**-32
 
 
 def philox_words(counter: Sequence[int], key: Sequence[int], blocks: int = 1) -> npt.NDArray[np.uint32]:

@@ -100,9 +100,7 @@ def evaluate(
     )
 
 
-def _score(
-    chip: Device, time_s: float, batches: list[Any], metric: Metric, targets: Any, advance: Advance
-) -> float:
+def _score(chip: Device, time_s: float, batches: list[Any], metric: Metric, targets: Any, advance: Advance) -> float:
     chip.rewind()  # an evaluation's samples are numbered from 0 at each time
 
     def run(*args: Any, **kwargs: Any) -> Any:

@@ -47,9 +47,7 @@ def compile_model(
     if entries is not None:
         raise NotBuiltError("entries: several named entries of one program are not built yet; compile one at a time")
     spec = load_chip(chip) if isinstance(chip, str) else chip
-    graph = capture(
-        model, tuple(example_inputs), example_kwargs=dict(example_kwargs or {}), batch_dim=_dims(batch_dim)
-    )
+    graph = capture(model, tuple(example_inputs), example_kwargs=dict(example_kwargs or {}), batch_dim=_dims(batch_dim))
     workload = lower(graph, partition(graph, rules or (), spec))
     verify_workload(workload)
     mapping = map_workload(workload, spec, objective=objective, limits=limits)

@@ -1,0 +1,33 @@
+"""The analog part: converters, crossbar products, noise, devices and their ageing, drift compensation.
+
+``docs/physics.md`` is the model in one place, with its equations and sources.
+"""
+
+from aimc_compiler.analog.compensation import compensation_factor, one_hot_outputs
+from aimc_compiler.analog.contraction import Contraction
+from aimc_compiler.analog.converter import adc, dac
+from aimc_compiler.analog.effects import EFFECT_FUNCTIONS
+from aimc_compiler.analog.matrix import MatrixOnTiles, MatrixState
+from aimc_compiler.analog.mvm import BlockWeights, block_weights, mvm
+from aimc_compiler.analog.ranges import RangeObserver
+from aimc_compiler.analog.settings import MvmSettings, require_built
+from aimc_compiler.analog.state import PieceDevices, Streams
+
+__all__ = [
+    "EFFECT_FUNCTIONS",
+    "BlockWeights",
+    "Contraction",
+    "MatrixOnTiles",
+    "MatrixState",
+    "MvmSettings",
+    "PieceDevices",
+    "RangeObserver",
+    "Streams",
+    "adc",
+    "block_weights",
+    "compensation_factor",
+    "dac",
+    "mvm",
+    "one_hot_outputs",
+    "require_built",
+]

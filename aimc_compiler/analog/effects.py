@@ -1,0 +1,23 @@
+"""The function of every effect that ``aimc_compiler.chip.effects`` lists as built: names there are the keys here."""
+
+from collections.abc import Callable
+from typing import Any
+
+from aimc_compiler.analog.converter import clip, quantise
+from aimc_compiler.analog.ir_drop import drop
+from aimc_compiler.analog.noise import add_input_noise, output_variance, read_variance
+from aimc_compiler.analog.state import accumulate_read_noise, drift, program
+
+EFFECT_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "range_clip": clip,
+    "dac_quantisation": quantise,
+    "input_noise": add_input_noise,
+    "ir_drop": drop,
+    "read_noise": read_variance,
+    "output_noise": output_variance,
+    "adc_quantisation": quantise,
+    "adc_clip": clip,
+    "programming_noise": program,
+    "drift": drift,
+    "accumulated_read_noise": accumulate_read_noise,
+}

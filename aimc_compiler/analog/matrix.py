@@ -1,0 +1,226 @@
+"""A matrix operation on its tiles: ranges, converters, crossbars, digital scales and partial sums.
+
+Rasch et al., Nat. Commun. 14, 5282 (2023), Methods. Of each row block: ``x <- clip(x, -r, r) / r``, the MVM of
+``aimc_compiler.analog.mvm`` with the normalised weights ``w = W / s`` in their state at time t, then
+``y_i <- y_i r s_i alpha``. Partial sums of row blocks, the output factor and the bias are digital, in floating point.
+"""
+
+from math import prod
+
+import torch
+from torch import Tensor
+
+from aimc_compiler.analog.compensation import compensation_factor
+from aimc_compiler.analog.contraction import Contraction
+from aimc_compiler.analog.converter import dac
+from aimc_compiler.analog.grid import RowBlock, row_blocks
+from aimc_compiler.analog.noise import Draw
+from aimc_compiler.analog.row_block import BlockProduct, block_products, multiply_block, windows_of
+from aimc_compiler.analog.settings import MvmSettings, require_built
+from aimc_compiler.analog.state import PieceDevices, Streams, devices_figures
+from aimc_compiler.chip.devices import DEVICES
+from aimc_compiler.chip.spec import Nonidealities, Tile
+from aimc_compiler.errors import AimcError, CalibrationError
+from aimc_compiler.mapping.ir import Piece
+from aimc_compiler.records import record
+from aimc_compiler.rng import Key
+
+_CHUNK_ELEMENTS = 1 << 17
+
+
+@record
+class MatrixState:
+    """A matrix at one time. weights: (groups, columns, rows), normalised; alpha: (row blocks, groups, columns)."""
+
+    time_s: float
+    recalibrated_s: float
+    weights: Tensor
+    alpha: Tensor
+
+
+class MatrixOnTiles:
+    """One matrix on the pieces that hold it, on one manufactured chip.
+
+    weight: (groups, columns, rows), row ``channel * places + place`` for convolutions; factor, bias: (groups *
+    columns,) or None, digital; pieces: of this matrix alone; seed, chip: name the manufactured chip; dtype: float32,
+    or float64 to compare with a reference. Raises NotBuiltError where the tile asks for what is not modelled.
+
+    ``mvms`` counts the MVMs executed so far: windows times pieces.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        contraction: Contraction,
+        pieces: tuple[Piece, ...],
+        tile: Tile,
+        nonidealities: Nonidealities,
+        *,
+        factor: Tensor | None = None,
+        bias: Tensor | None = None,
+        seed: int = 0,
+        chip: int = 0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        require_built(tile, nonidealities, pieces[0].tile_type)
+        self.name = pieces[0].matrix
+        self.contraction = contraction
+        self.blocks = row_blocks(pieces, *weight.shape)
+        self.settings = MvmSettings.of(tile, nonidealities)
+        self.nonidealities = nonidealities
+        self.normalised = tile.normalisation == "column"
+        self.factor = None if factor is None else factor.detach().to(dtype)
+        self.bias = None if bias is None else bias.detach().to(dtype)
+        self.seed, self.chip = seed, chip
+        self.mvms = 0
+        weight = weight.detach().to(dtype)
+        self.scales = torch.stack([self._scales(weight, block) for block in self.blocks])
+        self.target = torch.cat(
+            [_rows(weight, block) / scale.unsqueeze(-1) for block, scale in zip(self.blocks, self.scales, strict=True)],
+            dim=2,
+        )
+        self._figures = devices_figures(DEVICES[tile.device.model].figures, nonidealities.device)
+        self._kept: MatrixState | None = None
+        self._products: tuple[tuple[BlockProduct, ...], ...] = ()
+
+    def state(self, time_s: float, recalibrated_s: float | None = None) -> MatrixState:
+        """The devices and drift compensation at ``time_s`` seconds after programming.
+
+        recalibrated_s: when the tiles were last read for drift compensation; None: at ``time_s``. Raises AimcError on
+        a negative time or a recalibration after ``time_s``. The last state asked for is kept.
+        """
+        read_s = time_s if recalibrated_s is None else recalibrated_s
+        if time_s < 0 or read_s < 0 or read_s > time_s:
+            raise AimcError(
+                f"time {time_s} s with recalibration at {read_s} s: times count from programming, are not negative, "
+                "and recalibration comes before the time asked for"
+            )
+        if self._kept is None or (self._kept.time_s, self._kept.recalibrated_s) != (time_s, read_s):
+            self._kept = self._state(time_s, read_s)
+            self._products = tuple(
+                block_products(block, _rows(self._kept.weights, block), self.contraction, self.settings)
+                for block in self.blocks
+            )
+        return self._kept
+
+    def forward(
+        self,
+        x: Tensor,
+        ranges: Tensor | None = None,
+        time_s: float = 0.0,
+        *,
+        recalibrated_s: float | None = None,
+        first_sample: int = 0,
+        first_call: int = 0,
+        samples: int | None = None,
+    ) -> Tensor:
+        """The operation's output on the chip at ``time_s``.
+
+        x: (batch, ..., features), or (batch, channels, *spatial). ranges: (groups, row blocks) input ranges; None only
+        where the tile has normalisation none. samples: how many samples the batch entries make up, evenly (default:
+        one each); first_sample: running index of the first; first_call: MVMs of this matrix already made for a sample
+        (where several operations share it). Windows count in raster order. Raises CalibrationError without ranges.
+        """
+        state = self.state(time_s, recalibrated_s)
+        used = self._ranges(ranges)
+        scales = self.scales * state.alpha * used.T.unsqueeze(-1)
+        x = x.to(self.target.dtype)
+        batch = x.shape[0]
+        if samples is not None and (samples < 1 or batch % samples):
+            raise AimcError(f"{batch} batch entries of {self.name!r} do not make up {samples} samples evenly")
+        entries = 1 if samples is None else max(1, batch // samples)
+        shape = self.contraction.output_shape(tuple(x.shape), self.outputs)
+        chunk = entries * max(1, _CHUNK_ELEMENTS // max(1, entries * prod(shape[1:])))
+        parts = []
+        for start in range(0, batch, chunk):
+            sample = first_sample + start // entries
+            draw = Draw(keys=(), columns=(), first_sample=sample, first_call=first_call, entries=entries)
+            parts.append(self._chunk(x[start : start + chunk], used, scales, draw))
+        if not parts:
+            return x.new_empty(shape)
+        return (parts[0] if len(parts) == 1 else torch.cat(parts)).reshape(shape)
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of all groups together."""
+        return self.target.shape[0] * self.target.shape[1]
+
+    def to(self, device: torch.device | str) -> "MatrixOnTiles":
+        """Move to a device of torch; the state is made again there when it is next asked for."""
+        self.target, self.scales = self.target.to(device), self.scales.to(device)
+        self.factor = None if self.factor is None else self.factor.to(device)
+        self.bias = None if self.bias is None else self.bias.to(device)
+        self._kept, self._products = None, ()
+        return self
+
+    def _chunk(self, x: Tensor, ranges: Tensor, scales: Tensor, draw: Draw) -> Tensor:
+        """Outputs of some batch entries. scales: (row blocks, groups, columns), all digital factors of a row block."""
+        contraction, settings, groups = self.contraction, self.settings, self.target.shape[0]
+        total: Tensor | None = None
+        for block, products in zip(self.blocks, self._products, strict=True):
+            inputs = contraction.inputs_of(x, groups, block.first_row, block.rows)
+            if self.normalised:
+                inputs = inputs / contraction.along_inputs(ranges[:, block.index])
+            codes = dac(inputs, settings)
+            u = multiply_block(codes, block, products, contraction, settings, self._key, draw)
+            self.mvms += windows_of(u, self.outputs) * len(block.pieces)
+            scale = contraction.along_columns(scales[block.index])
+            total = u * scale if total is None else torch.addcmul(total, u, scale)
+        assert total is not None
+        if self.factor is not None:
+            total = total * contraction.along_columns(self.factor.reshape(groups, -1))
+        return total if self.bias is None else total + contraction.along_columns(self.bias.reshape(groups, -1))
+
+    def _scales(self, weight: Tensor, block: RowBlock) -> Tensor:
+        """(groups, columns): the largest |W| of each column of the block, 1 where that is 0."""
+        if not self.normalised:
+            return weight.new_ones(weight.shape[:2])
+        largest = _rows(weight, block).abs().amax(dim=2)
+        return torch.where(largest > 0, largest, torch.ones_like(largest))
+
+    def _ranges(self, ranges: Tensor | None) -> Tensor:
+        """(groups, row blocks), checked; ones where the tile does not normalise."""
+        shape = (self.target.shape[0], len(self.blocks))
+        if not self.normalised:
+            return self.target.new_ones(shape)
+        if ranges is None:
+            raise CalibrationError(
+                f"operation {self.name!r} has no input ranges, which this chip's converters need: calibrate with data"
+            )
+        if tuple(ranges.shape) != shape or not bool((torch.isfinite(ranges) & (ranges > 0)).all()):
+            raise CalibrationError(
+                f"the input ranges of {self.name!r} must be {shape[0]} x {shape[1]} (groups x row blocks) positive "
+                f"numbers, not {tuple(ranges.shape)} from {ranges.min():g}: calibrate again"
+            )
+        return ranges.to(self.target)
+
+    def _state(self, time_s: float, read_s: float) -> MatrixState:
+        weights = torch.empty_like(self.target)
+        alpha = torch.ones_like(self.scales)
+        kind = self.nonidealities.drift_compensation if self._figures else "off"
+        for block in self.blocks:
+            for piece in block.pieces:
+                columns = slice(piece.first_column, piece.first_column + piece.columns)
+                devices = self._devices(piece)
+                _rows(weights, block)[piece.group, columns] = devices.at(time_s)
+                factor = compensation_factor(kind, devices, read_s, piece.tile_row, self.settings)
+                alpha[block.index, piece.group, columns] = factor
+        return MatrixState(time_s=time_s, recalibrated_s=read_s, weights=weights, alpha=alpha)
+
+    def _devices(self, piece: Piece) -> PieceDevices:
+        columns = slice(piece.first_column, piece.first_column + piece.columns)
+        rows = slice(piece.first_row, piece.first_row + piece.rows)
+        return PieceDevices(
+            target=self.target[piece.group, columns, rows],
+            streams=Streams(seed=self.seed, chip=self.chip, piece=piece.name),
+            effects=self.nonidealities.device,
+            figures=self._figures,
+        )
+
+    def _key(self, piece: Piece, purpose: str) -> Key:
+        return Streams(seed=self.seed, chip=self.chip, piece=piece.name).key(purpose)
+
+
+def _rows(weight: Tensor, block: RowBlock) -> Tensor:
+    """The rows of a block, of (groups, columns, rows)."""
+    return weight[:, :, block.first_row : block.first_row + block.rows]

@@ -1,0 +1,76 @@
+"""Noise that is fresh at each MVM: of the inputs, of reading the cells, of the outputs.
+
+Rasch et al., Nat. Commun. 14, 5282 (2023), Methods and Supplementary Table 1. Between the read noise and the output
+noise of the model stands nothing nonlinear, so both are one Gaussian of the sum of their variances; exact in
+distribution, half the draws.
+
+Draws are keyed by the piece and indexed by (sample, call, column): they know nothing of batches.
+"""
+
+import torch
+from torch import Tensor
+
+from aimc_compiler.analog.settings import MvmSettings
+from aimc_compiler.records import record
+from aimc_compiler.rng import Key, Layout, normals_side_by_side
+
+
+@record
+class Draw:
+    """Where the normals of some MVMs come from.
+
+    keys, columns: of the streams that lie side by side along the columns; first_sample: index of the first sample;
+    first_call: index of a sample's first MVM; entries: leading batch entries that make up one sample.
+    """
+
+    keys: tuple[Key, ...]
+    columns: tuple[int, ...]
+    first_sample: int = 0
+    first_call: int = 0
+    entries: int = 1
+
+    def normals(self, batch: int, windows: int, layout: Layout, like: Tensor) -> Tensor:
+        """(batch, windows, columns) or (batch, columns, windows) standard normals, dtype and device of ``like``."""
+        samples, width = batch // self.entries, sum(self.columns)
+        whole = "sample_call_column" if self.entries > 1 else layout
+        values = normals_side_by_side(
+            self.keys,
+            self.columns,
+            samples,
+            windows * self.entries,
+            first_sample=self.first_sample,
+            first_call=self.first_call,
+            layout=whole,
+        )
+        drawn = torch.from_numpy(values).to(device=like.device, dtype=like.dtype)
+        if whole == layout:
+            return drawn.view(batch, windows, width) if layout == "sample_call_column" else drawn
+        return drawn.view(batch, windows, width).transpose(1, 2)
+
+
+def needs_draw(settings: MvmSettings) -> bool:
+    """Whether outputs are noisy."""
+    return bool(settings.sigma_w or settings.sigma_out)
+
+
+def read_variance(power: Tensor, settings: MvmSettings) -> Tensor:
+    """Variance of the read noise. power: sum_j |w_ij| x_j^2 ("pcm") or sum_j x_j^2 ("constant"), any shape."""
+    return power * settings.sigma_w**2
+
+
+def output_variance(settings: MvmSettings) -> float:
+    """Variance of the output noise of the converters, in output units squared."""
+    return settings.sigma_out**2
+
+
+def add_output_noise(u: Tensor, power: Tensor | None, draw: Tensor, settings: MvmSettings) -> Tensor:
+    """Outputs with read and output noise. draw: standard normals of u's shape; power: None without read noise."""
+    if power is None:
+        return torch.add(u, draw, alpha=settings.sigma_out)
+    deviation = read_variance(power, settings).add_(output_variance(settings)).sqrt_()
+    return torch.addcmul(u, deviation, draw)
+
+
+def add_input_noise(x: Tensor, draw: Tensor, settings: MvmSettings) -> Tensor:
+    """Inputs with the noise of their converters. x: any shape, normalised; draw: standard normals of that shape."""
+    return torch.add(x, draw, alpha=settings.sigma_in)

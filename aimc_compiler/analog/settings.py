@@ -1,0 +1,127 @@
+"""What the spec says about one MVM, as plain numbers, and what of a spec is not modelled yet."""
+
+from math import inf
+from typing import Literal
+
+from aimc_compiler.chip.devices import DEVICES
+from aimc_compiler.chip.spec import Adc, Dac, Nonidealities, Tile
+from aimc_compiler.errors import NotBuiltError, SpecError
+from aimc_compiler.records import record
+
+
+@record
+class MvmSettings:
+    """One MVM of a tile, in units of normalised inputs and weights; an effect at its neutral value is off.
+
+    in_bound: inputs are clipped to it (inf: not); dac_step, adc_step: 0 is no rounding; out_bound: outputs are
+    clipped to it; sigma_in, sigma_out, sigma_w: standard deviations; ir_drop: factor, 0 is none; g_ratio: conductance
+    of the wire between two cells over that of a full weight, ``1 / (r_wire g_ir)``.
+    """
+
+    in_bound: float = inf
+    dac_step: float = 0.0
+    adc_step: float = 0.0
+    out_bound: float = inf
+    sigma_in: float = 0.0
+    sigma_out: float = 0.0
+    sigma_w: float = 0.0
+    read_noise: Literal["pcm", "constant"] = "pcm"
+    ir_drop: float = 0.0
+    g_ratio: float = inf
+
+    @classmethod
+    def of(cls, tile: Tile, nonidealities: Nonidealities) -> "MvmSettings":
+        """From the spec. Raises SpecError where a converter has bits but no step."""
+        mvm = nonidealities.mvm
+        conductance_ratio = mvm.r_wire_ohm * mvm.g_ir_s
+        return cls(
+            in_bound=1.0 if mvm.range_clip else inf,
+            dac_step=_dac_step(tile.dac),
+            adc_step=_adc_step(tile.adc),
+            out_bound=inf if tile.adc.out_bound == "off" else tile.adc.out_bound,
+            sigma_in=mvm.sigma_in,
+            sigma_out=mvm.sigma_out,
+            sigma_w=mvm.sigma_w,
+            read_noise=mvm.read_noise,
+            ir_drop=mvm.ir_drop if conductance_ratio else 0.0,
+            g_ratio=1 / conductance_ratio if conductance_ratio else inf,
+        )
+
+
+def _dac_step(dac: Dac) -> float:
+    return 0.0 if dac.bits == "off" else 2.0 / _steps(dac.bits, "tile.dac.bits")
+
+
+def _adc_step(adc: Adc) -> float:
+    if adc.bits == "off":
+        return 0.0
+    if adc.out_bound == "off":
+        raise SpecError(
+            f"tile.adc.bits is {adc.bits} and tile.adc.out_bound is off: the step of a converter follows from its "
+            "bound. Give out_bound a number, or set tile.adc.bits to off"
+        )
+    return 2.0 * adc.out_bound / _steps(adc.bits, "tile.adc.bits")
+
+
+def _steps(bits: int, key: str) -> int:
+    """A converter of b bits has 2^b - 1 levels that lie evenly about zero, so 2^b - 2 steps."""
+    if bits < 2:
+        raise SpecError(
+            f"{key} is {bits}: a converter with zero in the middle has 2^bits - 2 steps; use 2 bits or more"
+        )
+    return int(2**bits - 2)
+
+
+def require_built(tile: Tile, nonidealities: Nonidealities, name: str = "tile") -> None:
+    """Raise NotBuiltError naming every key of the spec that asks for physics this version does not model.
+
+    name: of the tile type, for the message. Mapping and timing do not need what is asked for here.
+    """
+    faults = [*_device_faults(tile, nonidealities), *_mvm_faults(tile, nonidealities)]
+    if faults:
+        listed = "\n".join(f"  - {fault}" for fault in faults)
+        raise NotBuiltError(
+            f"tile type {name!r} cannot be run yet (mapping and timing of this chip work): it asks for\n{listed}\n"
+            "Change these keys, in a copy of the spec or with --set KEY=VALUE, or run on another chip"
+        )
+
+
+def _device_faults(tile: Tile, nonidealities: Nonidealities) -> list[str]:
+    device, effects, defects = tile.device, nonidealities.device, nonidealities.defects
+    noisy = any((effects.programming_noise, effects.drift, effects.accumulated_read_noise))
+    faults = []
+    if noisy and DEVICES[device.model].figures is None:
+        known = ", ".join(model for model, entry in DEVICES.items() if entry.figures)
+        faults.append(
+            f"device.model {device.model!r}, whose statistics are not built: use {known}, or set the three factors of "
+            "nonidealities.device to 0"
+        )
+    if noisy and tile.normalisation == "none":
+        faults.append("noisy devices with normalisation none: use normalisation column, so that weights fit g_max")
+    if device.pairs > 1:
+        faults.append(f"device.pairs {device.pairs}: use 1")
+    if device.slices > 1:
+        faults.append(f"device.slices {device.slices} (bit-sliced weights): use 1, without bits_per_slice")
+    if device.encoding != "differential":
+        faults.append(f"device.encoding {device.encoding}: use differential")
+    if any((defects.stuck_at_zero, defects.stuck_at_g_max, defects.stuck_random)):
+        faults.append("nonidealities.defects above 0: set stuck_at_zero, stuck_at_g_max and stuck_random to 0")
+    return faults
+
+
+def _mvm_faults(tile: Tile, nonidealities: Nonidealities) -> list[str]:
+    mode, drops = tile.dac.input_mode, nonidealities.mvm.ir_drop > 0
+    faults = []
+    if mode == "bit_serial":
+        faults.append("dac.input_mode bit_serial: use pulse_width")
+    if mode == "amplitude" and drops:
+        faults.append(
+            "dac.input_mode amplitude with IR drop, whose formula holds for pulse-width inputs: use pulse_width, or "
+            "set nonidealities.mvm.ir_drop to 0"
+        )
+    if tile.device.rows_per_weight > 1 and drops:
+        faults.append(
+            f"device.rows_per_weight {tile.device.rows_per_weight} with IR drop, whose formula has one row a weight: "
+            "use 1, or set nonidealities.mvm.ir_drop to 0"
+        )
+    return faults

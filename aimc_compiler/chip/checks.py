@@ -1,0 +1,172 @@
+"""Figures of a spec that must agree with one another: each function gives the faults it finds, with their paths."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from aimc_compiler.chip.figures import dotted, plain, section_paths, suggest, value_at
+from aimc_compiler.chip.quantity import Fault
+
+if TYPE_CHECKING:
+    from aimc_compiler.chip.spec import (
+        Adc,
+        ChipSpec,
+        EnergySplit,
+        LocalDigital,
+        Mvm,
+        MvmNonidealities,
+        Tile,
+    )
+
+#: What is zero or off on a chip without input ranges and column scales, below ``nonidealities``.
+_OFF_WITHOUT_RANGE = {
+    "mvm.range_clip": False,
+    "mvm.sigma_in": 0,
+    "mvm.sigma_out": 0,
+    "mvm.sigma_w": 0,
+    "mvm.ir_drop": 0,
+    "device.programming_noise": 0,
+    "device.drift": 0,
+    "device.accumulated_read_noise": 0,
+    "drift_compensation": "off",
+    "defects.stuck_at_zero": 0,
+    "defects.stuck_at_g_max": 0,
+    "defects.stuck_random": 0,
+}
+_OFF_WITHOUT_RANGE_TILE = {"dac.bits": "off", "adc.bits": "off", "adc.out_bound": "off"}
+
+
+def adc_has_a_step(adc: "Adc") -> Fault | None:
+    """A converter's step is 2 out_bound / (2^bits - 2)."""
+    if adc.bits == "off" or adc.out_bound != "off":
+        return None
+    return (
+        "out_bound",
+    ), "is off, so that bits has no step; give a number, or set bits: off (clip: false only unclips)"
+
+
+def shares_sum_to_one(split: "EnergySplit") -> Fault | None:
+    total = split.adc + split.array + split.dac
+    if abs(total - 1) <= 1e-9:
+        return None
+    return (), f"the shares adc, array and dac sum to {total:.12g}; change them so that they sum to 1"
+
+
+def one_form(mvm: "Mvm") -> Iterator[Fault]:
+    """Either the four figures, or modes and the one in use."""
+    direct = {
+        "time": mvm.time_s,
+        "initiation_interval": mvm.initiation_interval_s,
+        "energy": mvm.energy_j,
+        "split": mvm.split,
+    }
+    if mvm.modes is None and mvm.mode is None:
+        missing = [key for key, value in direct.items() if value is None]
+        if missing:
+            yield (
+                (),
+                f"{', '.join(missing)} missing; give time, initiation_interval, energy and split, or modes and mode",
+            )
+        return
+    for key, value in direct.items():
+        if value is not None:
+            yield (key,), "stands beside modes; put it inside each of the modes, or remove modes and mode"
+    if mvm.modes is None:
+        yield ("mode",), f"is {mvm.mode!r}, but there are no modes; add modes, or remove mode"
+    elif mvm.mode is None:
+        yield (), f"mode missing; say which of the modes is in use: {', '.join(mvm.modes)}"
+    elif mvm.mode not in mvm.modes:
+        yield ("mode",), f"is {mvm.mode!r}, which is not among modes; {suggest(mvm.mode, tuple(mvm.modes))}"
+
+
+def holds_a_weight(tile: "Tile") -> Iterator[Fault]:
+    device = tile.device
+    if device.rows_per_weight > tile.rows:
+        yield (
+            ("device", "rows_per_weight"),
+            f"is {device.rows_per_weight}, more than the tile's {tile.rows} rows; a tile must hold one weight",
+        )
+    if device.slices > tile.columns:
+        yield (
+            ("device", "slices"),
+            f"is {device.slices}, more than the tile's {tile.columns} columns; a tile must hold one weight",
+        )
+    if device.slices > 1 and device.bits_per_slice is None:
+        yield ("device", "slices"), f"is {device.slices}, without bits_per_slice; add the bits that one cell holds"
+    if device.slices == 1 and device.bits_per_slice is not None:
+        yield ("device", "bits_per_slice"), "is given, but slices is 1; remove it, or give slices"
+    if tile.adc.columns_per_adc > tile.columns:
+        yield (
+            ("adc", "columns_per_adc"),
+            f"is {tile.adc.columns_per_adc}, more than the tile's {tile.columns} columns; make it smaller",
+        )
+
+
+def ir_drop_has_a_wire(mvm: "MvmNonidealities") -> Iterator[Fault]:
+    """The drop goes with r_wire times g_ir: without either there is none to multiply."""
+    for key, value in (("r_wire", mvm.r_wire_ohm), ("g_ir", mvm.g_ir_s)):
+        if mvm.ir_drop > 0 and value == 0:
+            yield (key,), f"is 0 while ir_drop is {mvm.ir_drop:g}; give it, or set ir_drop: 0"
+
+
+def each_once(local: "LocalDigital") -> Fault | None:
+    twice = [op for op in dict.fromkeys(local.ops) if local.ops.count(op) > 1]
+    return (("ops",), f"{', '.join(twice)} stands twice; name each operation once") if twice else None
+
+
+def chip_agrees(spec: "ChipSpec") -> Iterator[Fault]:
+    """Checks across sections."""
+    if (spec.tile is None) == (spec.tiles is None):
+        what = "neither tile nor tiles is given" if spec.tile is None else "both tile and tiles are given"
+        yield (() if spec.tile is None else ("tiles",)), f"{what}; give tile (one type) or tiles (several, by name)"
+        return
+    yield from _mesh_holds_tiles(spec)
+    for path, tile in _tiles(spec):
+        if tile.normalisation == "none":
+            yield from _off_without_range(spec, path)
+    yield from _provenance(spec)
+
+
+def _tiles(spec: "ChipSpec") -> "tuple[tuple[tuple[str, ...], Tile], ...]":
+    if spec.tile is not None:
+        return ((("tile",), spec.tile),)
+    return tuple((("tiles", name), tile) for name, tile in (spec.tiles or {}).items())
+
+
+def _mesh_holds_tiles(spec: "ChipSpec") -> Iterator[Fault]:
+    counts = [tile.count for _, tile in _tiles(spec)]
+    if spec.network.shape is None:
+        return
+    sites = spec.network.shape[0] * spec.network.shape[1]
+    tiles = sum(count for count in counts if isinstance(count, int))
+    if tiles > sites:
+        shape = " x ".join(map(str, spec.network.shape))
+        yield ("network", "shape"), f"{shape} has {sites} sites for {tiles} tiles; enlarge it, or lower the tile count"
+
+
+def _off_without_range(spec: "ChipSpec", tile_path: tuple[str, ...]) -> Iterator[Fault]:
+    """Without ranges and scales every bound and every noise would be in no known unit."""
+    data = plain(spec)
+    expected = {("nonidealities", *key.split(".")): off for key, off in _OFF_WITHOUT_RANGE.items()}
+    expected |= {(*tile_path, *key.split(".")): off for key, off in _OFF_WITHOUT_RANGE_TILE.items()}
+    for path, off in expected.items():
+        value = value_at(data, path)
+        if value != off:
+            shown = str(off).lower()
+            reason = f"{dotted(tile_path)}.normalisation is none, which leaves it without a range"
+            yield path, f"is {_shown(value)}, but {reason}; set it to {shown}, or normalisation to column"
+
+
+def _shown(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _provenance(spec: "ChipSpec") -> Iterator[Fault]:
+    known = section_paths(spec)
+    for key, entry in spec.provenance.items():
+        if key not in known:
+            yield ("provenance", key), f"is no path of this spec; {suggest(key, known)}"
+        if entry.source is None and entry.kind != "assumed":
+            yield ("provenance", key, "kind"), f"is {entry.kind}, without a source; add source, a key of sources"
+        if entry.source is not None and entry.source not in spec.sources:
+            suggestion = suggest(entry.source, tuple(spec.sources))
+            yield ("provenance", key, "source"), f"is {entry.source!r}, which is not among sources; {suggestion}"

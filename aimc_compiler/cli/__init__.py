@@ -1,0 +1,16 @@
+"""The command line, ``aimc``: thin over the public functions."""
+
+import sys
+
+from aimc_compiler.errors import AimcError
+
+
+def main() -> None:
+    """Entry point: user errors go to standard error without a traceback, with exit code 2."""
+    from aimc_compiler.cli.app import app
+
+    try:
+        app()
+    except AimcError as error:
+        print(f"aimc: {error}", file=sys.stderr)  # noqa: T201
+        raise SystemExit(2) from None

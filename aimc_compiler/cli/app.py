@@ -1,0 +1,173 @@
+"""The commands. Each reads its arguments, calls the library, and prints a report or ``--json``."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+import aimc_compiler as aimc
+from aimc_compiler.cli.demo import demo
+from aimc_compiler.cli.reference import DATA_FORMS, MODEL_FORMS, find_data, find_model, inputs_of, limit_samples
+from aimc_compiler.errors import DataError, RuleError
+from aimc_compiler.units import parse_times
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Compile a trained PyTorch network for an analog in-memory chip, and run it on the virtual chip.",
+)
+app.command()(demo)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Seed = Annotated[int, typer.Option(help="Seed of every random stream: same seed, same bytes.")]
+Artifact = Annotated[Path, typer.Argument(help="A compiled network (.aimc).")]
+Batch = Annotated[int, typer.Option(min=1, help="Samples computed at once (.npz data).")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Use the first samples only.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a figure of the chip.")]
+RANGES_HELP = "How input ranges are set: percentile:P, k-sigma:K or max."
+
+
+@app.command()
+def chips(
+    name: Annotated[
+        str | None, typer.Argument(help="A built-in chip or a spec file, to print with its sources.")
+    ] = None,
+    sets: Set = None,
+    as_json: Json = False,
+) -> None:
+    """List the built-in chips, or print one with the source of every figure."""
+    from aimc_compiler.chip import builtin_names, load_chip
+    from aimc_compiler.report.chips import chip_json, chip_sheet, chips_table
+
+    if name is not None:
+        spec = load_chip(name, overrides=tuple(sets or ()))
+        _emit(chip_json(spec) if as_json else chip_sheet(spec), as_json=as_json)
+        return
+    if sets:
+        raise DataError("--set changes one chip: name it, as in `aimc chips hermes --set tile.mvm.mode=four_phase`")
+    specs = [load_chip(each) for each in builtin_names()]
+    _emit([chip_json(spec) for spec in specs] if as_json else chips_table(specs), as_json=as_json)
+
+
+@app.command("compile")
+def compile_command(
+    model: Annotated[str, typer.Argument(help=f"The network: {MODEL_FORMS}.")],
+    chip: Annotated[str, typer.Option(help="A built-in chip or a spec file.")] = "analog-fabric",
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the compiled network.")] = Path("out.aimc"),
+    calibrate: Annotated[
+        str | None, typer.Option(metavar="DATA", help=f"Data that sets input ranges: {DATA_FORMS}.")
+    ] = None,
+    ranges: Annotated[str, typer.Option(help=RANGES_HELP)] = "percentile:99.9",
+    rule: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN=analog|digital", help="Where matrices go, by module path; first match wins."),
+    ] = None,
+    batch: Batch = 100,
+    seed: Seed = 0,
+    sets: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Compile a network for a chip and write the artifact."""
+    network, example = find_model(model)
+    spec = aimc.load_chip(chip, overrides=tuple(sets or ()))
+    data = None if calibrate is None else inputs_of(find_data(calibrate, batch))
+    compiled = aimc.compile(network, spec, example, data, rules=_rules(rule or []), range_method=ranges, seed=seed)
+    compiled.save(out)
+    _inspect(compiled, as_json=as_json, wrote=out)
+
+
+@app.command()
+def calibrate(
+    artifact: Artifact,
+    data: Annotated[str, typer.Option(help=f"Data whose inputs set the ranges: {DATA_FORMS}.")],
+    ranges: Annotated[str, typer.Option(help=RANGES_HELP)] = "percentile:99.9",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where to write (default: in place).")] = None,
+    batch: Batch = 100,
+    as_json: Json = False,
+) -> None:
+    """Set the input ranges of a compiled network from data."""
+    compiled = aimc.load(artifact).calibrate(inputs_of(find_data(data, batch)), ranges)
+    compiled.save(out or artifact)
+    _inspect(compiled, as_json=as_json, wrote=out or artifact)
+
+
+@app.command()
+def inspect(artifact: Artifact, as_json: Json = False) -> None:
+    """Show what stands where: layers, tiles, utilisation, timing, energy."""
+    _inspect(aimc.load(artifact), as_json=as_json)
+
+
+@app.command()
+def disasm(artifact: Artifact) -> None:
+    """Print the program: what each resource does, in order."""
+    from aimc_compiler.program import print_program
+
+    print(print_program(aimc.load(artifact).program), end="")  # noqa: T201
+
+
+@app.command()
+def run(
+    artifact: Artifact,
+    data: Annotated[str, typer.Option(help=f"Labelled data: {DATA_FORMS}.")],
+    times: Annotated[str | None, typer.Option(help="Times after programming (default: the chip's).")] = None,
+    chips: Annotated[int, typer.Option(min=1, help="Programmed chips to average over.")] = 10,
+    seed: Seed = 0,
+    batch: Batch = 100,
+    limit: Limit = None,
+    as_json: Json = False,
+) -> None:
+    """Run a compiled network on programmed chips and score it over time."""
+    from aimc_compiler.report import evaluation_json, evaluation_table, timing_json, timing_table
+
+    compiled = aimc.load(artifact)
+    batches = limit_samples(find_data(data, batch), limit)
+    chosen = None if times is None else parse_times(times)
+    result = aimc.evaluate(compiled, batches, times_s=chosen, n_chips=chips, seed=seed)
+    if as_json:
+        _emit({**evaluation_json(result), "timing": timing_json(compiled.timing)}, as_json=True)
+        return
+    console = Console()
+    console.print(
+        f"{result.n_samples:,} samples on {result.n_chips} programmed chips of {compiled.chip.name}, seed {seed}\n"
+    )
+    console.print(evaluation_table(result))
+    console.print()
+    console.print(timing_table(compiled.timing))
+
+
+def _inspect(compiled: aimc.CompiledModel, *, as_json: bool, wrote: Path | None = None) -> None:
+    from aimc_compiler.report import chip_map, inspect_json, layers_table, summary_lines, timing_table
+
+    if as_json:
+        _emit(inspect_json(compiled), as_json=True)
+        return
+    console = Console()
+    console.print(*summary_lines(compiled), sep="\n", highlight=False)
+    for part in (layers_table(compiled), chip_map(compiled, console.width), timing_table(compiled.timing)):
+        console.print()
+        console.print(part)
+    if wrote is not None:
+        console.print(f"\nwrote {wrote}", highlight=False)
+
+
+def _rules(texts: list[str]) -> tuple[tuple[str, dict[str, Any]], ...]:
+    rules = []
+    for text in texts:
+        pattern, equals, place = text.rpartition("=")
+        if not equals or place not in ("analog", "digital"):
+            raise RuleError(
+                f"--rule {text!r} is no rule: write PATTERN=analog or PATTERN=digital, as in 'head=digital'"
+            )
+        rules.append((pattern, {"analog": place == "analog"}))
+    return tuple(rules)
+
+
+def _emit(value: Any, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(value, indent=2))  # noqa: T201
+    else:
+        Console().print(value)

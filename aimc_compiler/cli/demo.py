@@ -1,0 +1,109 @@
+"""`aimc demo`: a trained network, from PyTorch to a multi-tile analog chip and a year of drift, in two minutes."""
+
+import json
+import time
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.rule import Rule
+
+import aimc_compiler as aimc
+from aimc_compiler.cli.reference import find_data, find_model, inputs_of, limit_samples
+
+NETWORK = "zoo:fashion_resnet"
+
+
+def demo(
+    chip: Annotated[str, typer.Option(help="A built-in chip or a spec file.")] = "analog-fabric",
+    chips: Annotated[int, typer.Option(min=1, help="Programmed chips to average over.")] = 5,
+    images: Annotated[int, typer.Option(min=1, max=2000, help="Test images.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Seed of every random stream: same seed, same bytes.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Compile a trained residual CNN for Fashion-MNIST and run it on the virtual chip over a year."""
+    model, example = find_model(NETWORK)
+    spec = aimc.load_chip(chip)
+    calibration = inputs_of(find_data("zoo:fashion_calibration", 100))
+    test = limit_samples(find_data("zoo:fashion_test", 100), images)
+    start = time.monotonic()
+    compiled = aimc.compile(model, spec, example, calibration, seed=seed)
+    compiled_s = time.monotonic() - start
+    if not as_json:
+        _show_placement(compiled, compiled_s)
+    start = time.monotonic()
+    result = aimc.evaluate(compiled, test, n_chips=chips, seed=seed)
+    evaluated_s = time.monotonic() - start
+    float_s = _float_latency_s(model, test[0][0][:1])
+    if as_json:
+        from aimc_compiler.report import evaluation_json, inspect_json
+
+        found = {**inspect_json(compiled), **evaluation_json(result), "float_latency_s": float_s}
+        print(json.dumps(found, indent=2))  # noqa: T201
+        return
+    _show_accuracy(compiled, result, evaluated_s)
+    _show_cost(compiled, float_s)
+
+
+def _show_placement(compiled: aimc.CompiledModel, seconds: float) -> None:
+    from aimc_compiler.report import chip_map, layers_table, summary_lines
+
+    console = Console()
+    console.print("A residual CNN trained on Fashion-MNIST, compiled for an analog in-memory chip.\n", style="bold")
+    console.print(*summary_lines(compiled), sep="\n", highlight=False)
+    console.print(f"compiled in   {seconds:.1f} s\n", highlight=False)
+    console.print(Rule("which tile holds what", align="left"))
+    console.print(layers_table(compiled))
+    console.print()
+    console.print(chip_map(compiled, console.width))
+
+
+def _show_accuracy(compiled: aimc.CompiledModel, result: Any, seconds: float) -> None:
+    from aimc_compiler.report import evaluation_table
+
+    console = Console()
+    console.print(Rule("how accurate it is", align="left"))
+    console.print(
+        f"first {result.n_samples:,} of the 10,000 test images, {result.n_chips} programmed chips, weights mapped "
+        f"directly (no retraining), drift compensation: {compiled.chip.nonidealities.drift_compensation}; "
+        f"took {seconds:.0f} s\n",
+        highlight=False,
+    )
+    console.print(evaluation_table(result))
+    console.print("A*: 100 % is the float network, 0 % is always naming the commonest class.\n", style="dim")
+
+
+def _show_cost(compiled: aimc.CompiledModel, float_s: float) -> None:
+    from aimc_compiler.report import energy_table, timing_table
+
+    console = Console()
+    timing = compiled.timing
+    console.print(Rule("what one image costs", align="left"))
+    console.print(timing_table(timing))
+    console.print()
+    console.print(energy_table(timing))
+    console.print(
+        f"\nThe float network takes {1e3 * float_s:.2f} ms an image on this computer's processor, alone and on one "
+        f"thread: {float_s / timing.latency_s:,.0f} times the chip's latency. Its energy is not measured here.",
+        highlight=False,
+    )
+    console.print(
+        "\nNext: aimc compile zoo:fashion_resnet --chip hermes -o net.aimc --calibrate zoo:fashion_calibration"
+    )
+
+
+def _float_latency_s(model: torch.nn.Module, x: torch.Tensor, runs: int = 30) -> float:
+    """Median wall time of one image in floating point on one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            times = []
+            for _ in range(runs):
+                start = time.perf_counter()
+                model(x)
+                times.append(time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(threads)
+    return sorted(times)[runs // 2]

@@ -1,0 +1,194 @@
+"""Capturing a network: torch.export, the normal form, folded batch norms, and the check of the batch rule."""
+
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from aimc_compiler.errors import CaptureError
+from aimc_compiler.graph.batch import (
+    TOLERANCE,
+    Samples,
+    batch_dims,
+    check_samples,
+    deviation,
+    make_samples,
+    output_dims,
+)
+from aimc_compiler.graph.check_ops import check_operations
+from aimc_compiler.graph.export import (
+    FlatNetwork,
+    capture_error,
+    export,
+    first_line,
+    functionalised,
+    graph_module,
+    quiet,
+)
+from aimc_compiler.graph.fold import fold_batch_norms
+from aimc_compiler.graph.ir import BatchRule, Graph, make_module
+from aimc_compiler.graph.normalise import Stuck, drop_dead, name_inputs, normalise
+from aimc_compiler.graph.values import ValueRecorder
+
+
+def capture(
+    model: nn.Module,
+    example_inputs: Sequence[Any],
+    example_kwargs: Mapping[str, Any] | None = None,
+    batch_dim: int | tuple[int | None, ...] | None = 0,
+    *,
+    allow_unpriced: bool = False,
+) -> Graph:
+    """The network as a Graph in normal form; the network itself is not changed and its weights are copied.
+
+    model: in evaluation mode. example_inputs, example_kwargs: one call's inputs; their values are used. batch_dim:
+    the batch dimension of all inputs, or one entry for each flat input (None: it has none), or None: the whole
+    example is one sample. allow_unpriced: operations without a cost class are recorded in ``graph.unpriced`` instead
+    of raising.
+
+    Raises CaptureError (training mode, torch.export fails, the network changes its inputs or buffers), BatchError
+    (the samples of a batch influence each other) and UnsupportedOpError (operations without a place on a chip).
+
+    Example:
+        >>> graph = capture(nn.Sequential(nn.Linear(4, 2), nn.ReLU()).eval(), (torch.zeros(1, 4),))
+        >>> graph(torch.ones(8, 4)).shape
+        torch.Size([8, 2])
+    """
+    name = type(model).__name__
+    _check_call(model, name, example_inputs)
+    leaves, in_spec = pytree.tree_flatten((tuple(example_inputs), dict(example_kwargs or {})))
+    network = FlatNetwork(model, in_spec)
+    samples = None
+    if batch_dim is not None:
+        dims = batch_dims(leaves, _names((tuple(example_inputs), dict(example_kwargs or {}))), batch_dim)
+        samples = make_samples(leaves, dims)
+    program, samples, reason = _export(network, name, tuple(leaves), samples)
+    root, nodes = _normal_form(program, name)
+    name_inputs(nodes, _input_names(model, (tuple(example_inputs), dict(example_kwargs or {}))))
+    _record(root, nodes, samples.first if samples else tuple(leaves))
+    fold_batch_norms(root, nodes)
+    drop_dead(nodes)
+    unpriced = check_operations(nodes, allow_unpriced=allow_unpriced)
+    module = make_module(root, nodes)
+    outputs = _check_values(network, name, module, samples, tuple(leaves))
+    inputs = samples.dims if samples else (None,) * len(leaves)
+    batch = BatchRule(inputs=inputs, outputs=outputs, dynamic=samples is not None, reason=reason)
+    return Graph(
+        name=name, module=module, in_spec=in_spec, out_spec=network.out_specs[0], batch=batch, unpriced=unpriced
+    )
+
+
+def _check_call(model: nn.Module, name: str, example_inputs: Sequence[Any]) -> None:
+    if not isinstance(example_inputs, tuple | list):
+        kind = type(example_inputs).__name__
+        raise CaptureError(f"example_inputs is a {kind}: give a tuple of the network's positional inputs, as in (x,)")
+    # A graph module has no modes of its own: its operations say whether they are in training mode (normal form).
+    if isinstance(model, fx.GraphModule):
+        return
+    training = [path or "the network" for path, module in model.named_modules() if module.training and _acts(module)]
+    if model.training or training:
+        first = "the network" if model.training else f"its module {training[0]!r}"
+        raise CaptureError(
+            f"{name}: {first} is in training mode, where dropout and batch norm act differently: call model.eval() "
+            "before compiling"
+        )
+
+
+def _acts(module: nn.Module) -> bool:
+    """Whether a module of its own, not through its children, computes."""
+    return not any(True for _ in module.children()) and type(module) is not nn.Module
+
+
+def _export(
+    network: FlatNetwork, name: str, leaves: tuple[Any, ...], samples: Samples | None
+) -> tuple[Any, Samples | None, str]:
+    """(program, samples or None where the whole example is one, reason)."""
+    reason = "the whole example is one sample: batch_dim=None"
+    if samples is not None:
+        try:
+            program = export(network, samples.both, samples.dims)
+            return program, samples, f"any number of samples along dimensions {_dims_text(samples.dims)}"
+        except Exception as error:
+            # torch.export raises errors of many types; a fault of the network itself appears again below.
+            reason = f"the whole example is one sample: torch.export cannot vary its batch ({first_line(error)})"
+    try:
+        return export(network, leaves, None), None, reason
+    except Exception as error:
+        raise capture_error(name, error) from error
+
+
+def _normal_form(program: Any, name: str) -> tuple[nn.Module, fx.Graph]:
+    result = normalise(graph_module(program))
+    if isinstance(result, Stuck):
+        with quiet():
+            result = normalise(graph_module(functionalised(program)))
+    if isinstance(result, Stuck):
+        listed = "\n".join(result.operations)
+        raise CaptureError(
+            f"{name} changes an input or one of its own buffers in forward; return the new value instead:\n{listed}"
+        )
+    return result
+
+
+def _record(root: nn.Module, nodes: fx.Graph, leaves: tuple[Any, ...]) -> None:
+    with torch.no_grad():
+        module = fx.GraphModule(root, nodes)
+        # GraphModule takes the graph itself, so values are noted on the nodes we go on with.
+        ValueRecorder(module, graph=nodes).run(*leaves)
+
+
+def _check_values(
+    network: FlatNetwork, name: str, module: fx.GraphModule, samples: Samples | None, leaves: tuple[Any, ...]
+) -> tuple[int | None, ...]:
+    """Check the graph against the network, and the samples of a batch against each other; output batch dimensions."""
+    with torch.no_grad():
+        expected = network(*(samples.both if samples else leaves))
+        actual = module(*(samples.both if samples else leaves))
+        names = _names(pytree.tree_unflatten(list(expected), network.out_specs[0]))
+        _check_same(name, names, expected, actual)
+        if samples is None:
+            return (None,) * len(expected)
+        first, second = module(*samples.first), module(*samples.second)
+    dims = output_dims(first, actual, names)
+    check_samples(first, second, actual, dims, names)
+    return dims
+
+
+def _check_same(name: str, names: Sequence[str], expected: Sequence[Any], actual: Sequence[Any]) -> None:
+    for output, theirs, ours in zip(names, expected, actual, strict=True):
+        if not isinstance(theirs, Tensor) or theirs.is_meta:
+            continue
+        difference = deviation(ours, theirs)
+        if difference > TOLERANCE:
+            raise CaptureError(
+                f"{name}: output {output} of the captured graph differs from the network's by {difference:.2g} of the "
+                "largest value: does forward draw random numbers, or depend on something other than its inputs?"
+            )
+
+
+def _names(tree: Any) -> tuple[str, ...]:
+    """A name for each leaf of nested inputs or outputs, as Python would index it: "[0]", "['mask']"."""
+    return tuple(pytree.keystr(path) or "[0]" for path, _ in pytree.tree_flatten_with_path(tree)[0])
+
+
+def _input_names(model: nn.Module, call: tuple[tuple[Any, ...], dict[str, Any]]) -> tuple[str, ...]:
+    """A name for each flat input: the argument's, followed by the keys inside it."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(model.forward).parameters.values()
+    positional = [parameter.name for parameter in parameters if parameter.kind in kinds]
+    names = []
+    for path, _ in pytree.tree_flatten_with_path(call)[0]:
+        keys = [str(getattr(key, "idx", getattr(key, "key", key))) for key in path]
+        if keys[0] == "0":
+            index = int(keys[1])
+            keys[1] = positional[index] if index < len(positional) else f"input_{index}"
+        names.append(re.sub(r"\W", "_", "_".join(keys[1:])))
+    return tuple(names)
+
+
+def _dims_text(dims: tuple[int | None, ...]) -> str:
+    return ", ".join("none" if dim is None else str(dim) for dim in dims)

@@ -1,0 +1,67 @@
+"""Checking that every operation has its place: matrix operations are mapped, all others have a cost class."""
+
+from torch import fx
+
+from aimc_compiler.chip.costs import COST_CLASSES
+from aimc_compiler.errors import UnsupportedOpError
+from aimc_compiler.graph.ir import op_name
+from aimc_compiler.graph.ops import NOT_MAPPED, NOT_SPLIT, OP_COSTS
+from aimc_compiler.graph.origin import read_origin
+from aimc_compiler.graph.values import TensorValue, value_of
+
+_RUN_TIME_WEIGHT = frozenset(["linear", "conv1d", "conv2d"])
+
+
+def check_operations(graph: fx.Graph, *, allow_unpriced: bool) -> tuple[str, ...]:
+    """Operations without a cost class, in words, where the caller allows them.
+
+    Raises UnsupportedOpError listing all operations that have no place.
+    """
+    depends = input_dependent(graph)
+    unplaced, unpriced = [], []
+    for node in graph.nodes:
+        if node.op != "call_function" or node not in depends or not _makes_tensors(node):
+            continue
+        name = op_name(node)
+        if name in OP_COSTS or name == "getitem":
+            continue
+        fault = _fault(name)
+        (unpriced if fault is None else unplaced).append(f"{node.target} at {read_origin(node)}: {fault or _UNPRICED}")
+    faults = [*unplaced, *([] if allow_unpriced else unpriced)]
+    if faults:
+        raise UnsupportedOpError("\n".join(faults))
+    return tuple(unpriced)
+
+
+_UNPRICED = (
+    f"has no cost class ({', '.join(COST_CLASSES)}): write it with operations that have one, add it to the table in "
+    "aimc_compiler/graph/ops.py, or allow it unpriced (allow_unpriced=True)"
+)
+
+
+def _fault(name: str) -> str | None:
+    """Why an operation cannot be placed at all; None where only its price is missing."""
+    if name in NOT_MAPPED:
+        return "mapping of this kind of matrix operation is not built yet; linear, conv1d and conv2d are"
+    if name in NOT_SPLIT:
+        return "is several priced operations in one, and splitting it is not built yet; write the products out"
+    if name in _RUN_TIME_WEIGHT:
+        return (
+            "its weight or bias is computed from the input, so it cannot be programmed: write it as a product of "
+            "activations (torch.matmul)"
+        )
+    return None
+
+
+def input_dependent(graph: fx.Graph) -> frozenset[fx.Node]:
+    """Nodes that depend on an input's values; the rest are constants and sizes, which cost nothing at run time."""
+    depends: set[fx.Node] = set()
+    for node in graph.nodes:
+        reads = any(source in depends and _makes_tensors(source) for source in node.all_input_nodes)
+        if node.op == "placeholder" or reads:
+            depends.add(node)
+    return frozenset(depends)
+
+
+def _makes_tensors(node: fx.Node) -> bool:
+    return isinstance(value_of(node), TensorValue | tuple)

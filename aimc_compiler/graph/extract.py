@@ -1,0 +1,219 @@
+"""Finding the matrix operations: products of an activation with a weight that is known before the network runs."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from aimc_compiler.graph.ir import attribute_name, constant_path, op_name
+from aimc_compiler.graph.matrix import MatrixKind, MatrixModule
+from aimc_compiler.graph.origin import Origin, read_origin
+
+_LAYER = re.compile(r"^(Parametrized)?(NonDynamicallyQuantizable)?(Lazy)?(Linear|Conv1d|Conv2d)$")
+_TRANSPOSITIONS = frozenset(["t", "numpy_T", "mT", "transpose", "permute", "swapaxes"])
+_RENAMINGS = frozenset(["detach", "alias", "contiguous", "clone", "lift_fresh_copy"])
+
+
+class Constants:
+    """Values of nodes that depend on parameters and buffers alone, each with the path that identifies it."""
+
+    def __init__(self, root: nn.Module) -> None:
+        self.root = root
+        self.known: dict[fx.Node, tuple[Tensor, str] | None] = {}
+
+    def find(self, node: Any) -> tuple[Tensor, str] | None:
+        """(value, identity) of a constant node, None for anything else."""
+        if not isinstance(node, fx.Node):
+            return None
+        if node not in self.known:
+            self.known[node] = self._evaluate(node)
+        return self.known[node]
+
+    def _evaluate(self, node: fx.Node) -> tuple[Tensor, str] | None:
+        if node.op == "get_attr":
+            value = getattr(self.root, str(node.target))
+            return (value, constant_path(str(node.target))) if isinstance(value, Tensor) else None
+        if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload) or not node.all_input_nodes:
+            return None
+        found = {source: self.find(source) for source in node.all_input_nodes}
+        if any(value is None for value in found.values()) or torch.Tag.nondeterministic_seeded in node.target.tags:
+            return None
+
+        def value_of(source: fx.Node) -> Any:
+            known = found[source]
+            return known[0] if known is not None else None
+
+        args, kwargs = fx.map_arg(node.args, value_of), fx.map_arg(node.kwargs, value_of)
+        with torch.no_grad():
+            value = node.target(*args, **kwargs)
+        return (value, self._identity(node, value)) if isinstance(value, Tensor) else None
+
+    def _identity(self, node: fx.Node, value: Tensor) -> str:
+        """The parameter's own path where the value is it or its transpose, else a path that names the computation."""
+        source = self.find(node.all_input_nodes[0])
+        if source is not None and len(node.all_input_nodes) == 1:
+            if op_name(node) in _RENAMINGS:
+                return source[1]
+            if op_name(node) in _TRANSPOSITIONS and value.dim() == 2 and value.shape == source[0].shape[::-1]:
+                return transposed(source[1])
+        return f"{read_origin(node).path or '.'}:{node.name}"
+
+
+def transposed(identity: str) -> str:
+    return identity.removesuffix(".T") if identity.endswith(".T") else f"{identity}.T"
+
+
+class Extraction:
+    """Replaces matrix operations by calls of ``MatrixModule``, one pass over the graph."""
+
+    def __init__(self, root: nn.Module, graph: fx.Graph) -> None:
+        self.root = root
+        self.graph = graph
+        self.constants = Constants(root)
+        self.weights: dict[str, nn.Parameter] = {}
+        self.uses: dict[str, int] = {}
+
+    def run(self) -> None:
+        for node in list(self.graph.nodes):
+            if node.op == "call_function" and (recognise := _RECOGNISERS.get(op_name(node))):
+                recognise(self, node)
+
+    def replace(self, node: fx.Node, module: MatrixModule, x: fx.Node) -> None:
+        """Put a call of ``module`` on ``x`` in the place of ``node``."""
+        origin = read_origin(node)
+        name = self._unique(_name(origin, module.parameter))
+        self.root.add_module(attribute_name(name), module)
+        with self.graph.inserting_before(node):
+            call = self.graph.create_node("call_module", attribute_name(name), (x,))
+        call.meta = dict(node.meta)
+        call.meta["origin"] = origin
+        node.replace_all_uses_with(call)
+        self.graph.erase_node(node)
+
+    def weight(self, value: Tensor, identity: str) -> nn.Parameter:
+        """One Parameter a matrix, however many operations use it."""
+        if identity not in self.weights:
+            self.weights[identity] = nn.Parameter(value.detach().contiguous(), requires_grad=False)
+        return self.weights[identity]
+
+    def bias(self, node: Any, outputs: int) -> tuple[bool, Tensor | None]:
+        """(usable, value) of a bias argument: None, or a constant of one value an output."""
+        if node is None:
+            return True, None
+        found = self.constants.find(node)
+        if found is None or found[0].numel() != outputs:
+            return False, None
+        return True, found[0].detach().reshape(-1)
+
+    def _unique(self, name: str) -> str:
+        self.uses[name] = self.uses.get(name, 0) + 1
+        return name if self.uses[name] == 1 else f"{name}@{self.uses[name]}"
+
+
+def _name(origin: Origin, parameter: str) -> str:
+    """The module path of a layer; of a functional call, the enclosing path and the parameter's own name."""
+    if origin.path and _LAYER.match(origin.module):
+        return origin.path
+    own = parameter.removesuffix(".weight").removesuffix(".weight.T")
+    if not origin.path or parameter.startswith(f"{origin.path}."):
+        return own
+    return f"{origin.path}.{own.rpartition('.')[2]}"
+
+
+def _arguments(node: fx.Node) -> dict[str, Any]:
+    """The arguments of an ATen call by name, defaults filled in."""
+    schema = node.target._schema  # type: ignore[union-attr]
+    values = {argument.name: argument.default_value for argument in schema.arguments if argument.has_default_value()}
+    values |= dict(zip((argument.name for argument in schema.arguments), node.args, strict=False))
+    return values | dict(node.kwargs)
+
+
+def _linear(extraction: Extraction, node: fx.Node) -> None:
+    values = _arguments(node)
+    _product(extraction, node, values["input"], values["weight"], values.get("bias"), transpose=False)
+
+
+def _matmul(extraction: Extraction, node: fx.Node) -> None:
+    values = _arguments(node)
+    left, right = values["self"], values.get("other", values.get("mat2"))
+    _product(extraction, node, left, right, None, transpose=True)
+
+
+def _addmm(extraction: Extraction, node: fx.Node) -> None:
+    values = _arguments(node)
+    if values["alpha"] == 1 and values["beta"] == 1:
+        _product(extraction, node, values["mat1"], values["mat2"], values["self"], transpose=True)
+
+
+def _product(
+    extraction: Extraction, node: fx.Node, x: Any, weight: Any, bias: Any, *, transpose: bool
+) -> None:
+    """``x @ weight`` (transpose) or ``x @ weight.T``, plus bias, where weight and bias are constants and x is not."""
+    found = extraction.constants.find(weight)
+    if found is None or found[0].dim() != 2 or extraction.constants.find(x) is not None:
+        return
+    value, identity = (found[0].t(), transposed(found[1])) if transpose else found
+    usable, offset = extraction.bias(bias, value.shape[0])
+    if usable and value.is_floating_point():
+        weight_parameter = extraction.weight(value, identity)
+        extraction.replace(node, MatrixModule("linear", identity, weight_parameter, offset), x)
+
+
+def _convolution(extraction: Extraction, node: fx.Node) -> None:
+    values = _arguments(node)
+    found = extraction.constants.find(values["weight"])
+    if found is None:
+        return
+    usable, bias = extraction.bias(values["bias"], found[0].shape[0])
+    if not usable:
+        return
+    spatial = found[0].dim() - 2
+    kind: MatrixKind = "conv1d" if spatial == 1 else "conv2d"
+    dilation = _spread(values["dilation"], spatial)
+    x, padding = _padded(extraction, node, values["padding"], tuple(found[0].shape[2:]), dilation)
+    module = MatrixModule(
+        kind,
+        found[1],
+        extraction.weight(*found),
+        bias,
+        _spread(values["stride"], spatial),
+        padding,
+        dilation,
+        values["groups"],
+    )
+    extraction.replace(node, module, x)
+
+
+def _spread(value: int | list[int], spatial: int) -> tuple[int, ...]:
+    sizes = [value] if isinstance(value, int) else list(value)
+    return tuple(sizes * spatial if len(sizes) == 1 else sizes)
+
+
+def _padded(
+    extraction: Extraction, node: fx.Node, padding: Any, kernel: tuple[int, ...], dilation: tuple[int, ...]
+) -> tuple[fx.Node, tuple[int, ...]]:
+    """(input, symmetric padding). "same" pads one more at the end where the total is odd: that one becomes a node."""
+    x = _arguments(node)["input"]
+    if padding == "valid":
+        return x, (0,) * len(kernel)
+    if padding != "same":
+        return x, _spread(padding, len(kernel))
+    totals = [spread * (size - 1) for size, spread in zip(kernel, dilation, strict=True)]
+    if any(total % 2 for total in totals):
+        ends = [end for total in reversed(totals) for end in (0, total % 2)]
+        with extraction.graph.inserting_before(node):
+            x = extraction.graph.call_function(torch.ops.aten.constant_pad_nd.default, (x, ends))
+        x.meta["origin"] = read_origin(node)
+    return x, tuple(total // 2 for total in totals)
+
+
+_RECOGNISERS: dict[str, Callable[[Extraction, fx.Node], None]] = {
+    "linear": _linear,
+    "matmul": _matmul,
+    "mm": _matmul,
+    "addmm": _addmm,
+    "conv1d": _convolution,
+    "conv2d": _convolution,
+}

@@ -1,0 +1,219 @@
+"""The Graph: a captured network in normal form.
+
+Its nodes are inputs, constants, *matrix operations* (calls of a ``MatrixModule``) and *digital operations* (calls of
+ATen functions, none of them in place). It runs: ``graph(x)`` gives what the network gives.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import fx, nn
+from torch.utils import _pytree as pytree
+
+from aimc_compiler.errors import DataError, InternalError
+from aimc_compiler.graph.matrix import MatrixModule
+from aimc_compiler.graph.origin import Origin
+from aimc_compiler.graph.values import TensorValue, value_of
+from aimc_compiler.records import record
+
+
+@record
+class BatchRule:
+    """How a batch is made of samples.
+
+    inputs, outputs: the batch dimension of each flat input and output (None: it has none). dynamic: any number of
+    samples; otherwise the whole example is one sample and inputs must have its shape. reason: why, in words.
+    """
+
+    inputs: tuple[int | None, ...]
+    outputs: tuple[int | None, ...]
+    dynamic: bool
+    reason: str
+
+
+class Graph:
+    """A network in normal form. Not to be changed once made: ``with_modules`` gives another one.
+
+    name: class of the network; module: flat inputs to a flat tuple of outputs; in_spec, out_spec: how the network's
+    arguments and results nest; batch: what a sample is; unpriced: operations without a cost class that the caller
+    allowed, in words.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        module: fx.GraphModule,
+        in_spec: pytree.TreeSpec,
+        out_spec: pytree.TreeSpec,
+        batch: BatchRule,
+        unpriced: tuple[str, ...] = (),
+    ) -> None:
+        self.name = name
+        self.module = module
+        self.in_spec = in_spec
+        self.out_spec = out_spec
+        self.batch = batch
+        self.unpriced = unpriced
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The network's outputs, nested like its own. Raises DataError for inputs unlike the example's."""
+        return self.unflatten(self.module(*self.flatten(*args, **kwargs)))
+
+    def flatten(self, *args: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """The flat inputs of a call."""
+        names = self.keyword_names
+        if set(kwargs) == set(names):
+            kwargs = {name: kwargs[name] for name in names}
+        leaves, spec = pytree.tree_flatten((args, kwargs))
+        if spec != self.in_spec:
+            expected = ", ".join(node.name for node in self.module.graph.find_nodes(op="placeholder"))
+            raise DataError(
+                f"{self.name}: called with {len(args)} positional inputs and keywords {sorted(kwargs)}, but captured "
+                f"with {self.positional_count} and {sorted(names)}, nested as {self.in_spec}: give the inputs as in "
+                f"the example ({expected})"
+            )
+        return tuple(leaves)
+
+    def unflatten(self, outputs: Any) -> Any:
+        """Outputs nested like the network's, from the flat ones."""
+        return pytree.tree_unflatten(list(outputs), self.out_spec)
+
+    @property
+    def positional_count(self) -> int:
+        """Number of positional arguments of the network."""
+        return int(self.in_spec.child(0).num_children)
+
+    @property
+    def keyword_names(self) -> tuple[str, ...]:
+        """Keyword arguments of the network, in the order of the example."""
+        return tuple(self.in_spec.child(1).context or ())
+
+    @property
+    def nodes(self) -> tuple[fx.Node, ...]:
+        """All nodes in execution order."""
+        return tuple(self.module.graph.nodes)
+
+    def matrix_nodes(self) -> dict[str, fx.Node]:
+        """Nodes of the matrix operations by name, in execution order."""
+        return {matrix_name(node): node for node in self.nodes if node.op == "call_module"}
+
+    def matrix_modules(self) -> dict[str, MatrixModule]:
+        """Matrix operations by name, in execution order. Raises InternalError where ``with_modules`` replaced one."""
+        modules = {}
+        for name, node in self.matrix_nodes().items():
+            module = self.module.get_submodule(str(node.target))
+            if not isinstance(module, MatrixModule):
+                raise InternalError(f"{self.name}: {name!r} was replaced by a {type(module).__name__}")
+            modules[name] = module
+        return modules
+
+    def sample_count(self, *args: Any, **kwargs: Any) -> int:
+        """Samples in the inputs of a call: the size of their batch dimension, or 1 where the example is the sample."""
+        if not self.batch.dynamic:
+            return 1
+        pairs = zip(self.flatten(*args, **kwargs), self.batch.inputs, strict=True)
+        return next(int(leaf.shape[dim]) for leaf, dim in pairs if dim is not None)
+
+    def with_modules(self, modules: Mapping[str, nn.Module]) -> "Graph":
+        """The same graph with other modules for the named matrix operations. The rest is shared, not copied."""
+        known = self.matrix_nodes()
+        unknown = [name for name in modules if name not in known]
+        if unknown:
+            raise InternalError(f"{self.name} has no matrix operations {unknown}; there are {list(known)}")
+        twin = nn.Module()
+        for target in dict.fromkeys(str(node.target) for node in self.nodes if node.op == "call_module"):
+            twin.add_module(target, self.module.get_submodule(target))
+        for name, module in modules.items():
+            twin.add_module(str(known[name].target), module)
+        for node in self.module.graph.find_nodes(op="get_attr"):
+            twin.register_buffer(str(node.target), getattr(self.module, str(node.target)))
+        return Graph(
+            name=self.name,
+            module=make_module(twin, self.module.graph),
+            in_spec=self.in_spec,
+            out_spec=self.out_spec,
+            batch=self.batch,
+            unpriced=self.unpriced,
+        )
+
+    def __str__(self) -> str:
+        rule = self.batch.reason
+        return "\n".join([f"graph {self.name}  # {rule}", *(f"  {line}" for line in _lines(self))])
+
+
+def make_module(root: nn.Module, graph: fx.Graph) -> fx.GraphModule:
+    """A GraphModule with its own copy of the graph, node annotations included, and root's members."""
+    copy = fx.Graph()
+    copy.output(copy.graph_copy(graph, {}))
+    for old, new in zip(graph.nodes, copy.nodes, strict=True):
+        new.meta = dict(old.meta)
+    return fx.GraphModule(root, copy)
+
+
+def matrix_name(node: fx.Node) -> str:
+    """The name of a matrix operation: its module path, with "@2" and so on from the second use of a path on."""
+    return attribute_path(str(node.target))
+
+
+def attribute_name(path: str) -> str:
+    """The attribute of the flat module that stands for a dotted path (attributes cannot hold dots)."""
+    return path.replace(".", "/")
+
+
+def attribute_path(name: str) -> str:
+    return name.replace("/", ".")
+
+
+def constant_name(path: str) -> str:
+    """The attribute of a parameter or buffer that digital operations read."""
+    return f"constant/{attribute_name(path)}"
+
+
+def constant_path(name: str) -> str:
+    return attribute_path(name.removeprefix("constant/"))
+
+
+def op_name(node: fx.Node) -> str:
+    """ "relu" of ``aten.relu.default``, "getitem" of ``operator.getitem``."""
+    target = node.target
+    schema = getattr(target, "_schema", None)
+    return schema.name.partition("::")[2] if schema is not None else str(getattr(target, "__name__", target))
+
+
+def _lines(graph: Graph) -> Iterator[str]:
+    for node in graph.nodes:
+        origin = node.meta.get("origin", Origin())
+        note = f"  # {origin.path or '.'} {origin.source}".rstrip() if node.op.startswith("call") else ""
+        yield f"{_statement(graph, node)}{note}"
+
+
+def _statement(graph: Graph, node: fx.Node) -> str:
+    if node.op == "output":
+        return f"return {_text(node.args[0])}"
+    head = f"%{node.name}: {_value_text(node)} ="
+    if node.op == "placeholder":
+        return f"{head} input"
+    if node.op == "get_attr":
+        return f"{head} constant {constant_path(str(node.target))!r}"
+    arguments = ", ".join([*map(_text, node.args), *(f"{key}={_text(value)}" for key, value in node.kwargs.items())])
+    if node.op == "call_module":
+        module = graph.module.get_submodule(str(node.target))
+        kind = module.kind if isinstance(module, MatrixModule) else type(module).__name__
+        return f"{head} {kind} {matrix_name(node)!r} ({arguments})"
+    return f"{head} {op_name(node)}({arguments})"
+
+
+def _text(argument: Any) -> str:
+    if isinstance(argument, fx.Node):
+        return f"%{argument.name}"
+    if isinstance(argument, list | tuple):
+        return f"[{', '.join(map(_text, argument))}]"
+    return repr(argument)
+
+
+def _value_text(node: fx.Node) -> str:
+    value = value_of(node)
+    if isinstance(value, TensorValue):
+        return f"{value.dtype}{list(value.shape)}"
+    return f"{len(value)} tensors" if isinstance(value, tuple) else f"number {value}"

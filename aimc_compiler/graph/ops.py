@@ -1,0 +1,82 @@
+"""The table of operations: what each ATen operation is priced as, and how its work is counted.
+
+Matrix operations (linear, convolutions) are not in it: they become ``MatrixModule`` in the normal form. Anything
+torch can run runs here too; the table says what it *costs*. An operation without an entry is an error.
+"""
+
+from typing import Literal
+
+from aimc_compiler.chip.costs import FREE, CostClass
+from aimc_compiler.records import record
+
+#: What the rate of a class counts for this operation: elements written, elements read, elements written times the
+#: places of the pooling kernel, or multiply-accumulates.
+Count = Literal["output", "input", "kernel", "macs", "none"]
+
+
+@record
+class OpCost:
+    """cost_class: a name of ``aimc_compiler.chip.COST_CLASSES`` or "free"; count: how work is counted."""
+
+    cost_class: str
+    count: Count
+
+
+def _entries(cost_class: CostClass, count: Count, names: str) -> dict[str, OpCost]:
+    return {name: OpCost(cost_class=cost_class, count=count) for name in names.split()}
+
+
+def _free(names: str) -> dict[str, OpCost]:
+    return {name: OpCost(cost_class=FREE, count="none") for name in names.split()}
+
+
+_ELEMENTWISE = """
+    relu relu6 hardtanh leaky_relu prelu hardswish hardsigmoid threshold add sub rsub mul div neg abs sign
+    addcmul addcdiv lerp clamp clamp_min clamp_max maximum minimum where masked_fill fmod remainder square floor ceil
+    round trunc eq ne lt le gt ge logical_and logical_or logical_not logical_xor bitwise_and bitwise_or bitwise_not
+    __and__ __or__ isnan isinf to _to_copy type_as float_power reciprocal floor_divide
+"""
+_TRANSCENDENTAL = """
+    elu selu celu gelu silu sigmoid log_sigmoid tanh softplus mish exp expm1 log log1p log2 log10 sqrt rsqrt pow sin cos
+    tan atan atan2 erf softsign
+"""
+_REDUCTION = """
+    mean sum prod amax amin max min argmax argmin std var any all norm linalg_vector_norm logsumexp cumsum topk sort
+    argsort
+"""
+_VIEWS = """
+    view reshape flatten unflatten unsqueeze squeeze permute transpose t numpy_T mT expand expand_as view_as
+    reshape_as slice select chunk split split_with_sizes unbind narrow movedim swapaxes tensor_split contiguous clone
+    alias detach zeros_like ones_like full_like new_zeros new_ones new_full dropout
+"""
+_MOVEMENT = """
+    cat stack pad constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d
+    upsample_nearest1d upsample_nearest2d upsample_bilinear2d upsample_linear1d upsample_bicubic2d pixel_shuffle
+    pixel_unshuffle channel_shuffle flip roll repeat repeat_interleave tile copy slice_scatter select_scatter
+    masked_select tril triu
+"""
+
+OP_COSTS: dict[str, OpCost] = {
+    **_entries("elementwise", "output", _ELEMENTWISE),
+    **_entries("transcendental", "output", _TRANSCENDENTAL),
+    **_entries("reduction", "input", _REDUCTION),
+    **_entries("softmax", "output", "softmax log_softmax _softmax _log_softmax softmin"),
+    **_entries("normalisation", "output", "batch_norm layer_norm group_norm instance_norm rms_norm local_response_norm"),
+    **_entries("pooling", "kernel", "max_pool1d max_pool2d max_pool2d_with_indices avg_pool1d avg_pool2d"),
+    **_entries(
+        "pooling", "input", "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_max_pool1d adaptive_max_pool2d lp_pool2d"
+    ),
+    **_entries("activation_product", "macs", "matmul bmm mm dot mv addmm baddbmm"),
+    **_entries("lookup", "output", "embedding gather index_select index take_along_dim"),
+    **_entries("movement", "output", _MOVEMENT),
+    **_free(_VIEWS),
+}
+
+_NOT_MAPPED = """
+    conv3d convolution conv_transpose1d conv_transpose2d conv_transpose3d lstm gru rnn_tanh rnn_relu lstm_cell gru_cell
+    rnn_tanh_cell rnn_relu_cell bilinear
+"""
+#: Matrix operations that are known, but that mapping cannot place yet.
+NOT_MAPPED: frozenset[str] = frozenset(_NOT_MAPPED.split())
+#: Operations that are several priced ones at once: splitting them is not built yet.
+NOT_SPLIT: frozenset[str] = frozenset(["scaled_dot_product_attention", "einsum", "cdist", "baddbmm_"])

@@ -1,0 +1,149 @@
+"""From a Mapping to a Program: what every tile, unit, link and port does for one sample.
+
+Inputs enter at the host port, are multicast to the tiles whose rows they drive, partial sums meet on one tile of each
+column block, digital operations run on their unit, outputs leave at the host port. Every window of a tensor is sent
+once to each consumer, whose buffers keep what a sliding kernel needs again.
+"""
+
+from fractions import Fraction
+
+from aimc_compiler.chip.costs import FREE
+from aimc_compiler.chip.spec import ChipSpec
+from aimc_compiler.mapping.bounds import bound_tiles
+from aimc_compiler.mapping.ir import Mapping, Piece, UnitAssignment
+from aimc_compiler.mapping.place import HOST_SITE
+from aimc_compiler.mapping.ticks import class_price, unit_ticks
+from aimc_compiler.program.build import SAME, Part, ProgramBuilder
+from aimc_compiler.program.ir import Need, Program, Task, TaskKind
+from aimc_compiler.program.lower_matrix import add_local, collect, lower_analog, lower_digital_matrix
+from aimc_compiler.workload.ir import DigitalOp, MatrixOp, TensorShape, Workload
+
+
+def lower_mapping(workload: Workload, mapping: Mapping, chip: ChipSpec) -> Program:
+    """The Program of a mapped workload. Raises SpecError where the chip has no price for an operation."""
+    lowering = _Lowering(workload, mapping, chip)
+    return Program(
+        workload=workload.name,
+        chip=chip.name,
+        tick_s=chip.clock.tick_s,
+        macs=sum(op.windows * workload.matrix(op.matrix).cells for op in workload.matrix_ops),
+        tiles=mapping.tiles_used,
+        tiles_bound=bound_tiles(mapping, chip).tiles,
+        energy_per_bit_j=chip.network.energy_per_bit_j,
+        tasks=lowering.run(),
+        resources=tuple(lowering.builder.resources),
+    )
+
+
+class _Lowering:
+    def __init__(self, workload: Workload, mapping: Mapping, chip: ChipSpec) -> None:
+        self.workload = workload
+        self.chip = chip
+        self.builder = ProgramBuilder(chip, mapping)
+        self.tensors = {tensor.name: tensor for tensor in workload.tensors}
+        self.matrices = {matrix.name: matrix for matrix in workload.matrices}
+        self.units: dict[str, UnitAssignment] = {unit.op: unit for unit in mapping.units}
+        self.parts: dict[str, tuple[Part, ...]] = {}
+        self.pieces: dict[str, list[Piece]] = {}
+        for piece in mapping.pieces:
+            self.pieces.setdefault(piece.matrix, []).append(piece)
+
+    def run(self) -> tuple[Task, ...]:
+        for name in self.workload.inputs:
+            self.parts[name] = self._enter(self.tensors[name])
+        for op in self.workload.ops:
+            self.parts[op.output] = self._lower_op(op)
+        for name in dict.fromkeys(self.workload.outputs):
+            self._leave(self.tensors[name])
+        return tuple(self.builder.tasks)
+
+    def _lower_op(self, op: MatrixOp | DigitalOp) -> tuple[Part, ...]:
+        unit = self.units.get(op.name)
+        if isinstance(op, MatrixOp):
+            matrix, parts = self.matrices[op.matrix], self.parts[op.input]
+            if op.analog:
+                number = unit.unit if unit is not None else None
+                pieces = tuple(self.pieces[op.matrix])
+                return lower_analog(self.builder, op, matrix, self.tensors[op.input], parts, number, pieces)
+            return lower_digital_matrix(self.builder, op, matrix, parts, self.units[op.name].unit)
+        if op.cost_class == FREE:
+            return self._view(op)
+        if self.units[op.name].local:
+            return tuple(self._local(op, part) for part in self.parts[op.inputs[0]])
+        return self._digital(op, self.units[op.name].unit)
+
+    def _enter(self, tensor: TensorShape) -> tuple[Part, ...]:
+        bits = tensor.width * self.chip.network.activation_bits
+        task = self._port(f"{tensor.name}.input", "host in", tensor, bits, ())
+        return (Part(site=HOST_SITE, first=0, width=tensor.width, task=task),)
+
+    def _leave(self, tensor: TensorShape) -> None:
+        needs = collect(self.builder, "output", self.parts[tensor.name], SAME, HOST_SITE, f" {tensor.name}")
+        self._port(f"{tensor.name}.output", "host out", tensor, tensor.width * self.chip.network.activation_bits, needs)
+
+    def _port(self, name: str, port: str, tensor: TensorShape, bits: int, needs: tuple[Need, ...]) -> int:
+        """Passing the host port, which is as wide as a link. Its energy is the host's."""
+        ticks = Fraction(bits, self.chip.network.link_bits_per_tick)
+        resource = self.builder.resource(port, "host")
+        kind: TaskKind = "output" if port == "host out" else "input"
+        return self.builder.add_work(name, kind, kind, tensor.windows, resource, ticks, needs)
+
+    def _local(self, op: DigitalOp, part: Part) -> Part:
+        """An activation on the unit of the tile whose outputs it takes."""
+        made_by = self.builder.tasks[part.task]
+        tile = int(self.builder.resources[made_by.uses[0][0]].name.removeprefix("local "))
+        task = add_local(
+            self.builder,
+            f"{op.name}.local[{part.first}]",
+            op.name,
+            made_by.events,
+            tile,
+            part.width,
+            (Need(task=part.task),),
+        )
+        return Part(site=part.site, first=part.first, width=part.width, task=task)
+
+    def _digital(self, op: DigitalOp, unit: int) -> tuple[Part, ...]:
+        tensor, site = self.tensors[op.output], self.builder.unit_site(unit)
+        price = class_price(self.chip, op.cost_class, op.name, op.source)
+        needs: list[Need] = []
+        for index, (name, access) in enumerate(zip(op.inputs, op.accesses, strict=True)):
+            needs += collect(self.builder, op.name, self.parts[name], access, site, f" {index}")
+        work = Fraction(op.work, tensor.windows)
+        task = self.builder.add_work(
+            f"{op.name}.digital",
+            "digital",
+            op.name,
+            tensor.windows,
+            self.builder.resource(f"unit {unit}", "unit"),
+            unit_ticks(price, work, self.chip),
+            tuple(needs),
+            (("digital", float(work) * price.energy_j),),
+        )
+        return (Part(site=site, first=0, width=tensor.width, task=task),)
+
+    def _view(self, op: DigitalOp) -> tuple[Part, ...]:
+        """A free operation moves nothing. Where it folds windows, its parts keep their share of a window, and wait
+        for all the parts it reads.
+        """
+        tensor = self.tensors[op.output]
+        sources = [self.tensors[name] for name in op.inputs]
+        parts = [part for name in op.inputs for part in self.parts[name]]
+        shapes = {(source.windows, source.width) for source in sources}
+        if len(sources) == 1 and shapes == {(tensor.windows, tensor.width)} and op.accesses[0].kind == "same":
+            return tuple(parts)
+        needs = tuple(
+            Need(task=part.task, access=access)
+            for name, access in zip(op.inputs, op.accesses, strict=True)
+            for part in self.parts[name]
+        )
+        total = sum(source.width for source in sources)
+        viewed, before = [], 0
+        for part in parts:
+            first, last = (edge * tensor.width // total for edge in (before, before + part.width))
+            before += part.width
+            if last > first:
+                name = f"{op.name}.view[{first}]"
+                task = self.builder.add(Task(name=name, kind="view", op=op.name, events=tensor.windows, needs=needs))
+                viewed.append(Part(site=part.site, first=first, width=last - first, task=task))
+        return tuple(viewed)

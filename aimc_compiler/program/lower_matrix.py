@@ -1,0 +1,266 @@
+"""Lowering of matrix operations: vectors in, MVMs, scaled partial sums together, bias, on tiles or digital units."""
+
+from fractions import Fraction
+
+from aimc_compiler.chip.spec import Tile
+from aimc_compiler.errors import NotBuiltError
+from aimc_compiler.mapping.assign import MATRIX_CLASS
+from aimc_compiler.mapping.ir import Piece
+from aimc_compiler.mapping.periphery import STEP_CLASS, split_steps, step_elements
+from aimc_compiler.mapping.place import Site
+from aimc_compiler.mapping.ticks import class_price, exact, in_ticks, round_up, unit_ticks
+from aimc_compiler.program.build import SAME, Part, ProgramBuilder, overlap
+from aimc_compiler.program.ir import Need, Task
+from aimc_compiler.records import record
+from aimc_compiler.workload.ir import Access, Matrix, MatrixOp, TensorShape
+
+
+@record
+class _Output:
+    """One piece's outputs of every window: the task that makes them and what stands for them on the network."""
+
+    piece: Piece
+    part: Part
+
+
+def lower_analog(
+    builder: ProgramBuilder,
+    op: MatrixOp,
+    matrix: Matrix,
+    source: TensorShape,
+    parts: tuple[Part, ...],
+    unit: int | None,
+    pieces: tuple[Piece, ...],
+) -> tuple[Part, ...]:
+    """Tasks of an analog matrix operation; returns the parts of its output, one a column block and group.
+
+    unit: the global unit that does what the tiles' own units cannot, if any is needed.
+    """
+    if any(piece.replica for piece in pieces):
+        raise NotBuiltError(f"matrix {matrix.name!r} is replicated: programs for replicas are not built yet")
+    arrivals = _send_inputs(builder, op, matrix, source, parts, pieces)
+    row_blocks = 1 + max(piece.row_block for piece in pieces)
+    local, remote = split_steps(builder.chip.local_digital.ops, row_blocks)
+    columns: dict[tuple[int, int], list[_Output]] = {}
+    for piece in pieces:
+        task = _mvm(builder, op, piece, arrivals[piece.group, piece.row_block])
+        output = Part(site=builder.tile_site(piece.tile), first=0, width=piece.columns, task=task)
+        columns.setdefault((piece.group, piece.column_block), []).append(_Output(piece=piece, part=output))
+    result = []
+    for outputs in columns.values():
+        part = _gather(builder, op, outputs, local, remote, unit)
+        first = outputs[0].piece.group * matrix.columns + outputs[0].piece.first_column
+        result.append(Part(site=part.site, first=first, width=part.width, task=part.task))
+    return tuple(result)
+
+
+def lower_digital_matrix(
+    builder: ProgramBuilder, op: MatrixOp, matrix: Matrix, parts: tuple[Part, ...], unit: int
+) -> tuple[Part, ...]:
+    """Tasks of a matrix operation that a rule keeps digital: multiply-accumulates on one global unit."""
+    price = class_price(builder.chip, MATRIX_CLASS, op.name, op.source)
+    needs = collect(builder, op.name, parts, op.access, builder.unit_site(unit))
+    task = builder.add_work(
+        f"{op.name}.digital",
+        "digital",
+        op.name,
+        op.windows,
+        builder.resource(f"unit {unit}", "unit"),
+        unit_ticks(price, Fraction(matrix.cells), builder.chip),
+        needs,
+        (("digital", matrix.cells * price.energy_j),),
+    )
+    return (Part(site=builder.unit_site(unit), first=0, width=matrix.groups * matrix.columns, task=task),)
+
+
+def collect(
+    builder: ProgramBuilder, op: str, parts: tuple[Part, ...], access: Access, site: Site, label: str = ""
+) -> tuple[Need, ...]:
+    """Brings every part of a tensor to one site; returns what to wait for there."""
+    bits = builder.chip.network.activation_bits
+    needs = []
+    for index, part in enumerate(parts):
+        arrival = builder.move(f"{op}.fetch{label}[{index}]", op, part, part.width * bits, (site,))
+        needs.append(arrival[site].need(access))
+    return tuple(needs)
+
+
+def _send_inputs(
+    builder: ProgramBuilder,
+    op: MatrixOp,
+    matrix: Matrix,
+    source: TensorShape,
+    parts: tuple[Part, ...],
+    pieces: tuple[Piece, ...],
+) -> dict[tuple[int, int], dict[Site, list[Need]]]:
+    """Multicasts to each row block the channels it multiplies.
+
+    Returns, by (group, row block) and site of a tile, what an MVM there waits for.
+    """
+    channels = matrix.rows // matrix.kernel
+    bits = builder.chip.network.activation_bits
+    blocks: dict[tuple[int, int], list[Piece]] = {}
+    for piece in pieces:
+        blocks.setdefault((piece.group, piece.row_block), []).append(piece)
+    arrivals: dict[tuple[int, int], dict[Site, list[Need]]] = {}
+    for (group, row_block), members in blocks.items():
+        low = group * channels + members[0].first_row // matrix.kernel
+        high = group * channels - (-(members[0].first_row + members[0].rows) // matrix.kernel)
+        # A view may have folded channels into windows or back: the share of a window stays the same.
+        total = matrix.groups * channels
+        first, last = low * source.width // total, -(-high * source.width // total)
+        targets = tuple(dict.fromkeys(builder.tile_site(piece.tile) for piece in members))
+        waits: dict[Site, list[Need]] = {target: [] for target in targets}
+        for index, part in enumerate(parts):
+            elements = overlap(part, first, last)
+            if elements:
+                name = f"{op.name}.send[g{group},r{row_block},{index}]"
+                for site, arrival in builder.move(name, op.name, part, elements * bits, targets).items():
+                    waits[site].append(arrival.need(op.access))
+        arrivals[group, row_block] = waits
+    return arrivals
+
+
+def _mvm(builder: ProgramBuilder, op: MatrixOp, piece: Piece, waits: dict[Site, list[Need]]) -> int:
+    """The MVMs of one piece, one a window."""
+    tile = builder.chip.tile_types[piece.tile_type]
+    mode = tile.mvm.active
+    latency, interval = in_ticks(mode.time_s, builder.chip), in_ticks(mode.initiation_interval_s, builder.chip)
+    return builder.add(
+        Task(
+            name=f"{op.name}.mvm[g{piece.group},r{piece.row_block},c{piece.column_block}]",
+            kind="mvm",
+            op=op.name,
+            events=op.windows,
+            uses=((builder.resource(f"tile {piece.tile}", "tile"), -1),),
+            service_ticks=round_up(interval),
+            latency_ticks=round_up(latency),
+            rounding_ticks=float(round_up(latency) - latency),
+            needs=tuple(waits[builder.tile_site(piece.tile)]),
+            energy_j=_mvm_energy(tile, piece),
+            mvms=1,
+            row_groups=int(piece.column_block == 0),
+            dac_conversions=piece.rows * tile.device.rows_per_weight,
+            adc_conversions=piece.columns * tile.device.slices,
+        )
+    )
+
+
+def _mvm_energy(tile: Tile, piece: Piece) -> tuple[tuple[str, float], ...]:
+    """Energy of one MVM by component; with ``energy_scaling: used`` the shares scale with what the piece takes."""
+    mode = tile.mvm.active
+    rows = columns = 1.0
+    if tile.mvm.energy_scaling == "used":
+        rows, columns = piece.rows / tile.weight_rows, piece.columns / tile.weight_columns
+    return (
+        ("dac", mode.energy_j * mode.split.dac * rows),
+        ("array", mode.energy_j * mode.split.array * rows * columns),
+        ("adc", mode.energy_j * mode.split.adc * columns),
+    )
+
+
+def _gather(
+    builder: ProgramBuilder,
+    op: MatrixOp,
+    outputs: list[_Output],
+    local: tuple[str, ...],
+    remote: tuple[str, ...],
+    unit: int | None,
+) -> Part:
+    """Scales, adds and biases the outputs of one column block; returns where they stand then."""
+    label = f"g{outputs[0].piece.group},c{outputs[0].piece.column_block}"
+    width = outputs[0].piece.columns
+    if "scale" in local:
+        # The middle tile adds: its partial sums come from both sides.
+        adds = outputs[len(outputs) // 2]
+        rest = [output for output in outputs if output is not adds]
+        scaled = [_local_work(builder, op, output, "scale", width, (Need(task=output.part.task),)) for output in rest]
+        if "accumulate" not in local and rest:
+            scaled.append(_local_work(builder, op, adds, "scale", width, (Need(task=adds.part.task),)))
+        else:
+            scaled = [_sum_on_tile(builder, op, adds, scaled, local, len(outputs))]
+    else:
+        scaled = [output.part for output in outputs]
+    if not remote:
+        return scaled[0]
+    assert unit is not None  # verify_mapping: an operation with work for a global unit has one
+    return _finish_on_unit(builder, op, scaled, remote, unit, label, len(outputs))
+
+
+def _sum_on_tile(
+    builder: ProgramBuilder, op: MatrixOp, adds: _Output, scaled: list[Part], local: tuple[str, ...], row_blocks: int
+) -> Part:
+    site, width = adds.part.site, adds.part.width
+    needs = [Need(task=adds.part.task)]
+    for part in scaled:
+        name = f"{builder.tasks[part.task].name}.sum"
+        bits = width * builder.chip.network.partial_sum_bits
+        needs.append(builder.move(name, op.name, part, bits, (site,))[site].need(SAME))
+    elements = width  # its own scaling
+    elements += sum(step_elements(step, width, row_blocks) for step in local if step != "scale")
+    return _local_work(builder, op, adds, "finish", elements, tuple(needs))
+
+
+def _local_work(
+    builder: ProgramBuilder, op: MatrixOp, output: _Output, step: str, elements: int, needs: tuple[Need, ...]
+) -> Part:
+    """A loop on the digital unit of the output's tile."""
+    piece = output.piece
+    task = add_local(
+        builder,
+        f"{op.name}.{step}[g{piece.group},r{piece.row_block},c{piece.column_block}]",
+        op.name,
+        op.windows,
+        piece.tile,
+        elements,
+        needs,
+    )
+    return Part(site=output.part.site, first=0, width=output.part.width, task=task)
+
+
+def add_local(
+    builder: ProgramBuilder, name: str, op: str, windows: int, tile: int, elements: int, needs: tuple[Need, ...]
+) -> int:
+    """A loop of ``elements`` a window on the local digital unit of a tile."""
+    local = builder.chip.local_digital
+    return builder.add_work(
+        name,
+        "local",
+        op,
+        windows,
+        builder.resource(f"local {tile}", "local"),
+        Fraction(elements) / exact(local.rate),
+        needs,
+        (("local_digital", elements * local.energy_j),),
+    )
+
+
+def _finish_on_unit(
+    builder: ProgramBuilder,
+    op: MatrixOp,
+    parts: list[Part],
+    steps: tuple[str, ...],
+    unit: int,
+    label: str,
+    row_blocks: int,
+) -> Part:
+    """The steps that the tiles' units lack, on a global unit, from partial sums sent there."""
+    site, width = builder.unit_site(unit), parts[0].width
+    price = class_price(builder.chip, STEP_CLASS, f"{op.name} ({', '.join(steps)} of its outputs)", op.source)
+    bits = width * builder.chip.network.partial_sum_bits
+    needs = []
+    for index, part in enumerate(parts):
+        arrival = builder.move(f"{op.name}.sum[{label},{index}]", op.name, part, bits, (site,))
+        needs.append(arrival[site].need(SAME))
+    elements = sum(step_elements(step, width, row_blocks) for step in steps)
+    task = builder.add_work(
+        f"{op.name}.finish[{label}]",
+        "digital",
+        op.name,
+        op.windows,
+        builder.resource(f"unit {unit}", "unit"),
+        unit_ticks(price, Fraction(elements), builder.chip),
+        tuple(needs),
+        (("digital", elements * price.energy_j),),
+    )
+    return Part(site=site, first=0, width=width, task=task)

@@ -1,0 +1,21 @@
+"""Reports: tables and pictures for people, and the same as plain data for programs."""
+
+from aimc_compiler.report.chip_map import chip_map
+from aimc_compiler.report.evaluation import evaluation_json, evaluation_table
+from aimc_compiler.report.layers import layer_rows, layers_table
+from aimc_compiler.report.summary import inspect_json, summary_lines
+from aimc_compiler.report.timing import energy_table, resource_table, timing_json, timing_table
+
+__all__ = [
+    "chip_map",
+    "energy_table",
+    "evaluation_json",
+    "evaluation_table",
+    "inspect_json",
+    "layer_rows",
+    "layers_table",
+    "resource_table",
+    "summary_lines",
+    "timing_json",
+    "timing_table",
+]

@@ -1,0 +1,51 @@
+"""Accuracy over time after programming, next to the float network."""
+
+from typing import Any
+
+from rich.table import Table
+
+from aimc_compiler.study import Evaluation
+from aimc_compiler.units import print_time
+
+
+def evaluation_table(result: Evaluation) -> Table:
+    """One row a time: mean and spread over chips, loss against the float network, A*."""
+    share = result.metric == "accuracy"
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("after programming")
+    for title in (f"{result.metric} (mean)", "spread over chips", "against float", "A*"):
+        table.add_column(title, justify="right")
+    table.add_row("float network", _value(result.float_metric, share), "", "", "100.0 %")
+    for row in result.times:
+        table.add_row(
+            print_time(row.time_s),
+            _value(row.mean, share),
+            "one chip" if row.std is None else f"± {_value(row.std, share)}",
+            _change(row.mean - result.float_metric, share),
+            "unknown" if row.a_star is None else f"{100 * row.a_star:.1f} %",
+        )
+    return table
+
+
+def evaluation_json(result: Evaluation) -> dict[str, Any]:
+    """Keys of ``run --json``: metric as a fraction, times in seconds."""
+    return {
+        "metric": result.metric,
+        "float_metric": result.float_metric,
+        "chance": result.chance,
+        "times": [
+            {"time_s": row.time_s, "mean": row.mean, "std": row.std, "a_star": row.a_star, "values": list(row.values)}
+            for row in result.times
+        ],
+        "n_chips": result.n_chips,
+        "n_samples": result.n_samples,
+        "seed": result.seed,
+    }
+
+
+def _value(value: float, share: bool) -> str:
+    return f"{100 * value:.2f} %" if share else f"{value:.5g}"
+
+
+def _change(change: float, share: bool) -> str:
+    return f"{100 * change:+.2f} points" if share else f"{change:+.3g}"

@@ -1,0 +1,119 @@
+"""One row a matrix operation: its shape, where it stands, how full, how often it multiplies, and why it is there."""
+
+from typing import Any
+
+from rich.table import Table
+
+from aimc_compiler.compiler import CompiledModel
+from aimc_compiler.mapping import Piece
+from aimc_compiler.records import record
+
+
+@record
+class LayerRow:
+    """rows, columns: of one group's matrix; windows: MVMs of each piece a sample; tiles: indices; mvms: of all its
+    pieces a sample; utilization: of its tiles, None where it is digital."""
+
+    name: str
+    kind: str
+    analog: bool
+    reason: str
+    rows: int
+    columns: int
+    groups: int
+    windows: int
+    pieces: int
+    tiles: tuple[int, ...]
+    utilization: float | None
+    mvms: int
+
+
+def layer_rows(compiled: CompiledModel) -> tuple[LayerRow, ...]:
+    """Every matrix operation in execution order."""
+    workload, mapping = compiled.workload, compiled.mapping
+    fill = {layer.name: layer.utilization for layer in compiled.utilization.layers}
+    pieces: dict[str, list[Piece]] = {}
+    for piece in mapping.pieces:
+        pieces.setdefault(piece.matrix, []).append(piece)
+    matrices = {matrix.name: matrix for matrix in workload.matrices}
+    rows = []
+    for op in workload.matrix_ops:
+        matrix = matrices[op.matrix]
+        held = pieces.get(op.matrix, []) if op.analog else []
+        copies = len({piece.replica for piece in held}) or 1
+        rows.append(
+            LayerRow(
+                name=op.name,
+                kind=op.kind,
+                analog=op.analog,
+                reason=op.reason,
+                rows=matrix.rows,
+                columns=matrix.columns,
+                groups=matrix.groups,
+                windows=op.windows,
+                pieces=len(held),
+                tiles=tuple(dict.fromkeys(piece.tile for piece in held)),
+                utilization=fill[op.matrix] if op.analog else None,
+                mvms=op.windows * len(held) // copies,
+            )
+        )
+    return tuple(rows)
+
+
+def layers_table(compiled: CompiledModel) -> Table:
+    """The rows as a table for the terminal."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("layer", overflow="fold")
+    table.add_column("kind")
+    for title in ("matrix", "windows", "pieces", "tiles", "fill", "MVMs"):
+        table.add_column(title, justify="right")
+    table.add_column("where and why", overflow="fold")
+    for row in layer_rows(compiled):
+        shape = f"{row.rows} x {row.columns}" + (f" x {row.groups}" if row.groups > 1 else "")
+        table.add_row(
+            row.name,
+            row.kind,
+            shape,
+            f"{row.windows:,}",
+            f"{row.pieces:,}" if row.analog else "-",
+            index_ranges(row.tiles) if row.analog else "-",
+            "-" if row.utilization is None else percent(row.utilization),
+            f"{row.mvms:,}" if row.analog else "-",
+            f"{'analog' if row.analog else 'digital'}: {row.reason}",
+        )
+    return table
+
+
+def layer_json(row: LayerRow) -> dict[str, Any]:
+    """Keys of ``--json``: counts and fractions."""
+    return {
+        "name": row.name,
+        "kind": row.kind,
+        "analog": row.analog,
+        "reason": row.reason,
+        "rows": row.rows,
+        "columns": row.columns,
+        "groups": row.groups,
+        "windows": row.windows,
+        "pieces": row.pieces,
+        "tiles": len(row.tiles),
+        "tile_indices": list(row.tiles),
+        "utilization": row.utilization,
+        "mvms": row.mvms,
+    }
+
+
+def index_ranges(indices: tuple[int, ...]) -> str:
+    """(0, 1, 2, 7) as "0-2, 7"."""
+    runs: list[list[int]] = []
+    for index in sorted(indices):
+        if runs and index == runs[-1][-1] + 1:
+            runs[-1].append(index)
+        else:
+            runs.append([index])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def percent(share: float) -> str:
+    """0.981 as "98.1 %"."""
+    return f"{100 * share:.1f} %"

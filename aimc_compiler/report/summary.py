@@ -1,0 +1,81 @@
+"""A compiled network at a glance, and everything about it as plain data."""
+
+from typing import Any
+
+from aimc_compiler.compiler import CompiledModel
+from aimc_compiler.report.layers import layer_json, layer_rows, percent
+from aimc_compiler.report.timing import timing_json
+
+
+def summary_lines(compiled: CompiledModel) -> tuple[str, ...]:
+    """What it is, where it stands, what it can do: one short sentence a line."""
+    use, workload = compiled.utilization, compiled.workload
+    analog = len(workload.analog_ops)
+    available = "as many as needed" if use.tiles_available is None else f"{use.tiles_available:,}"
+    ranges = compiled.ranges
+    if not compiled.needs_calibration:
+        calibrated = "this chip takes inputs as they are"
+    elif ranges is None:
+        calibrated = "none yet: running needs them (aimc calibrate FILE --data DATA)"
+    else:
+        worst = max(ranges.rows, key=lambda row: row.clipped)
+        calibrated = (
+            f"{ranges.method} of {ranges.samples:,} samples; at most {percent(worst.clipped)} of the inputs of a "
+            f"row block are clipped ({worst.op})"
+        )
+    types = ", ".join(f"{tile.rows} x {tile.columns}" for tile in compiled.chip.tile_types.values())
+    return (
+        f"network       {workload.name}: {len(workload.matrix_ops)} matrix operations, {analog} of them analog; "
+        f"{sum(matrix.cells for matrix in workload.matrices):,} weights",
+        f"chip          {compiled.chip.name}: tiles of {types}; tiles on the chip: {available}",
+        f"placed on     {use.tiles_used:,} tiles, {percent(use.utilization)} of their cells used "
+        f"({use.matrix_cells_used:,} weights)",
+        f"input ranges  {calibrated}",
+    )
+
+
+def inspect_json(compiled: CompiledModel) -> dict[str, Any]:
+    """Keys of ``inspect --json``: fractions, seconds, joules and counts."""
+    use, timing = compiled.utilization, compiled.timing
+    return {
+        "network": compiled.workload.name,
+        "chip": compiled.chip.name,
+        "tiles_used": use.tiles_used,
+        "tiles_available": use.tiles_available,
+        "utilization": use.utilization,
+        "row_group_activations": timing.counts.row_group_activations,
+        "matrix_cells_used": use.matrix_cells_used,
+        "layers": [layer_json(row) for row in layer_rows(compiled)],
+        "tiles": [
+            {
+                "tile": tile.tile,
+                "tile_type": tile.tile_type,
+                "pieces": list(tile.pieces),
+                "utilization": tile.utilization,
+            }
+            for tile in use.tiles
+        ],
+        "ranges": _ranges_json(compiled),
+        "timing": timing_json(timing),
+    }
+
+
+def _ranges_json(compiled: CompiledModel) -> dict[str, Any] | None:
+    if compiled.ranges is None:
+        return None
+    return {
+        "method": compiled.ranges.method,
+        "samples": compiled.ranges.samples,
+        "rows": [
+            {
+                "op": row.op,
+                "group": row.group,
+                "row_block": row.row_block,
+                "range": row.range,
+                "largest": row.largest,
+                "clipped": row.clipped,
+                "note": row.note,
+            }
+            for row in compiled.ranges.rows
+        ],
+    }

@@ -1,0 +1,90 @@
+"""Time and energy of one sample, with the bounds they stand against, where the energy goes and who is busy."""
+
+from typing import Any
+
+from rich.table import Table
+
+from aimc_compiler.program import Timing
+from aimc_compiler.report.layers import percent
+from aimc_compiler.units import print_human
+
+_COMPONENT_NAMES = {
+    "dac": "input converters (DAC)",
+    "array": "crossbar arrays",
+    "adc": "output converters (ADC)",
+    "local_digital": "digital units at the tiles",
+    "digital": "global digital units",
+    "network": "links",
+}
+
+
+def timing_table(timing: Timing) -> Table:
+    """Latency, interval and energy of one sample next to their lower bounds."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("one sample")
+    for title in ("value", "lower bound", "gap"):
+        table.add_column(title, justify="right")
+    table.add_column("", style="dim")
+    rows = (
+        ("latency", "latency_s", "s", "one sample alone on the chip"),
+        ("interval", "interval_s", "s", f"{timing.throughput_per_s:,.0f} samples a second, pipelined"),
+        ("energy", "energy_j", "J", f"{timing.tops:.3g} TOPS, {timing.tops_per_w:.3g} TOPS/W on this network"),
+    )
+    for name, key, unit, note in rows:
+        bound = timing.bounds[key]
+        gap = "-" if not bound.bound else percent(bound.gap)
+        table.add_row(name, print_human(bound.value, unit), print_human(bound.bound, unit), gap, note)
+    return table
+
+
+def energy_table(timing: Timing) -> Table:
+    """Energy of one sample by component."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("energy by component")
+    table.add_column("a sample", justify="right")
+    table.add_column("share", justify="right")
+    for component, energy_j in timing.energy_by_component.items():
+        share = energy_j / timing.energy_j if timing.energy_j else 0.0
+        table.add_row(_COMPONENT_NAMES.get(component, component), print_human(energy_j, "J"), percent(share))
+    table.add_row("sum", print_human(timing.energy_j, "J"), percent(1.0), style="bold")
+    return table
+
+
+def resource_table(timing: Timing, most: int = 8) -> Table:
+    """The busiest resources, a sample."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("busiest resources")
+    table.add_column("busy a sample", justify="right")
+    table.add_column("of the interval", justify="right")
+    busiest = sorted(timing.busy_ticks.items(), key=lambda item: (-item[1], item[0]))
+    for name, ticks in busiest[:most]:
+        table.add_row(name, print_human(ticks * timing.tick_s, "s"), percent(timing.utilization[name]))
+    if len(busiest) > most:
+        table.add_row(f"and {len(busiest) - most} more", "", "", style="dim")
+    return table
+
+
+def timing_json(timing: Timing) -> dict[str, Any]:
+    """Keys of ``--json``: seconds, joules, counts."""
+    counts = timing.counts
+    return {
+        "latency_s": timing.latency_s,
+        "interval_s": timing.interval_s,
+        "throughput_per_s": timing.throughput_per_s,
+        "energy_j": timing.energy_j,
+        "energy_by_component": timing.energy_by_component,
+        "energy_by_op": timing.energy_by_op,
+        "bounds": {name: bound.bound for name, bound in timing.bounds.items()},
+        "counts": {
+            "mvms": counts.mvms,
+            "row_group_activations": counts.row_group_activations,
+            "dac_conversions": counts.dac_conversions,
+            "adc_conversions": counts.adc_conversions,
+            "bits_moved": counts.bits_moved,
+        },
+        "utilization": timing.utilization,
+        "rounding_s": timing.rounding_s,
+        "macs": timing.macs,
+        "tops": timing.tops,
+        "tops_per_w": timing.tops_per_w,
+    }
