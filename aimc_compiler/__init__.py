@@ -12,13 +12,14 @@ The names below are imported on first use, so that ``import aimc_compiler`` cost
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from aimc_compiler.version import __version__
+
 if TYPE_CHECKING:
     from aimc_compiler.chip import ChipSpec, load_chip
     from aimc_compiler.compiler import CompiledModel, compile, load  # noqa: A004
     from aimc_compiler.executor import Device
     from aimc_compiler.study import evaluate
 
-__version__ = "0.1.0"
 _PLACES = {
     "ChipSpec": "chip",
     "load_chip": "chip",
@@ -29,7 +30,7 @@ _PLACES = {
     "evaluate": "study",
 }
 
-__all__ = ["ChipSpec", "CompiledModel", "Device", "compile", "evaluate", "load", "load_chip"]
+__all__ = ["ChipSpec", "CompiledModel", "Device", "__version__", "compile", "evaluate", "load", "load_chip"]
 
 
 def __getattr__(name: str) -> Any:

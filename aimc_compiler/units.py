@@ -21,6 +21,9 @@ _PREFIXES = {
     "T": 12,
 }
 _MICRO = ("µ", "μ")
+# People write 0.35 ohm and 0.0053 mm2, not 350 mohm and 5300 um2.
+_NOT_PRINTED = {"ohm": tuple(prefix for prefix, exponent in _PREFIXES.items() if exponent < 0)}
+_PRINTED_FROM = {"m2": Decimal("1e-4")}
 _WORDS = {"min": ("s", 60), "h": ("s", 3600), "d": ("s", 86400), "day": ("s", 86400), "y": ("s", 31_536_000)}
 _WORDS |= {"days": _WORDS["d"], "year": _WORDS["y"], "years": _WORDS["y"], "hour": _WORDS["h"], "hours": _WORDS["h"]}
 _BYTES = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
@@ -54,9 +57,10 @@ def print_quantity(value: float, unit: str) -> str:
         return _print_bytes(value)
     power = 2 if unit == "m2" else 1
     exact = Decimal(repr(float(value)))
+    smallest = _PRINTED_FROM.get(unit, Decimal(1))
     for prefix, exponent in sorted(_PREFIXES.items(), key=lambda item: -item[1]):
         scaled = exact.scaleb(-exponent * power)
-        if prefix not in _MICRO and abs(scaled) >= 1:
+        if prefix not in _NOT_PRINTED.get(unit, _MICRO) and abs(scaled) >= smallest:
             return f"{_trim(scaled)} {prefix}{unit}"
     return f"{_trim(exact)} {unit}"
 

@@ -56,6 +56,11 @@ class Contraction:
         return prod(self.kernel)
 
     @property
+    def sample_axes(self) -> int:
+        """Axes of an input without batch."""
+        return 1 + len(self.kernel)
+
+    @property
     def layout(self) -> Layout:
         return "sample_call_column" if self.kind == "linear" else "sample_column_call"
 

@@ -116,7 +116,7 @@ class MatrixOnTiles:
     ) -> Tensor:
         """The operation's output on the chip at ``time_s``.
 
-        x: (batch, ..., features), or (batch, channels, *spatial). ranges: (groups, row blocks) input ranges; None only
+        x: (batch, ..., features), or (batch, channels, *spatial), or one entry without batch. ranges: (groups, row blocks) input ranges; None only
         where the tile has normalisation none. samples: how many samples the batch entries make up, evenly (default:
         one each); first_sample: running index of the first; first_call: MVMs of this matrix already made for a sample
         (where several operations share it). Windows count in raster order. Raises CalibrationError without ranges.
@@ -125,20 +125,9 @@ class MatrixOnTiles:
         used = self._ranges(ranges)
         scales = self.scales * state.alpha * used.T.unsqueeze(-1)
         x = x.to(self.target.dtype)
-        batch = x.shape[0]
-        if samples is not None and (samples < 1 or batch % samples):
-            raise AimcError(f"{batch} batch entries of {self.name!r} do not make up {samples} samples evenly")
-        entries = 1 if samples is None else max(1, batch // samples)
-        shape = self.contraction.output_shape(tuple(x.shape), self.outputs)
-        chunk = entries * max(1, _CHUNK_ELEMENTS // max(1, entries * prod(shape[1:])))
-        parts = []
-        for start in range(0, batch, chunk):
-            sample = first_sample + start // entries
-            draw = Draw(keys=(), columns=(), first_sample=sample, first_call=first_call, entries=entries)
-            parts.append(self._chunk(x[start : start + chunk], used, scales, draw))
-        if not parts:
-            return x.new_empty(shape)
-        return (parts[0] if len(parts) == 1 else torch.cat(parts)).reshape(shape)
+        if x.dim() == self.contraction.sample_axes:
+            return self._batched(x[None], used, scales, first_sample, first_call, samples)[0]
+        return self._batched(x, used, scales, first_sample, first_call, samples)
 
     @property
     def outputs(self) -> int:
@@ -152,6 +141,25 @@ class MatrixOnTiles:
         self.bias = None if self.bias is None else self.bias.to(device)
         self._kept, self._products = None, ()
         return self
+
+    def _batched(
+        self, x: Tensor, ranges: Tensor, scales: Tensor, first_sample: int, first_call: int, samples: int | None
+    ) -> Tensor:
+        """Outputs of a batch, some entries at a time, so that what an MVM leaves behind stays in the cache."""
+        batch = x.shape[0]
+        if samples is not None and (samples < 1 or batch % samples):
+            raise AimcError(f"{batch} batch entries of {self.name!r} do not make up {samples} samples evenly")
+        entries = 1 if samples is None else max(1, batch // samples)
+        shape = self.contraction.output_shape(tuple(x.shape), self.outputs)
+        chunk = entries * max(1, _CHUNK_ELEMENTS // max(1, entries * prod(shape[1:])))
+        parts = []
+        for start in range(0, batch, chunk):
+            sample = first_sample + start // entries
+            draw = Draw(keys=(), columns=(), first_sample=sample, first_call=first_call, entries=entries)
+            parts.append(self._chunk(x[start : start + chunk], ranges, scales, draw))
+        if not parts:
+            return x.new_empty(shape)
+        return (parts[0] if len(parts) == 1 else torch.cat(parts)).reshape(shape)
 
     def _chunk(self, x: Tensor, ranges: Tensor, scales: Tensor, draw: Draw) -> Tensor:
         """Outputs of some batch entries. scales: (row blocks, groups, columns), all digital factors of a row block."""

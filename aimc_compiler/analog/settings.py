@@ -5,7 +5,7 @@ from typing import Literal
 
 from aimc_compiler.chip.devices import DEVICES
 from aimc_compiler.chip.spec import Adc, Dac, Nonidealities, Tile
-from aimc_compiler.errors import NotBuiltError, SpecError
+from aimc_compiler.errors import NotBuiltError, VerificationError
 from aimc_compiler.records import record
 
 
@@ -31,14 +31,14 @@ class MvmSettings:
 
     @classmethod
     def of(cls, tile: Tile, nonidealities: Nonidealities) -> "MvmSettings":
-        """From the spec. Raises SpecError where a converter has bits but no step."""
+        """From a spec that passed its checks."""
         mvm = nonidealities.mvm
         conductance_ratio = mvm.r_wire_ohm * mvm.g_ir_s
         return cls(
             in_bound=1.0 if mvm.range_clip else inf,
             dac_step=_dac_step(tile.dac),
             adc_step=_adc_step(tile.adc),
-            out_bound=inf if tile.adc.out_bound == "off" else tile.adc.out_bound,
+            out_bound=tile.adc.out_bound if tile.adc.clip and tile.adc.out_bound != "off" else inf,
             sigma_in=mvm.sigma_in,
             sigma_out=mvm.sigma_out,
             sigma_w=mvm.sigma_w,
@@ -49,26 +49,19 @@ class MvmSettings:
 
 
 def _dac_step(dac: Dac) -> float:
-    return 0.0 if dac.bits == "off" else 2.0 / _steps(dac.bits, "tile.dac.bits")
+    return 0.0 if dac.bits == "off" else 2.0 / _steps(dac.bits)
 
 
 def _adc_step(adc: Adc) -> float:
     if adc.bits == "off":
         return 0.0
     if adc.out_bound == "off":
-        raise SpecError(
-            f"tile.adc.bits is {adc.bits} and tile.adc.out_bound is off: the step of a converter follows from its "
-            "bound. Give out_bound a number, or set tile.adc.bits to off"
-        )
-    return 2.0 * adc.out_bound / _steps(adc.bits, "tile.adc.bits")
+        raise VerificationError("an output converter with bits but without out_bound passed the checks of the spec")
+    return 2.0 * adc.out_bound / _steps(adc.bits)
 
 
-def _steps(bits: int, key: str) -> int:
+def _steps(bits: int) -> int:
     """A converter of b bits has 2^b - 1 levels that lie evenly about zero, so 2^b - 2 steps."""
-    if bits < 2:
-        raise SpecError(
-            f"{key} is {bits}: a converter with zero in the middle has 2^bits - 2 steps; use 2 bits or more"
-        )
     return int(2**bits - 2)
 
 

@@ -70,46 +70,42 @@ class PieceDevices:
     effects: DeviceNonidealities
     figures: PcmFigures | None
 
-    @property
-    def ages(self) -> bool:
-        """Whether the state depends on time."""
-        return self.figures is not None and bool(self.effects.drift or self.effects.accumulated_read_noise)
-
     def programmed(self) -> Tensor:
         """(columns, rows): the weights as programmed, before drift and accumulated noise."""
-        if self.figures is None:
-            return self.target
-        plus, minus = self._programmed_devices(self.figures)
-        return plus - minus
+        return _weights(self.conductances(None))
 
     def at(self, time_s: float) -> Tensor:
         """(columns, rows): the weights at ``time_s`` seconds after programming; |w| may exceed 1."""
-        if self.figures is None or not self.ages:
-            return self.programmed()
-        g = programmed = self._programmed_devices(self.figures)
-        if self.effects.drift:
-            exponents = drift_exponents(self._targets(), self._normals("drift"), self.figures, self.effects.drift)
-            g = drift(programmed, exponents, time_s, self.figures)
-        if self.effects.accumulated_read_noise:
-            draw = self._normals("accumulated read noise", time_name(time_s))
-            factor = self.effects.accumulated_read_noise
-            g = accumulate_read_noise(g, programmed, draw, time_s, self.figures, factor)
-        plus, minus = g
-        return plus - minus
+        return _weights(self.conductances(time_s))
 
-    def _targets(self) -> Tensor:
-        """(2, columns, rows): g+ and g- over g_max."""
-        return torch.stack([self.target.clamp(min=0), (-self.target).clamp(min=0)])
-
-    def _programmed_devices(self, figures: PcmFigures) -> Tensor:
-        targets = self._targets()
-        if not self.effects.programming_noise:
+    def conductances(self, time_s: float | None) -> Tensor:
+        """(2, columns, rows): g+ and g- over g_max at ``time_s``; None: as programmed."""
+        figures, effects = self.figures, self.effects
+        targets = torch.stack([self.target.clamp(min=0), (-self.target).clamp(min=0)])
+        if figures is None:
             return targets
-        return program(targets, self._normals("programming"), figures, self.effects.programming_noise)
+        programmed = targets
+        if effects.programming_noise:
+            programmed = program(targets, self._normals("programming"), figures, effects.programming_noise)
+        if time_s is None:
+            return programmed
+        g = programmed
+        if effects.drift:
+            exponents = drift_exponents(targets, self._normals("drift"), figures, effects.drift)
+            g = drift(programmed, exponents, time_s, figures)
+        if effects.accumulated_read_noise:
+            draw = self._normals("accumulated read noise", time_name(time_s))
+            g = accumulate_read_noise(g, programmed, draw, time_s, figures, effects.accumulated_read_noise)
+        return g
 
     def _normals(self, purpose: str, *more: str) -> Tensor:
         values = cell_normals(self.streams.key(purpose, *more), 2 * self.target.numel())
         return torch.from_numpy(values).to(self.target).reshape(2, *self.target.shape)
+
+
+def _weights(g: Tensor) -> Tensor:
+    """g+ - g- of (2, columns, rows) conductances over g_max."""
+    return g[0] - g[1]
 
 
 def devices_figures(figures: PcmFigures | None, effects: DeviceNonidealities) -> PcmFigures | None:

@@ -1,5 +1,5 @@
 """Calibration: observing a network's activations to set the input ranges of its tiles."""
 
-from aimc_compiler.calibration.ranges import InputRanges, RangeMethod, RangeRow, calibrate_ranges
+from aimc_compiler.calibration.ranges import RangeMethod, as_call, calibrate_ranges
 
-__all__ = ["InputRanges", "RangeMethod", "RangeRow", "calibrate_ranges"]
+__all__ = ["RangeMethod", "as_call", "calibrate_ranges"]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from aimc_compiler.analog import RangeObserver
-from aimc_compiler.errors import CalibrationError
+from aimc_compiler.errors import CalibrationError, DataError
 from aimc_compiler.executor import InputRanges, RangeRow, contraction_of
 from aimc_compiler.graph import Graph, MatrixModule
 from aimc_compiler.mapping import Mapping, Piece
@@ -76,7 +76,7 @@ def calibrate_ranges(
         try:
             with torch.no_grad():
                 observed(*args, **kwargs)
-        except (TypeError, ValueError, RuntimeError) as error:
+        except (TypeError, ValueError, RuntimeError, DataError) as error:
             raise CalibrationError(
                 f"calibration batch {number} does not run through the network: {error}. Each batch must be the "
                 "network's inputs alone (a tensor, a tuple or a dict), without labels: (x for x, _ in loader)"

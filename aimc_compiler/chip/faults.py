@@ -32,7 +32,7 @@ _LIMITS = {
 def message(faults: Sequence[LocatedFault]) -> str:
     """A line a fault, sorted as they stand in the text."""
     ordered = sorted(faults, key=lambda fault: fault[0].order)
-    return "\n".join(f"{place.label}: {dotted(path)}: {text}" for place, path, text in ordered).replace(": : ", ": ")
+    return "\n".join(": ".join(filter(None, (place.label, dotted(path), text))) for place, path, text in ordered)
 
 
 def located(error: ValidationError, tree: Tree) -> list[LocatedFault]:
@@ -46,7 +46,10 @@ def located(error: ValidationError, tree: Tree) -> list[LocatedFault]:
             continue
         path, key_fault = _path_in(tree.data, found)
         by_path.setdefault((path, key_fault), []).append(found)
+    unread = [path for _, path, _ in tree.faults]
     for (path, key_fault), group in by_path.items():
+        if path in unread:
+            continue
         place = (tree.keys.get(path) if key_fault else None) or tree.place_of(path)
         faults.append((place, path, _describe(path, group, tree.data)))
     return faults
@@ -108,6 +111,8 @@ def _one(path: Path, found: Mapping[str, Any], value: Any) -> str:
 
 
 def _missing(path: Path) -> str:
+    if isinstance(path[-1], int):
+        return f"missing; the list needs {path[-1] + 1} entries or more"
     field = field_at(path)
     if field is None:
         return "missing; add it"
@@ -125,6 +130,9 @@ def _no_choice(value: object, expected: str) -> str:
 def _as_found(found: Mapping[str, Any], value: Any) -> str:
     if found["type"] == "string_pattern_mismatch":
         return f"is {_shown(value)}; use letters, digits, - and _ alone"
+    if found["type"] in ("too_long", "too_short"):
+        allowed = found["ctx"].get("max_length", found["ctx"].get("min_length"))
+        return f"has {len(value)} entries; write {allowed}{' or more' if found['type'] == 'too_short' else ''}"
     return f"is {_shown(value)}: {found['msg']}; change it"
 
 
@@ -141,5 +149,5 @@ def _value(data: Any, path: Path) -> Any:
         if isinstance(data, dict):
             data = data.get(key)
         else:
-            data = data[key] if isinstance(data, list) and isinstance(key, int) else None
+            data = data[key] if isinstance(data, list) and isinstance(key, int) and key < len(data) else None
     return data

@@ -40,7 +40,9 @@ class Figure:
         """The value for people."""
         if isinstance(self.value, list):
             return "[" + ", ".join(map(str, self.value)) + "]"
-        return str(self.value).lower() if isinstance(self.value, bool) else str(self.value)
+        if isinstance(self.value, bool):
+            return str(self.value).lower()
+        return str(self.value).removesuffix(".0") if isinstance(self.value, float) else str(self.value)
 
 
 def plain(spec: BaseModel) -> dict[str, Any]:
@@ -90,7 +92,7 @@ def dotted(path: Sequence[str | int]) -> str:
 
 def suggest(word: str, known: Sequence[str], noun: str = "known") -> str:
     """ "did you mean 'rows'?", or what there is."""
-    close = get_close_matches(word, known, n=1, cutoff=0.6)
+    close = get_close_matches(word, known, n=1, cutoff=0.6) or [name for name in known if word and word in name][:1]
     if close:
         return f"did you mean '{close[0]}'?"
     if not known:

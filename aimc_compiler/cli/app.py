@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 import aimc_compiler as aimc
 from aimc_compiler.cli.demo import demo
 from aimc_compiler.cli.reference import DATA_FORMS, MODEL_FORMS, find_data, find_model, inputs_of, limit_samples
+from aimc_compiler.cli.terminal import terminal
 from aimc_compiler.errors import DataError, RuleError
 from aimc_compiler.units import parse_times
 
@@ -130,7 +130,7 @@ def run(
     if as_json:
         _emit({**evaluation_json(result), "timing": timing_json(compiled.timing)}, as_json=True)
         return
-    console = Console()
+    console = terminal()
     console.print(
         f"{result.n_samples:,} samples on {result.n_chips} programmed chips of {compiled.chip.name}, seed {seed}\n"
     )
@@ -145,13 +145,13 @@ def _inspect(compiled: aimc.CompiledModel, *, as_json: bool, wrote: Path | None 
     if as_json:
         _emit(inspect_json(compiled), as_json=True)
         return
-    console = Console()
-    console.print(*summary_lines(compiled), sep="\n", highlight=False)
+    console = terminal()
+    console.print(*summary_lines(compiled), sep="\n")
     for part in (layers_table(compiled), chip_map(compiled, console.width), timing_table(compiled.timing)):
         console.print()
         console.print(part)
     if wrote is not None:
-        console.print(f"\nwrote {wrote}", highlight=False)
+        console.print(f"\nwrote {wrote}")
 
 
 def _rules(texts: list[str]) -> tuple[tuple[str, dict[str, Any]], ...]:
@@ -170,4 +170,4 @@ def _emit(value: Any, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(value, indent=2))  # noqa: T201
     else:
-        Console().print(value)
+        terminal().print(value)

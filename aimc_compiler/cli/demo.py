@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
 from rich.rule import Rule
 
 import aimc_compiler as aimc
 from aimc_compiler.cli.reference import find_data, find_model, inputs_of, limit_samples
+from aimc_compiler.cli.terminal import terminal
 
 NETWORK = "zoo:fashion_resnet"
 
@@ -49,10 +49,10 @@ def demo(
 def _show_placement(compiled: aimc.CompiledModel, seconds: float) -> None:
     from aimc_compiler.report import chip_map, layers_table, summary_lines
 
-    console = Console()
+    console = terminal()
     console.print("A residual CNN trained on Fashion-MNIST, compiled for an analog in-memory chip.\n", style="bold")
-    console.print(*summary_lines(compiled), sep="\n", highlight=False)
-    console.print(f"compiled in   {seconds:.1f} s\n", highlight=False)
+    console.print(*summary_lines(compiled), sep="\n")
+    console.print(f"compiled in   {seconds:.1f} s\n")
     console.print(Rule("which tile holds what", align="left"))
     console.print(layers_table(compiled))
     console.print()
@@ -62,31 +62,30 @@ def _show_placement(compiled: aimc.CompiledModel, seconds: float) -> None:
 def _show_accuracy(compiled: aimc.CompiledModel, result: Any, seconds: float) -> None:
     from aimc_compiler.report import evaluation_table
 
-    console = Console()
+    console = terminal()
     console.print(Rule("how accurate it is", align="left"))
     console.print(
         f"first {result.n_samples:,} of the 10,000 test images, {result.n_chips} programmed chips, weights mapped "
         f"directly (no retraining), drift compensation: {compiled.chip.nonidealities.drift_compensation}; "
         f"took {seconds:.0f} s\n",
-        highlight=False,
     )
     console.print(evaluation_table(result))
     console.print("A*: 100 % is the float network, 0 % is always naming the commonest class.\n", style="dim")
 
 
 def _show_cost(compiled: aimc.CompiledModel, float_s: float) -> None:
-    from aimc_compiler.report import energy_table, timing_table
+    from aimc_compiler.report import energy_note, energy_table, timing_table
 
-    console = Console()
+    console = terminal()
     timing = compiled.timing
     console.print(Rule("what one image costs", align="left"))
     console.print(timing_table(timing))
     console.print()
     console.print(energy_table(timing))
+    console.print(energy_note(compiled), style="dim")
     console.print(
         f"\nThe float network takes {1e3 * float_s:.2f} ms an image on this computer's processor, alone and on one "
         f"thread: {float_s / timing.latency_s:,.0f} times the chip's latency. Its energy is not measured here.",
-        highlight=False,
     )
     console.print(
         "\nNext: aimc compile zoo:fashion_resnet --chip hermes -o net.aimc --calibrate zoo:fashion_calibration"

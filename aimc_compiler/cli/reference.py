@@ -75,7 +75,7 @@ def _arrays(path: Path, batch: int) -> list[tuple[Any, Any]]:
         inputs, labels = torch.from_numpy(file["inputs"]), torch.from_numpy(file["labels"])
     if len(inputs) != len(labels):
         raise DataError(f"{path}: {len(inputs)} inputs but {len(labels)} labels")
-    return list(zip(inputs.split(batch), labels.split(batch), strict=True))
+    return list(zip(torch.split(inputs, batch), torch.split(labels, batch), strict=True))
 
 
 def _exported(path: Path) -> tuple[nn.Module, tuple[Any, ...]]:

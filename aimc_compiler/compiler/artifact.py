@@ -13,7 +13,6 @@ Members are stored uncompressed with a fixed date, so that the same program give
 import hashlib
 import json
 import zipfile
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +22,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from aimc_compiler.calibration import InputRanges
 from aimc_compiler.chip import dump_yaml, read_spec
 from aimc_compiler.compiler.compiled import CompiledModel
 from aimc_compiler.errors import AimcError, ArtifactError
+from aimc_compiler.executor import InputRanges
 from aimc_compiler.graph import graph_from_parts, graph_to_parts
 from aimc_compiler.mapping import parse_mapping, print_mapping, verify_mapping
 from aimc_compiler.program import parse_program, print_program, verify_program
+from aimc_compiler.version import __version__
 from aimc_compiler.workload import parse_workload, print_workload, verify_workload
 
 FORMAT = "aimc-artifact"
@@ -66,7 +66,7 @@ def save(compiled: CompiledModel, path: Path) -> Path:
         "network": compiled.workload.name,
         "chip": compiled.chip.name,
         "seed": compiled.seed,
-        "written_by": {"aimc_compiler": version("aimc_compiler"), "torch": torch.__version__},
+        "written_by": {"aimc_compiler": __version__, "torch": torch.__version__},
         "sha256": {name: hashlib.sha256(contents[name]).hexdigest() for name in MEMBERS},
     }
     partial = path.with_name(path.name + ".partial")

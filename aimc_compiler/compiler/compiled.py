@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from aimc_compiler.calibration import InputRanges, RangeMethod, calibrate_ranges
+from aimc_compiler.calibration import RangeMethod, calibrate_ranges
 from aimc_compiler.chip import ChipSpec
 from aimc_compiler.errors import CalibrationError
-from aimc_compiler.executor import Device
+from aimc_compiler.executor import Device, InputRanges, run_graph
 from aimc_compiler.graph import Graph
 from aimc_compiler.mapping import Mapping, Utilization, measure_utilization
 from aimc_compiler.program import Program, Timing, simulate
@@ -103,8 +103,6 @@ class CompiledModel:
 
     def float_outputs(self, *args: Any, **kwargs: Any) -> Any:
         """The floating-point network's outputs, from the Graph."""
-        from aimc_compiler.executor import run_graph
-
         return run_graph(self.graph, *args, **kwargs)
 
     def save(self, path: str | Path) -> Path:
@@ -122,7 +120,7 @@ class CompiledModel:
         return dict(self.graph.module.state_dict())
 
 
-_TILE_NUMERICS = {"normalisation": True, "dac": {"bits"}, "adc": {"bits", "out_bound"}}
+_TILE_NUMERICS = {"normalisation": True, "dac": {"bits"}, "adc": {"bits", "out_bound", "clip"}}
 _NUMERICS: Any = {
     "name": True,
     "nonidealities": True,

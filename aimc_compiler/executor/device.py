@@ -14,7 +14,8 @@ from aimc_compiler.analog import Contraction, MatrixOnTiles
 from aimc_compiler.chip import ChipSpec
 from aimc_compiler.errors import InternalError
 from aimc_compiler.executor.ranges import InputRanges
-from aimc_compiler.graph import Graph, MatrixModule, tensor_of
+from aimc_compiler.graph import Graph, MatrixModule
+from aimc_compiler.graph.values import tensor_of
 from aimc_compiler.mapping import Mapping
 from aimc_compiler.program import Program, Timing
 from aimc_compiler.records import record

@@ -2,8 +2,27 @@
 
 from aimc_compiler.graph.capture import capture
 from aimc_compiler.graph.ir import BatchRule, Graph
+from aimc_compiler.graph.lower import lower
 from aimc_compiler.graph.matrix import MatrixModule, NormStatistics
 from aimc_compiler.graph.ops import OP_COSTS, OpCost
 from aimc_compiler.graph.origin import Origin
+from aimc_compiler.graph.partition import Assignment, Partition, Rules, partition
+from aimc_compiler.graph.serial import graph_from_parts, graph_to_parts
 
-__all__ = ["OP_COSTS", "BatchRule", "Graph", "MatrixModule", "NormStatistics", "OpCost", "Origin", "capture"]
+__all__ = [
+    "OP_COSTS",
+    "Assignment",
+    "BatchRule",
+    "Graph",
+    "MatrixModule",
+    "NormStatistics",
+    "OpCost",
+    "Origin",
+    "Partition",
+    "Rules",
+    "capture",
+    "graph_from_parts",
+    "graph_to_parts",
+    "lower",
+    "partition",
+]

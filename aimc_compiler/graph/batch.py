@@ -27,7 +27,9 @@ class Samples:
     both: tuple[Any, ...]
 
 
-def batch_dims(leaves: Sequence[Any], names: Sequence[str], batch_dim: int | tuple[int | None, ...]) -> tuple[int | None, ...]:
+def batch_dims(
+    leaves: Sequence[Any], names: Sequence[str], batch_dim: int | tuple[int | None, ...]
+) -> tuple[int | None, ...]:
     """The batch dimension of each flat input, non-negative; None for inputs that are no tensors. Raises BatchError."""
     given = _one_each(leaves, batch_dim)
     return tuple(_checked(leaf, name, dim) for leaf, name, dim in zip(leaves, names, given, strict=True))
@@ -98,11 +100,7 @@ def output_dims(single: Sequence[Any], double: Sequence[Any], names: Sequence[st
 def _output_dim(single: Any, double: Any, name: str) -> int | None:
     if not isinstance(single, Tensor):
         return None
-    grown = [
-        axis
-        for axis, (one, two) in enumerate(zip(single.shape, double.shape, strict=True))
-        if two != one
-    ]
+    grown = [axis for axis, (one, two) in enumerate(zip(single.shape, double.shape, strict=True)) if two != one]
     if not grown:
         raise BatchError(
             f"output {name} has no batch dimension: its shape is {tuple(single.shape)} for one sample and for two. "

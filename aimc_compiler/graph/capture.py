@@ -32,7 +32,7 @@ from aimc_compiler.graph.export import (
 from aimc_compiler.graph.fold import fold_batch_norms
 from aimc_compiler.graph.ir import BatchRule, Graph, make_module
 from aimc_compiler.graph.normalise import Stuck, drop_dead, name_inputs, normalise
-from aimc_compiler.graph.values import ValueRecorder
+from aimc_compiler.graph.values import BatchRecorder, ValueRecorder
 
 
 def capture(
@@ -147,7 +147,7 @@ def _check_values(
     """Check the graph against the network, and the samples of a batch against each other; output batch dimensions."""
     with torch.no_grad():
         expected = network(*(samples.both if samples else leaves))
-        actual = module(*(samples.both if samples else leaves))
+        actual = BatchRecorder(module).run(*samples.both) if samples else module(*leaves)
         names = _names(pytree.tree_unflatten(list(expected), network.out_specs[0]))
         _check_same(name, names, expected, actual)
         if samples is None:

@@ -18,7 +18,8 @@ def check_operations(graph: fx.Graph, *, allow_unpriced: bool) -> tuple[str, ...
     Raises UnsupportedOpError listing all operations that have no place.
     """
     depends = input_dependent(graph)
-    unplaced, unpriced = [], []
+    unplaced: list[str] = []
+    unpriced: list[str] = []
     for node in graph.nodes:
         if node.op != "call_function" or node not in depends or not _makes_tensors(node):
             continue

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from aimc_compiler.graph.arguments import arguments, spread
 from aimc_compiler.graph.ir import attribute_name, constant_path, op_name
 from aimc_compiler.graph.matrix import MatrixKind, MatrixModule
 from aimc_compiler.graph.origin import Origin, read_origin
@@ -116,40 +117,30 @@ def _name(origin: Origin, parameter: str) -> str:
     """The module path of a layer; of a functional call, the enclosing path and the parameter's own name."""
     if origin.path and _LAYER.match(origin.module):
         return origin.path
-    own = parameter.removesuffix(".weight").removesuffix(".weight.T")
+    own = parameter.removesuffix(".T").removesuffix(".weight")
     if not origin.path or parameter.startswith(f"{origin.path}."):
         return own
     return f"{origin.path}.{own.rpartition('.')[2]}"
 
 
-def _arguments(node: fx.Node) -> dict[str, Any]:
-    """The arguments of an ATen call by name, defaults filled in."""
-    schema = node.target._schema  # type: ignore[union-attr]
-    values = {argument.name: argument.default_value for argument in schema.arguments if argument.has_default_value()}
-    values |= dict(zip((argument.name for argument in schema.arguments), node.args, strict=False))
-    return values | dict(node.kwargs)
-
-
 def _linear(extraction: Extraction, node: fx.Node) -> None:
-    values = _arguments(node)
+    values = arguments(node)
     _product(extraction, node, values["input"], values["weight"], values.get("bias"), transpose=False)
 
 
 def _matmul(extraction: Extraction, node: fx.Node) -> None:
-    values = _arguments(node)
+    values = arguments(node)
     left, right = values["self"], values.get("other", values.get("mat2"))
     _product(extraction, node, left, right, None, transpose=True)
 
 
 def _addmm(extraction: Extraction, node: fx.Node) -> None:
-    values = _arguments(node)
+    values = arguments(node)
     if values["alpha"] == 1 and values["beta"] == 1:
         _product(extraction, node, values["mat1"], values["mat2"], values["self"], transpose=True)
 
 
-def _product(
-    extraction: Extraction, node: fx.Node, x: Any, weight: Any, bias: Any, *, transpose: bool
-) -> None:
+def _product(extraction: Extraction, node: fx.Node, x: Any, weight: Any, bias: Any, *, transpose: bool) -> None:
     """``x @ weight`` (transpose) or ``x @ weight.T``, plus bias, where weight and bias are constants and x is not."""
     found = extraction.constants.find(weight)
     if found is None or found[0].dim() != 2 or extraction.constants.find(x) is not None:
@@ -162,7 +153,7 @@ def _product(
 
 
 def _convolution(extraction: Extraction, node: fx.Node) -> None:
-    values = _arguments(node)
+    values = arguments(node)
     found = extraction.constants.find(values["weight"])
     if found is None:
         return
@@ -171,14 +162,14 @@ def _convolution(extraction: Extraction, node: fx.Node) -> None:
         return
     spatial = found[0].dim() - 2
     kind: MatrixKind = "conv1d" if spatial == 1 else "conv2d"
-    dilation = _spread(values["dilation"], spatial)
+    dilation = spread(values["dilation"], spatial)
     x, padding = _padded(extraction, node, values["padding"], tuple(found[0].shape[2:]), dilation)
     module = MatrixModule(
         kind,
         found[1],
         extraction.weight(*found),
         bias,
-        _spread(values["stride"], spatial),
+        spread(values["stride"], spatial),
         padding,
         dilation,
         values["groups"],
@@ -186,20 +177,15 @@ def _convolution(extraction: Extraction, node: fx.Node) -> None:
     extraction.replace(node, module, x)
 
 
-def _spread(value: int | list[int], spatial: int) -> tuple[int, ...]:
-    sizes = [value] if isinstance(value, int) else list(value)
-    return tuple(sizes * spatial if len(sizes) == 1 else sizes)
-
-
 def _padded(
     extraction: Extraction, node: fx.Node, padding: Any, kernel: tuple[int, ...], dilation: tuple[int, ...]
 ) -> tuple[fx.Node, tuple[int, ...]]:
     """(input, symmetric padding). "same" pads one more at the end where the total is odd: that one becomes a node."""
-    x = _arguments(node)["input"]
+    x = arguments(node)["input"]
     if padding == "valid":
         return x, (0,) * len(kernel)
     if padding != "same":
-        return x, _spread(padding, len(kernel))
+        return x, spread(padding, len(kernel))
     totals = [spread * (size - 1) for size, spread in zip(kernel, dilation, strict=True)]
     if any(total % 2 for total in totals):
         ends = [end for total in reversed(totals) for end in (0, total % 2)]

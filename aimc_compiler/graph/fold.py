@@ -47,9 +47,12 @@ def _foldable(root: nn.Module, source: Any) -> MatrixModule | None:
 def _statistics(constants: Constants, node: fx.Node) -> NormStatistics | None:
     gamma, beta, mean, var = (constants.find(argument) for argument in node.args[1:5])
     eps = node.args[7]
-    if mean is None or var is None or (gamma is None) != (node.args[1] is None) or (beta is None) != (node.args[2] is None):
+    if (
+        mean is None
+        or var is None
+        or (gamma is None) != (node.args[1] is None)
+        or (beta is None) != (node.args[2] is None)
+    ):
         return None
     assert isinstance(eps, float)
-    return NormStatistics(
-        mean[0], var[0], None if gamma is None else gamma[0], None if beta is None else beta[0], eps
-    )
+    return NormStatistics(mean[0], var[0], None if gamma is None else gamma[0], None if beta is None else beta[0], eps)

@@ -15,8 +15,11 @@ from aimc_compiler.graph.ir import op_name
 
 #: Operations that may return their input or a view of it though their schema does not say so.
 _MAY_ALIAS = frozenset(
-    """reshape flatten unflatten contiguous to type_as chunk split split_with_sizes tensor_split unbind movedim swapaxes
-    expand_as view_as reshape_as narrow dropout feature_dropout squeeze t numpy_T mT""".split()
+    [
+        *("reshape", "flatten", "unflatten", "contiguous", "to", "type_as", "chunk", "split", "split_with_sizes"),
+        *("tensor_split", "unbind", "movedim", "swapaxes", "expand_as", "view_as", "reshape_as", "narrow", "dropout"),
+        *("feature_dropout", "squeeze", "t", "numpy_T", "mT"),
+    ]
 )
 
 
@@ -33,6 +36,7 @@ def replace_in_place(graph: fx.Graph) -> list[fx.Node]:
             stuck.append(node)
             continue
         node.target = functional
+        node._rename(op_name(node))
         operand.replace_all_uses_with(node, lambda user, node=node: user is not node and order[user] > order[node])
     return stuck
 
@@ -53,9 +57,7 @@ def _seen_elsewhere(node: fx.Node, operand: fx.Node, order: dict[fx.Node, int]) 
     family = _aliases(operand, order[node], order)
     if any(member.op in ("placeholder", "get_attr") for member in family):
         return True
-    return any(
-        order[user] > order[node] for member in family if member is not operand for user in member.users
-    )
+    return any(order[user] > order[node] for member in family if member is not operand for user in member.users)
 
 
 def _aliases(operand: fx.Node, before: int, order: dict[fx.Node, int]) -> list[fx.Node]:

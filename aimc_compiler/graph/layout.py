@@ -1,5 +1,7 @@
 """Which layout an operation wants of its inputs: what decides how network inputs and flattened tensors are cut."""
 
+from collections.abc import Mapping
+
 from torch import fx
 
 from aimc_compiler.graph.access import Layout
@@ -41,7 +43,7 @@ def natural_layout(name: str, value: TensorValue) -> Layout:
     return None
 
 
-def wanted_layout(node: fx.Node, kinds: dict[fx.Node, str]) -> Layout:
+def wanted_layout(node: fx.Node, kinds: Mapping[fx.Node, str]) -> Layout:
     """The layout that the first reader of a tensor with a preference wants, looked for through operations that keep
     its shape; None where no reader has one.
 

@@ -8,10 +8,10 @@ Linear layers and convolutions are products with a weight that stays where it is
 """
 
 from math import prod
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 MatrixKind = Literal["linear", "conv1d", "conv2d"]
@@ -110,7 +110,10 @@ class MatrixModule(nn.Module):
         return self.weight.reshape(self.groups, self.columns, self.rows)
 
     def with_blocks(self, blocks: Tensor, *, with_bias: bool) -> "MatrixModule":
-        """The same operation with another weight. blocks: (groups, columns, rows); factor is kept, bias and norm with_bias."""
+        """The same operation with another weight; factor stays, bias and norm do so if with_bias.
+
+        blocks: (groups, columns, rows).
+        """
         weight = blocks.reshape(self.weight.shape)
         twin = MatrixModule(
             self.kind, self.parameter, weight, None, self.stride, self.padding, self.dilation, self.groups
@@ -125,7 +128,7 @@ class MatrixModule(nn.Module):
         if self.kind == "linear":
             return F.linear(x, self.weight)
         convolve = F.conv1d if self.kind == "conv1d" else F.conv2d
-        return cast(Tensor, convolve(x, self.weight, None, self.stride, self.padding, self.dilation, self.groups))
+        return convolve(x, self.weight, None, self.stride, self.padding, self.dilation, self.groups)
 
     def per_output(self, values: Tensor) -> Tensor:
         """(outputs,) shaped to broadcast against the result of ``product``."""

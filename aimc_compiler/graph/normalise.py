@@ -17,7 +17,13 @@ from aimc_compiler.graph.origin import network_path, read_origin
 from aimc_compiler.records import record
 
 _CHECKS = frozenset(
-    ["_assert_tensor_metadata", "_assert_scalar", "_assert_async", "sym_constrain_range", "sym_constrain_range_for_size"]
+    [
+        "_assert_tensor_metadata",
+        "_assert_scalar",
+        "_assert_async",
+        "sym_constrain_range",
+        "sym_constrain_range_for_size",
+    ]
 )
 _RENAMINGS = frozenset(["contiguous", "clone", "detach", "alias", "lift_fresh_copy", "lift_fresh"])
 _DROPOUTS = frozenset(["dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"])
@@ -83,8 +89,8 @@ def _copy_member(exported: fx.GraphModule, root: nn.Module, path: str, copies: d
     value = getattr(exported.get_submodule(owner), leaf)
     if not isinstance(value, Tensor):
         raise CaptureError(
-            f"{network_path(path)} is no tensor but a {type(value).__name__}: torch.export kept a part of the network as a nested "
-            "graph (torch.cond, autocast and the like), which is not built; compute it outside of forward"
+            f"{network_path(path)} is no tensor but a {type(value).__name__}: torch.export kept a part of the network "
+            "as a nested graph (torch.cond, autocast and the like), which is not built; compute it outside of forward"
         )
     name = copies.setdefault(id(value), constant_name(network_path(path)))
     if not hasattr(root, name):

@@ -61,7 +61,9 @@ OP_COSTS: dict[str, OpCost] = {
     **_entries("transcendental", "output", _TRANSCENDENTAL),
     **_entries("reduction", "input", _REDUCTION),
     **_entries("softmax", "output", "softmax log_softmax _softmax _log_softmax softmin"),
-    **_entries("normalisation", "output", "batch_norm layer_norm group_norm instance_norm rms_norm local_response_norm"),
+    **_entries(
+        "normalisation", "output", "batch_norm layer_norm group_norm instance_norm rms_norm local_response_norm"
+    ),
     **_entries("pooling", "kernel", "max_pool1d max_pool2d max_pool2d_with_indices avg_pool1d avg_pool2d"),
     **_entries(
         "pooling", "input", "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_max_pool1d adaptive_max_pool2d lp_pool2d"

@@ -1,5 +1,6 @@
 """What each node of a graph returns for one sample: shapes and types of tensors, recorded while the graph runs."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,10 +11,14 @@ from aimc_compiler.records import record
 
 @record
 class TensorValue:
-    """A tensor of this shape and type (torch's name of it, as in "float32")."""
+    """A tensor of one sample: its shape, and its type by torch's name, as in "float32".
+
+    batch: the dimension that grows with the number of samples; None where there is none, or the example is the sample.
+    """
 
     shape: tuple[int, ...]
     dtype: str
+    batch: int | None = None
 
     @property
     def itemsize(self) -> int:
@@ -32,6 +37,29 @@ class ValueRecorder(fx.Interpreter):
         result = super().run_node(n)
         n.meta["value"] = describe(result)
         return result
+
+
+class BatchRecorder(fx.Interpreter):
+    """Runs a graph on two samples and notes, on each tensor recorded for one, the dimension that grew."""
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        n.meta["value"] = _with_batch(value_of(n), describe(result))
+        return result
+
+
+def _with_batch(single: Value, double: Value) -> Value:
+    if isinstance(single, tuple) and isinstance(double, tuple):
+        pairs = zip(single, double, strict=True)
+        return tuple(_grown(one, two) for one, two in pairs)
+    if isinstance(single, TensorValue) and isinstance(double, TensorValue):
+        return _grown(single, double)
+    return single
+
+
+def _grown(one: TensorValue, two: TensorValue) -> TensorValue:
+    axes = [axis for axis, sizes in enumerate(zip(one.shape, two.shape, strict=True)) if sizes[0] != sizes[1]]
+    return replace(one, batch=axes[0] if len(axes) == 1 else None)
 
 
 def describe(result: Any) -> Value:

@@ -4,7 +4,6 @@ from collections.abc import Mapping as Table
 from math import isqrt
 
 from aimc_compiler.chip.spec import ChipSpec
-from aimc_compiler.errors import SpecError
 
 Site = tuple[int, int]
 
@@ -52,16 +51,5 @@ def tile_counts(chip: ChipSpec, demand: Table[str, int]) -> dict[str, int]:
 
 
 def mesh_shape(chip: ChipSpec, tiles: int) -> tuple[int, int]:
-    """(rows, columns) of the mesh: ``network.shape``, else the near-square one of ``tiles`` sites.
-
-    Raises SpecError where the given shape has fewer sites than the spec has tiles.
-    """
-    shape = chip.network.shape
-    if shape is None:
-        return near_square(tiles)
-    if shape[0] * shape[1] < tiles:
-        raise SpecError(
-            f"chip {chip.name!r}: network.shape {shape[0]} x {shape[1]} has {shape[0] * shape[1]} sites for "
-            f"{tiles} tiles: give a larger shape, or leave it out for a near-square mesh"
-        )
-    return shape
+    """(rows, columns) of the mesh: ``network.shape``, else the near-square one of ``tiles`` sites."""
+    return chip.network.shape or near_square(tiles)

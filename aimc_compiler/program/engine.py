@@ -105,12 +105,13 @@ def _schedule_periodic(events: Events, alone: Ints, bound: int) -> tuple[int, In
         if drift == 0:
             return interval, start
         attempt += 1
-        # Later attempts take larger steps: the gap to the bound is reported, the time to compile is not wasted.
-        interval += max(drift, (interval * max(0, attempt - 4)) >> 10, 1)
-    start, drift = _repeat_pattern(events, alone, max(span, bound))
+        # Later attempts take larger steps: the gap to the bound is reported, compile time is not wasted.
+        interval += max(drift, (interval * max(0, attempt - 4)) >> 10)
+    interval = max(span, bound)
+    start, drift = _repeat_pattern(events, alone, interval)
     if drift:
         raise InternalError("an interval of one whole sample has no periodic schedule")
-    return max(span, bound), start
+    return interval, start
 
 
 def _repeat_pattern(events: Events, alone: Ints, interval: int) -> tuple[Ints, int]:

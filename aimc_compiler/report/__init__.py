@@ -4,10 +4,11 @@ from aimc_compiler.report.chip_map import chip_map
 from aimc_compiler.report.evaluation import evaluation_json, evaluation_table
 from aimc_compiler.report.layers import layer_rows, layers_table
 from aimc_compiler.report.summary import inspect_json, summary_lines
-from aimc_compiler.report.timing import energy_table, resource_table, timing_json, timing_table
+from aimc_compiler.report.timing import energy_note, energy_table, resource_table, timing_json, timing_table
 
 __all__ = [
     "chip_map",
+    "energy_note",
     "energy_table",
     "evaluation_json",
     "evaluation_table",

@@ -61,14 +61,19 @@ def layer_rows(compiled: CompiledModel) -> tuple[LayerRow, ...]:
 
 
 def layers_table(compiled: CompiledModel) -> Table:
-    """The rows as a table for the terminal."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    """The rows as a table for the terminal; a reason that all share stands once, below."""
+    rows = layer_rows(compiled)
+    reasons = {row.reason: None for row in rows}
+    shared = next(iter(reasons)) if len(reasons) == 1 and len(rows) > 1 else None
+    table = Table(box=None, pad_edge=False, header_style="bold", caption_justify="left")
+    table.caption = None if shared is None else f"why: {shared}"
     table.add_column("layer", overflow="fold")
     table.add_column("kind")
     for title in ("matrix", "windows", "pieces", "tiles", "fill", "MVMs"):
         table.add_column(title, justify="right")
-    table.add_column("where and why", overflow="fold")
-    for row in layer_rows(compiled):
+    table.add_column("where" if shared else "where and why", overflow="fold")
+    for row in rows:
+        where = "analog" if row.analog else "digital"
         shape = f"{row.rows} x {row.columns}" + (f" x {row.groups}" if row.groups > 1 else "")
         table.add_row(
             row.name,
@@ -79,7 +84,7 @@ def layers_table(compiled: CompiledModel) -> Table:
             index_ranges(row.tiles) if row.analog else "-",
             "-" if row.utilization is None else percent(row.utilization),
             f"{row.mvms:,}" if row.analog else "-",
-            f"{'analog' if row.analog else 'digital'}: {row.reason}",
+            where if shared else f"{where}: {row.reason}",
         )
     return table
 

@@ -4,10 +4,12 @@ from typing import Any
 
 from rich.table import Table
 
+from aimc_compiler.compiler import CompiledModel
 from aimc_compiler.program import Timing
 from aimc_compiler.report.layers import percent
 from aimc_compiler.units import print_human
 
+_FULL = 0.95
 _COMPONENT_NAMES = {
     "dac": "input converters (DAC)",
     "array": "crossbar arrays",
@@ -35,6 +37,19 @@ def timing_table(timing: Timing) -> Table:
         gap = "-" if not bound.bound else percent(bound.gap)
         table.add_row(name, print_human(bound.value, unit), print_human(bound.bound, unit), gap, note)
     return table
+
+
+def energy_note(compiled: CompiledModel) -> str:
+    """What a partly used tile pays for an MVM, in words; empty where tiles are full or pay for what they use."""
+    types = compiled.chip.tile_types
+    whole = any(types[op.tile_type].mvm.energy_scaling == "tile" for op in compiled.workload.analog_ops)
+    use = compiled.utilization.utilization
+    if not whole or use > _FULL:
+        return ""
+    return (
+        f"An MVM is charged for the whole tile, of which this network uses {percent(use)}: "
+        "--set tile.mvm.energy_scaling=used charges for the cells in use."
+    )
 
 
 def energy_table(timing: Timing) -> Table:

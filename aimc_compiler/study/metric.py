@@ -35,7 +35,7 @@ def accuracy(outputs: Any, targets: Any) -> float:
 
 def commonest_share(targets: Any) -> float:
     """Accuracy of always naming the commonest class."""
-    counts = torch.as_tensor(targets).flatten().unique(return_counts=True)[1]
+    counts = torch.unique(torch.as_tensor(targets), return_counts=True)[1]
     return float(counts.max()) / float(counts.sum())
 
 

@@ -1,5 +1,19 @@
 """The Workload: the network as shapes, without torch."""
 
 from aimc_compiler.workload.ir import Access, DigitalOp, Matrix, MatrixOp, TensorShape, Workload
+from aimc_compiler.workload.network import to_networkx
+from aimc_compiler.workload.text import parse_workload, print_workload
+from aimc_compiler.workload.verify import verify_workload
 
-__all__ = ["Access", "DigitalOp", "Matrix", "MatrixOp", "TensorShape", "Workload"]
+__all__ = [
+    "Access",
+    "DigitalOp",
+    "Matrix",
+    "MatrixOp",
+    "TensorShape",
+    "Workload",
+    "parse_workload",
+    "print_workload",
+    "to_networkx",
+    "verify_workload",
+]

@@ -115,8 +115,9 @@ class MatrixOp:
 class DigitalOp:
     """An operation of the digital units.
 
-    op: the ATen name; cost_class: what it is priced as (``aimc_compiler.chip.COST_CLASSES``); work: elements
-    processed a sample (what the class's rate counts); accesses: one per input.
+    op: the ATen name without namespace and overload ("relu"); cost_class: what it is priced as
+    (``aimc_compiler.chip.COST_CLASSES``, or "free" with no work); work: elements processed a sample (what the class's
+    rate counts); accesses: one per input.
     """
 
     name: str

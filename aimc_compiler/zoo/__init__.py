@@ -17,7 +17,7 @@ def _fashion() -> Example:
 
 def _fashion_batches(part: str, batch: int = 100) -> Batches:
     images, labels = fashion_images("test" if part == "test" else "calibration")
-    return zip(images.split(batch), labels.split(batch), strict=True)
+    return zip(torch.split(images, batch), torch.split(labels, batch), strict=True)
 
 
 #: name -> function that returns a model in evaluation mode and example inputs

@@ -72,7 +72,8 @@ class FashionResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.stem(x))
         x = self.pool(self.stages(x))
-        return self.head(torch.flatten(x, 1))
+        logits: Tensor = self.head(torch.flatten(x, 1))
+        return logits
 
 
 def fashion_resnet() -> FashionResNet:

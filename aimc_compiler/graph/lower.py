@@ -1,0 +1,220 @@
+"""Lowering a Graph to a Workload: one sample's matrices, operations and tensors, as shapes alone.
+
+Each tensor is cut into windows (``access.py``): one position of an image with all its channels, one vector of a
+sequence, or the whole. Views that keep the windows disappear; the others become operations of class "free" with no
+work, which pass on when their input is there. Constants are no inputs of an operation, and what does not depend on an
+input at all is no operation.
+"""
+
+import operator
+from math import prod
+
+from torch import fx
+
+from aimc_compiler.chip.costs import FREE
+from aimc_compiler.errors import InternalError
+from aimc_compiler.graph.access import ALL, SAME, Layout, sizes, sliding
+from aimc_compiler.graph.check_ops import input_dependent
+from aimc_compiler.graph.digital import Plan, Step, plan, tensor_value, work
+from aimc_compiler.graph.ir import Graph, matrix_name
+from aimc_compiler.graph.layout import natural_layout, wanted_layout
+from aimc_compiler.graph.matrix import MatrixModule
+from aimc_compiler.graph.ops import OP_COSTS
+from aimc_compiler.graph.origin import Origin
+from aimc_compiler.graph.partition import Partition
+from aimc_compiler.graph.values import tensor_of
+from aimc_compiler.workload.ir import Access, DigitalOp, Matrix, MatrixOp, TensorShape, Workload
+
+
+def lower(graph: Graph, partition: Partition) -> Workload:
+    """One sample's work, with each matrix operation where ``partition`` puts it."""
+    return _Lowering(graph, partition).run()
+
+
+class _Lowering:
+    def __init__(self, graph: Graph, partition: Partition) -> None:
+        self.graph = graph
+        self.partition = partition
+        self.modules = graph.matrix_modules()
+        self.kinds = {node: self.modules[name].kind for name, node in graph.matrix_nodes().items()}
+        self.depends = input_dependent(graph.module.graph)
+        self.tensors: dict[str, TensorShape] = {}
+        self.held: dict[fx.Node, tuple[str, Layout]] = {}
+        self.matrices: dict[tuple[str, int], Matrix] = {}
+        self.ops: list[MatrixOp | DigitalOp] = []
+        self.inputs: list[str] = []
+        self.outputs: list[str] = []
+        self.priced: list[fx.Node] = []
+
+    def run(self) -> Workload:
+        for node in self.graph.nodes:
+            if node.op == "output":
+                returned = [source for source in node.all_input_nodes if source in self.held]
+                self.outputs = list(dict.fromkeys(self.held[source][0] for source in returned))
+            elif node in self.depends and tensor_of(node) is not None:
+                self._lower(node)
+        return Workload(
+            name=self.graph.name,
+            inputs=tuple(self.inputs),
+            outputs=tuple(self.outputs),
+            tensors=tuple(self.tensors.values()),
+            matrices=tuple(self.matrices.values()),
+            ops=tuple(self.ops),
+        )
+
+    def _lower(self, node: fx.Node) -> None:
+        if node.op == "placeholder":
+            if node.users:
+                self.inputs.append(self._hold(node, wanted_layout(node, self.kinds)))
+        elif node.op == "call_module":
+            self._matrix(node, self.modules[matrix_name(node)])
+        else:
+            self._digital(node)
+
+    def _matrix(self, node: fx.Node, module: MatrixModule) -> None:
+        source = node.args[0]
+        assert isinstance(source, fx.Node)
+        name = matrix_name(node)
+        value, result = tensor_value(source), tensor_value(node)
+        taken = self._use(source, natural_layout(module.kind, value))
+        output = self._hold(node, natural_layout(module.kind, result))
+        access = SAME
+        if module.kind != "linear":
+            access = sliding(value, result, module.kernel, module.stride, module.padding, module.dilation)
+        assignment = self.partition.of(name)
+        self.ops.append(
+            MatrixOp(
+                name=name,
+                matrix=self._matrix_of(name, module).name,
+                kind=module.kind,
+                windows=self.tensors[output].windows,
+                input=taken,
+                output=output,
+                access=access,
+                analog=assignment.analog,
+                reason=assignment.reason,
+                tile_type=assignment.tile_type,
+                source=_source(node),
+            )
+        )
+
+    def _matrix_of(self, name: str, module: MatrixModule) -> Matrix:
+        return self.matrices.setdefault(
+            (module.parameter, module.groups),
+            Matrix(
+                name=name,
+                parameter=module.parameter,
+                rows=module.rows,
+                columns=module.columns,
+                groups=module.groups,
+                kernel=prod(module.kernel),
+            ),
+        )
+
+    def _digital(self, node: fx.Node) -> None:
+        step = self._step(node)
+        chosen = plan(step)
+        cost = OP_COSTS.get(step.name)
+        cost_class = FREE if cost is None or step.node in self.priced else cost.cost_class
+        self.priced.append(step.node)
+        if cost_class == FREE and cost is not None and self._renames(step, chosen):
+            self.held[node] = (self.held[step.sources[0]][0], chosen.layout)
+            return
+        taken = tuple(self._use(source, layout) for source, layout in zip(step.sources, chosen.inputs, strict=True))
+        self._append(node, step.name, cost_class, taken, chosen.accesses, chosen.layout, work(step))
+
+    def _step(self, node: fx.Node) -> Step:
+        producer = node
+        if node.target is operator.getitem:
+            first = node.args[0]
+            assert isinstance(first, fx.Node)
+            producer = first
+        sources = tuple(source for source in producer.all_input_nodes if source in self.held)
+        if not sources:
+            raise InternalError(f"{node.name} depends on an input, but none of its operands was lowered")
+        layouts = tuple(self.held[source][1] for source in sources)
+        return Step(
+            node=producer, result=node, sources=sources, layouts=layouts, wanted=wanted_layout(node, self.kinds)
+        )
+
+    def _renames(self, step: Step, chosen: Plan) -> bool:
+        """Whether a free operation's result is its input's windows as they are."""
+        before = sizes(tensor_value(step.sources[0]), step.layouts[0])
+        return chosen.accesses == (SAME,) and sizes(step.value, chosen.layout) == before
+
+    def _append(
+        self,
+        node: fx.Node,
+        op: str,
+        cost_class: str,
+        inputs: tuple[str, ...],
+        accesses: tuple[Access, ...],
+        layout: Layout,
+        amount: int,
+    ) -> None:
+        output = self._hold(node, layout)
+        self.ops.append(
+            DigitalOp(
+                name=self._unique(_digital_name(node)),
+                op=op,
+                cost_class=cost_class,
+                inputs=inputs,
+                accesses=accesses,
+                output=output,
+                work=0 if cost_class == FREE else amount,
+                source=_source(node),
+            )
+        )
+
+    def _hold(self, node: fx.Node, layout: Layout) -> str:
+        """Make the tensor of a node."""
+        self._tensor(node.name, node, layout)
+        self.held[node] = (node.name, layout)
+        return node.name
+
+    def _tensor(self, name: str, node: fx.Node, layout: Layout) -> None:
+        value = tensor_value(node)
+        windows, width = sizes(value, layout)
+        self.tensors[name] = TensorShape(name=name, windows=windows, width=width, itemsize=value.itemsize)
+
+    def _unique(self, name: str) -> str:
+        """A name that no matrix operation has: one may stand at the module path "relu"."""
+        return f"/{name}" if name in self.modules else name
+
+    def _use(self, source: fx.Node, layout: Layout) -> str:
+        """The tensor of ``source`` in a layout: as it is, or cut anew by a free operation that waits for all of it."""
+        name, own = self.held[source]
+        value = tensor_value(source)
+        before, after = sizes(value, own), sizes(value, layout)
+        if own == layout or (before == after and 1 in after):
+            return name
+        relaid = f"{name}.dim{layout}"
+        if relaid not in self.tensors:
+            self._tensor(relaid, source, layout)
+            self.ops.append(
+                DigitalOp(
+                    name=f"{_digital_name(source)}.dim{layout}",
+                    op="layout",
+                    cost_class=FREE,
+                    inputs=(name,),
+                    accesses=(ALL,),
+                    output=relaid,
+                    work=0,
+                    source=_source(source),
+                )
+            )
+        return relaid
+
+
+def _digital_name(node: fx.Node) -> str:
+    """ "stages.0/relu_1": the module path and the node; the node alone at the top level."""
+    return f"{_origin(node).path}/{node.name}".removeprefix("/")
+
+
+def _source(node: fx.Node) -> str:
+    return _origin(node).source
+
+
+def _origin(node: fx.Node) -> Origin:
+    origin = node.meta.get("origin")
+    return origin if isinstance(origin, Origin) else Origin()

@@ -1,0 +1,87 @@
+"""Input ranges against what torch computes on the whole of the data."""
+
+import pytest
+import torch
+from torch import nn
+
+import aimc_compiler as aimc
+from aimc_compiler.calibration import RangeMethod
+from aimc_compiler.errors import CalibrationError
+
+
+def compiled_linear() -> tuple[aimc.CompiledModel, torch.Tensor]:
+    torch.manual_seed(0)
+    x = torch.randn(4000, 60)
+    chip = aimc.load_chip("analog-fabric", overrides=("tile.rows=30",))
+    return aimc.compile(nn.Linear(60, 7).eval(), chip, (x[:1],)), x
+
+
+@pytest.mark.parametrize(
+    ("method", "reference"),
+    [
+        ("percentile:99.9", lambda x: torch.quantile(x.abs().flatten()[:120_000].double(), 0.999)),
+        ("k-sigma:4", lambda x: 4 * x.square().mean().sqrt()),
+        ("max", lambda x: x.abs().max()),
+    ],
+)
+def test_range_of_each_row_block(method: str, reference) -> None:  # type: ignore[no-untyped-def]
+    compiled, x = compiled_linear()
+    ranges = compiled.calibrate(x.split(256), method).ranges
+    assert ranges is not None
+    assert ranges.samples == 4000
+    assert ranges.method == method
+    found = ranges.of("linear" if any(row.op == "linear" for row in ranges.rows) else ranges.rows[0].op)
+    assert found.shape == (1, 2)
+    for block, part in enumerate((x[:, :30], x[:, 30:])):
+        assert found[0, block] == pytest.approx(float(reference(part)), rel=5e-3)
+    for row in ranges.rows:
+        beyond = (x[:, 30 * row.row_block : 30 * row.row_block + 30].abs() > row.range).float().mean()
+        assert row.clipped == pytest.approx(float(beyond), abs=1e-3)
+
+
+def test_convolution_blocks_see_their_channels_only() -> None:
+    torch.manual_seed(0)
+    x = torch.rand(16, 8, 6, 6) * torch.tensor([1.0, 1, 1, 1, 5, 5, 5, 5]).view(1, 8, 1, 1)
+    chip = aimc.load_chip("analog-fabric", overrides=("tile.rows=36",))
+    compiled = aimc.compile(nn.Conv2d(8, 4, 3).eval(), chip, (x[:1],), calibration=[x], range_method="max")
+    assert compiled.ranges is not None
+    low, high = (row.range for row in compiled.ranges.rows)
+    assert 0.9 < low <= 1.0
+    assert 4.5 < high <= 5.0
+
+
+def test_groups_have_their_own_ranges() -> None:
+    torch.manual_seed(0)
+    x = torch.rand(16, 2, 6, 6) * torch.tensor([1.0, 9.0]).view(1, 2, 1, 1)
+    model = nn.Conv2d(2, 4, 3, groups=2).eval()
+    compiled = aimc.compile(model, "analog-fabric", (x[:1],), calibration=[x], range_method="max")
+    assert compiled.ranges is not None
+    assert [round(row.range) for row in compiled.ranges.rows] == [1, 9]
+
+
+def test_a_block_that_saw_only_zeros_says_so() -> None:
+    x = torch.zeros(4, 5)
+    compiled = aimc.compile(nn.Linear(5, 2).eval(), "analog-fabric", (torch.ones(1, 5),), calibration=[x])
+    assert compiled.ranges is not None
+    assert compiled.ranges.rows[0].range == 1.0
+    assert "every input was 0" in compiled.ranges.rows[0].note
+
+
+def test_pairs_with_labels_are_refused() -> None:
+    compiled, x = compiled_linear()
+    with pytest.raises(CalibrationError, match=r"batch 0 does not run.*without labels: \(x for x, _ in loader\)"):
+        compiled.calibrate([(x[:4], torch.zeros(4))])
+
+
+def test_no_data_and_wrong_data() -> None:
+    compiled, x = compiled_linear()
+    with pytest.raises(CalibrationError, match="calibration data is empty"):
+        compiled.calibrate([])
+    with pytest.raises(CalibrationError, match="not finite"):
+        compiled.calibrate([x * float("nan")])
+
+
+@pytest.mark.parametrize("text", ["percentile:0", "percentile:101", "k-sigma:-1", "mean", "percentile:", "max:3"])
+def test_unknown_methods(text: str) -> None:
+    with pytest.raises(CalibrationError, match="percentile:P"):
+        RangeMethod.parse(text)

@@ -1,0 +1,162 @@
+"""The commands, as a user runs them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from aimc_compiler.cli import main
+
+MODEL = """
+import torch
+from torch import nn
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(12, 20), nn.ReLU(), nn.Linear(20, 3)).eval(), torch.zeros(1, 12)
+
+def batches():
+    torch.manual_seed(1)
+    x = torch.randn(64, 12)
+    return [(x, network()[0](x).argmax(1))]
+"""
+
+
+@pytest.fixture
+def aimc_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Any:
+    """Runs `aimc ARGS` in an empty folder; gives (exit code, standard output, standard error)."""
+    (tmp_path / "net.py").write_text(MODEL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["aimc", *arguments])
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def test_compile_inspect_run(aimc_command: Any) -> None:
+    code, out, _ = aimc_command("compile", "net.py:network", "-o", "net.aimc", "--calibrate", "net.py:batches")
+    assert code == 0
+    assert "wrote net.aimc" in out
+    code, out, _ = aimc_command("inspect", "net.aimc")
+    assert code == 0
+    for expected in ("12 x 20", "analog", "latency", "A 0", "percentile:99.9 of 64 samples"):
+        assert expected in out
+    code, out, _ = aimc_command("run", "net.aimc", "--data", "net.py:batches", "--times", "1s,1y", "--chips", "2")
+    assert code == 0
+    for expected in ("float network", "100.00 %", "1 s", "1 year", "A*", "2 programmed chips"):
+        assert expected in out
+
+
+def test_json_keys(aimc_command: Any) -> None:
+    aimc_command("compile", "net.py:network", "-o", "net.aimc", "--calibrate", "net.py:batches")
+    inspected = json.loads(aimc_command("inspect", "net.aimc", "--json")[1])
+    assert inspected["tiles_used"] == 2
+    assert inspected["tiles_available"] is None
+    assert inspected["matrix_cells_used"] == 12 * 20 + 20 * 3
+    assert inspected["utilization"] == pytest.approx((12 * 20 + 20 * 3) / (2 * 512 * 512))
+    assert inspected["row_group_activations"] == 2
+    first = inspected["layers"][0]
+    assert {key: first[key] for key in ("name", "kind", "analog", "rows", "columns", "groups", "windows")} == {
+        "name": "0",
+        "kind": "linear",
+        "analog": True,
+        "rows": 12,
+        "columns": 20,
+        "groups": 1,
+        "windows": 1,
+    }
+    assert first["pieces"] == first["tiles"] == 1
+    assert set(inspected["timing"]) >= {"latency_s", "interval_s", "energy_j", "bounds"}
+    ran = json.loads(aimc_command("run", "net.aimc", "--data", "net.py:batches", "--chips", "2", "--json")[1])
+    assert set(ran) >= {"float_metric", "times", "n_chips", "seed", "timing"}
+    assert set(ran["times"][0]) >= {"time_s", "mean", "std", "a_star"}
+    assert ran["float_metric"] == 1.0
+
+
+def test_npz_data_and_calibrate(aimc_command: Any) -> None:
+    x = np.random.default_rng(0).normal(size=(30, 12)).astype(np.float32)
+    np.savez("data.npz", inputs=x, labels=np.zeros(30, np.int64))
+    aimc_command("compile", "net.py:network", "-o", "net.aimc")
+    code, _, err = aimc_command("run", "net.aimc", "--data", "data.npz", "--chips", "1")
+    assert code == 2
+    assert "no input ranges" in err
+    assert aimc_command("calibrate", "net.aimc", "--data", "data.npz", "--ranges", "max")[0] == 0
+    code, out, _ = aimc_command("run", "net.aimc", "--data", "data.npz", "--chips", "1", "--limit", "7")
+    assert code == 0
+    assert "7 samples" in out
+
+
+def test_pt2_models(aimc_command: Any) -> None:
+    x = torch.zeros(1, 4)
+    torch.export.save(torch.export.export(torch.nn.Linear(4, 2).eval(), (x,)), "linear.pt2")
+    assert aimc_command("compile", "linear.pt2", "-o", "net.aimc", "--chip", "ideal")[0] == 0
+
+
+def test_set_changes_the_chip(aimc_command: Any) -> None:
+    code, out, _ = aimc_command("compile", "net.py:network", "--set", "tile.rows=8", "--set", "tile.columns=8", "--json")
+    assert code == 0
+    assert json.loads(out)["tiles_used"] == 2 * 3 + 3
+
+
+def test_rules_and_chips(aimc_command: Any) -> None:
+    code, out, _ = aimc_command("compile", "net.py:network", "--rule", "2=digital", "--json")
+    assert code == 0
+    assert [layer["analog"] for layer in json.loads(out)["layers"]] == [True, False]
+    code, out, _ = aimc_command("chips")
+    assert code == 0
+    for name in ("analog-fabric", "hermes", "ibm-34-tile", "neurram", "isaac", "ideal"):
+        assert name in out
+    code, out, _ = aimc_command("chips", "hermes")
+    assert code == 0
+    assert "Le Gallo" in out
+    assert "133 ns" in out
+    assert json.loads(aimc_command("chips", "hermes", "--json")[1])["name"] == "hermes"
+
+
+def test_disasm(aimc_command: Any) -> None:
+    aimc_command("compile", "net.py:network", "-o", "net.aimc")
+    code, out, _ = aimc_command("disasm", "net.aimc")
+    assert code == 0
+    assert "mvm" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("compile", "zoo:lenet"), "the zoo has no network 'lenet'"),
+        (("compile", "net.py:missing"), "has no function 'missing'; it has"),
+        (("compile", "nowhere.py:network"), "no such file"),
+        (("compile", "network"), "names no model: write zoo:NAME"),
+        (("compile", "net.py:batches"), r"must return (model, example inputs)"),
+        (("compile", "net.py:network", "--chip", "hermez"), "hermes"),
+        (("compile", "net.py:network", "--set", "tile.rowz=128"), "did you mean 'rows'"),
+        (("compile", "net.py:network", "--rule", "2"), "write PATTERN=analog"),
+        (("compile", "net.py:network", "--calibrate", "absent.npz"), "does not exist"),
+        (("inspect", "absent.aimc"), "does not exist"),
+    ],
+)
+def test_mistakes_exit_with_2_and_no_traceback(aimc_command: Any, arguments: tuple[str, ...], message: str) -> None:
+    code, out, err = aimc_command(*arguments)
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err
+    assert out == ""
+
+
+def test_does_not_fit(aimc_command: Any) -> None:
+    code, _, err = aimc_command("compile", "net.py:network", "--set", "tile.count=1")
+    assert code == 2
+    assert "needs 2 tiles" in err
+    assert "smallest chip that fits" in err

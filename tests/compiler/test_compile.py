@@ -1,0 +1,54 @@
+"""What compile refuses, and how it says so."""
+
+import pytest
+import torch
+from torch import nn
+
+import aimc_compiler as aimc
+from aimc_compiler.chip import override
+from aimc_compiler.errors import CaptureError, DoesNotFitError, NotBuiltError, RuleError
+from aimc_compiler.mapping import DoesNotFit
+
+
+def test_does_not_fit_is_a_value_inside_the_error() -> None:
+    model = nn.Sequential(nn.Linear(600, 600), nn.Linear(600, 10)).eval()
+    chip = aimc.load_chip("analog-fabric", overrides=("tile.count=3",))
+    with pytest.raises(DoesNotFitError, match=r"needs 6 tiles.*has 3 \(3 too few\)") as caught:
+        aimc.compile(model, chip, (torch.zeros(1, 600),))
+    reason = caught.value.reason
+    assert isinstance(reason, DoesNotFit)
+    assert (reason.demand, reason.capacity, reason.gap) == (6, 3, 3)
+    fits = aimc.load_chip("analog-fabric", overrides=(f"tile.count={reason.smallest_count}",))
+    assert aimc.compile(model, fits, (torch.zeros(1, 600),)).utilization.tiles_used == 6
+    assert reason.smallest_tile is not None
+    rows, columns = reason.smallest_tile
+    larger = override(chip, {"tile.rows": rows, "tile.columns": columns})
+    assert aimc.compile(model, larger, (torch.zeros(1, 600),)).utilization.tiles_used <= 3
+
+
+def test_rules_leave_a_matrix_digital_and_say_why() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(20, 20), nn.ReLU(), nn.Linear(20, 3)).eval()
+    x = torch.rand(4, 20)
+    compiled = aimc.compile(model, "ideal", (x[:1],), rules=[("2", {"analog": False})])
+    reasons = {op.name: (op.analog, op.reason) for op in compiled.workload.matrix_ops}
+    assert reasons["0"][0]
+    assert not reasons["2"][0]
+    assert "'2'" in reasons["2"][1]
+    assert compiled.utilization.tiles_used == 1
+    assert torch.allclose(compiled.deploy()(x), model(x), atol=1e-6)
+    with pytest.raises(RuleError, match="matches nothing|matches no"):
+        aimc.compile(model, "ideal", (x[:1],), rules=[("heads", {"analog": False})])
+
+
+def test_training_mode_and_entries() -> None:
+    with pytest.raises(CaptureError, match=r"eval\(\)"):
+        aimc.compile(nn.Sequential(nn.Linear(3, 3), nn.Dropout()), "ideal", (torch.zeros(1, 3),))
+    with pytest.raises(NotBuiltError, match="entries"):
+        aimc.compile(nn.Linear(3, 3).eval(), "ideal", (torch.zeros(1, 3),), entries={"a": None})
+
+
+def test_with_chip_refuses_another_geometry() -> None:
+    compiled = aimc.compile(nn.Linear(3, 3).eval(), "analog-fabric", (torch.zeros(1, 3),))
+    with pytest.raises(ValueError, match="compile again"):
+        compiled.with_chip(override(compiled.chip, {"tile.rows": 16}))

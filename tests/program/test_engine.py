@@ -1,0 +1,188 @@
+"""The timing engine against an event queue, against its bounds, and by properties of its schedules."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from chips_by_hand import chain, chip_by_hand, conv_access, residual_network, tile_by_hand
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from queue_oracle import check_periodic, engine_agrees, starts_by_event
+
+from aimc_compiler.errors import NotBuiltError
+from aimc_compiler.mapping import Mapping, map_workload
+from aimc_compiler.program import (
+    Need,
+    Program,
+    Resource,
+    Task,
+    lower_mapping,
+    resource_loads,
+    schedule_program,
+    verify_program,
+)
+from aimc_compiler.program import events as events_module
+from aimc_compiler.program.events import last_needed
+from aimc_compiler.workload.ir import Access
+
+SAME, ALL = Access(kind="same"), Access(kind="all")
+
+
+def make_program(tasks: list[Task], resources: int) -> Program:
+    program = Program(
+        workload="made",
+        chip="made",
+        tick_s=1e-9,
+        macs=0,
+        tiles=0,
+        tiles_bound=0,
+        energy_per_bit_j=0.0,
+        resources=tuple(Resource(name=f"r{index}", kind="unit") for index in range(resources)),
+        tasks=tuple(tasks),
+    )
+    verify_program(program)
+    return program
+
+
+def compiled(workload: Any, chip: Any) -> Program:
+    mapping = map_workload(workload, chip)
+    assert isinstance(mapping, Mapping)
+    program = lower_mapping(workload, mapping, chip)
+    verify_program(program)
+    return program
+
+
+@st.composite
+def accesses(draw: Any, events: int, input_events: int) -> Access:
+    kind = draw(st.sampled_from(["same", "all", "sliding"]))
+    if kind != "sliding":
+        return Access(kind=kind)
+    return Access(
+        kind="sliding",
+        input_size=(input_events,),
+        output_size=(events,),
+        kernel=(draw(st.integers(1, 3)),),
+        stride=(draw(st.integers(1, 2)),),
+        padding=(draw(st.integers(0, 1)),),
+        dilation=(draw(st.integers(1, 2)),),
+    )
+
+
+@st.composite
+def programs(draw: Any) -> Program:
+    """Up to eight tasks that meet on up to four resources: single resources, trees of links, views."""
+    resources = draw(st.integers(1, 4))
+    tasks: list[Task] = []
+    for number in range(draw(st.integers(1, 8))):
+        events = draw(st.integers(1, 6))
+        needs = []
+        for maker in draw(st.lists(st.integers(0, number - 1), max_size=2)) if number else ():
+            use = draw(st.integers(0, max(1, len(tasks[maker].uses)) - 1))
+            needs.append(Need(task=maker, use=use, access=draw(accesses(events, tasks[maker].events))))
+        taken = draw(st.lists(st.integers(0, resources - 1), max_size=3, unique=True))
+        uses = tuple((resource, draw(st.integers(-1, use - 1))) for use, resource in enumerate(taken))
+        tasks.append(
+            Task(
+                name=f"t{number}",
+                kind="digital",
+                op=f"t{number}",
+                events=events,
+                uses=uses,
+                service_ticks=draw(st.integers(1, 5)) if uses else 0,
+                latency_ticks=draw(st.integers(0, 9)) if uses else 0,
+                hop_ticks=draw(st.integers(0, 3)),
+                needs=tuple(needs),
+            )
+        )
+    return make_program(tasks, resources)
+
+
+@settings(max_examples=150, deadline=None)
+@given(programs())
+def test_engine_agrees_with_the_event_queue(program: Program) -> None:
+    schedule = schedule_program(program)
+    engine_agrees(program, schedule, lambda depth: 8 * (depth + 4))
+
+
+@settings(max_examples=100, deadline=None)
+@given(programs())
+def test_schedules_respect_their_bounds(program: Program) -> None:
+    schedule = schedule_program(program)
+    assert schedule.latency_ticks >= schedule.latency_bound_ticks
+    assert schedule.periodic_latency_ticks >= schedule.latency_ticks or (
+        schedule.periodic_latency_ticks >= schedule.latency_bound_ticks
+    )
+    assert schedule.interval_ticks >= schedule.interval_bound_ticks >= max(1, int(resource_loads(program).max()))
+    assert (np.asarray(schedule.alone) >= np.asarray(schedule.unlimited)).all()
+    assert (np.asarray(schedule.periodic) >= np.asarray(schedule.unlimited)).all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_table_of_last_needed_windows(data: Any) -> None:
+    """The vectorised table is ``Access.last_needed``, in two dimensions and over repeats."""
+    size = data.draw(st.integers(3, 7))
+    kernel = data.draw(st.integers(1, 3))
+    access = conv_access(size, kernel, data.draw(st.integers(1, 2)), data.draw(st.integers(0, 1)))
+    repeats = data.draw(st.integers(1, 2))
+    windows = repeats * access.output_size[0] * access.output_size[1]
+    table = last_needed(access, windows, repeats * size * size)
+    assert table.tolist() == [access.last_needed(window, repeats * size * size) for window in range(windows)]
+
+
+@pytest.mark.parametrize("tile", [64, 16])
+def test_lowered_network_is_sound_and_periodic(tile: int) -> None:
+    """No two events at once on a resource, every dependency kept, the pattern found by unrolling samples."""
+    program = compiled(residual_network(image=6, sizes=((6, 8), (3, 12))), chip_by_hand(tile_by_hand(tile, tile)))
+    schedule = schedule_program(program)
+    check_periodic(program, starts_by_event(schedule, program, schedule.periodic), schedule.interval_ticks)
+    engine_agrees(program, schedule, lambda depth: 3 * depth + 4)
+
+
+def test_layers_overlap() -> None:
+    """A convolution starts once the first rows of its input are there, not after all of it."""
+    program = compiled(residual_network(image=16, sizes=((16, 8),)), chip_by_hand(tile_by_hand(128, 128)))
+    schedule = schedule_program(program)
+    first = {}
+    for stream, task in enumerate(schedule.events.stream_task):
+        event = schedule.events.first_event[stream]
+        first.setdefault(program.tasks[task].name, (int(schedule.alone[event]), program.tasks[task]))
+    stem, mvm = first["stem.mvm[g0,r0,c0]"], first["s0.first.mvm[g0,r0,c0]"]
+    one_mvm = stem[1].service_ticks
+    # Its first window needs window (1, 1) of the stem, the eighteenth of 256.
+    assert stem[0] + 18 * one_mvm < mvm[0] < stem[0] + 20 * one_mvm
+
+
+def test_saturated_shared_resource() -> None:
+    """Two tasks of 3 x 5 ticks on one unit: the unit is never idle in steady state."""
+    feed = Task(name="in", kind="input", op="in", events=3, uses=((1, -1),), service_ticks=1, latency_ticks=1)
+    one, two = (
+        Task(
+            name=name,
+            kind="digital",
+            op=name,
+            events=3,
+            uses=((0, -1),),
+            service_ticks=5,
+            latency_ticks=5,
+            needs=(Need(task=need, access=access),),
+        )
+        for name, need, access in (("one", 0, SAME), ("two", 1, ALL))
+    )
+    schedule = schedule_program(make_program([feed, one, two], 2))
+    assert (schedule.latency_ticks, schedule.interval_ticks, schedule.interval_bound_ticks) == (31, 30, 30)
+
+
+def test_interval_above_its_bound_is_reported_as_such() -> None:
+    """A pipeline on one unit with a detour: whatever is found, it is proven, and never below the load."""
+    program = compiled(chain(3, 64), chip_by_hand(tile_by_hand(32, 32), network={"link_bits_per_tick": 2}))
+    schedule = schedule_program(program)
+    assert schedule.interval_ticks >= schedule.interval_bound_ticks
+    check_periodic(program, starts_by_event(schedule, program, schedule.periodic), schedule.interval_ticks)
+
+
+def test_too_many_events_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = compiled(chain(3, 64), chip_by_hand())
+    monkeypatch.setattr(events_module, "EVENT_LIMIT", 3)
+    with pytest.raises(NotBuiltError, match=r"'net' on 'by-hand' has 1\d events a sample: timing is built for up to 3"):
+        schedule_program(program)

@@ -1,0 +1,90 @@
+"""Evaluation over chips and times."""
+
+import pytest
+import torch
+from torch import nn
+
+import aimc_compiler as aimc
+from aimc_compiler.errors import DataError
+from aimc_compiler.study.metric import normalised
+
+
+@pytest.fixture(scope="module")
+def task() -> tuple[aimc.CompiledModel, list[tuple[torch.Tensor, torch.Tensor]]]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(30, 40), nn.ReLU(), nn.Linear(40, 5)).eval()
+    x = torch.randn(200, 30)
+    y = model(x).argmax(1)
+    y[:20] = (y[:20] + 1) % 5  # the float network is right on 90 %
+    compiled = aimc.compile(model, "analog-fabric", (x[:1],), calibration=x.split(50))
+    return compiled, list(zip(x.split(50), y.split(50), strict=True))
+
+
+def test_mean_spread_and_a_star(task) -> None:  # type: ignore[no-untyped-def]
+    compiled, data = task
+    result = aimc.evaluate(compiled, data, times_s=(1.0, 3.15e7), n_chips=4)
+    assert result.float_metric == pytest.approx(0.9)
+    targets = torch.cat([y for _, y in data])
+    assert result.chance == pytest.approx(float(targets.bincount().max()) / 200)
+    assert [row.time_s for row in result.times] == [1.0, 3.15e7]
+    for row in result.times:
+        values = torch.tensor(row.values, dtype=torch.float64)
+        assert len(values) == 4
+        assert row.mean == pytest.approx(float(values.mean()))
+        assert row.std == pytest.approx(float(values.std()))
+        assert row.standard_error == pytest.approx(float(values.std()) / 2)
+        assert row.a_star == pytest.approx(1 - (0.9 - row.mean) / (0.9 - result.chance))
+    assert result.times[0].mean > result.times[1].mean > result.chance
+
+
+def test_default_times_are_the_chips(task) -> None:  # type: ignore[no-untyped-def]
+    compiled, data = task
+    result = aimc.evaluate(compiled, data[:1], n_chips=1)
+    assert [row.time_s for row in result.times] == [1.0, 3600.0, 86_400.0, 31_536_000.0]
+    assert result.times[0].std is None
+
+
+def test_a_chip_is_the_same_in_any_study(task) -> None:  # type: ignore[no-untyped-def]
+    compiled, data = task
+    both = aimc.evaluate(compiled, data, times_s=(1.0, 3600.0), n_chips=3, seed=7)
+    few = aimc.evaluate(compiled, data, times_s=(3600.0,), n_chips=2, seed=7)
+    assert both.times[1].values[:2] == few.times[0].values
+    assert aimc.evaluate(compiled, data, times_s=(3600.0,), n_chips=2, seed=8).times[0].values != few.times[0].values
+
+
+def test_a_metric_of_ones_own(task) -> None:  # type: ignore[no-untyped-def]
+    compiled, data = task
+
+    def minus_error(outputs: torch.Tensor, targets: torch.Tensor) -> float:
+        return -float((outputs.argmax(1) != targets).float().mean())
+
+    result = aimc.evaluate(compiled, data, metric=minus_error, times_s=(1.0,), n_chips=2)
+    assert result.metric == "minus_error"
+    assert result.chance is None
+    assert result.times[0].a_star is None
+    known = aimc.evaluate(compiled, data, metric=minus_error, chance=-0.8, times_s=(1.0,), n_chips=2)
+    assert known.times[0].a_star == pytest.approx(1 - (-0.1 - known.times[0].mean) / (-0.1 + 0.8), abs=1e-6)
+
+
+def test_normalised_accuracy() -> None:
+    # ResNet-32 on CIFAR-10, hardware-aware, 1 year: error 8.36 % of 5.80 % in floating point is A* 97.0 % (Rasch 2023)
+    assert normalised(1 - 0.0836, float_value=1 - 0.0580, chance=0.1) == pytest.approx(0.970, abs=5e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data": []}, "evaluation data is empty"),
+        ({"data": [torch.zeros(3, 30)]}, r"batch 0 .* no pair"),
+        ({"times_s": (-1.0,)}, "seconds after programming"),
+        ({"times_s": ()}, "seconds after programming"),
+        ({"n_chips": 0}, "at least one chip"),
+        ({"metric": "recall"}, "no metric is called 'recall'"),
+        ({"data": [(torch.zeros(3, 30), torch.zeros(4))]}, r"accuracy needs outputs \(n, classes\)"),
+    ],
+)
+def test_bad_input(task, change: dict, message: str) -> None:  # type: ignore[no-untyped-def, type-arg]
+    compiled, data = task
+    arguments = {"data": data, "times_s": (1.0,), "n_chips": 1} | change
+    with pytest.raises(DataError, match=message):
+        aimc.evaluate(compiled, **arguments)
