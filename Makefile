@@ -27,7 +27,7 @@ bench: $(VENV)/.core  ## speed, as ratios to plain torch measured side by side
 	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
 
 docs: $(VENV)/.core  ## regenerate the generated tables of docs/
-	$(BIN)/python -m aimc_compiler.chip.reference > /dev/null
+	$(BIN)/python -m aimc_compiler.chip.reference docs/chip-spec.md
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -56,7 +56,7 @@ def test_accuracy_falls_with_time(compiled: aimc.CompiledModel) -> None:
         ("programming_noise", 6.0),
         ("drift", 6.0),
         ("accumulated_read_noise", 8.0),
-        ("ir_drop", 60.0),
+        ("ir_drop", 600.0),
     ],
 )
 def test_accuracy_falls_with_each_nonideality(compiled: aimc.CompiledModel, effect: str, factor: float) -> None:

@@ -112,11 +112,16 @@ def _export(
         try:
             program = export(network, samples.both, samples.dims)
             return program, samples, f"any number of samples along dimensions {_dims_text(samples.dims)}"
+        except Warning:
+            # The caller has turned warnings into errors: that is no answer to whether the batch can vary.
+            raise
         except Exception as error:
             # torch.export raises errors of many types; a fault of the network itself appears again below.
             reason = f"the whole example is one sample: torch.export cannot vary its batch ({first_line(error)})"
     try:
         return export(network, leaves, None), None, reason
+    except Warning:
+        raise
     except Exception as error:
         raise capture_error(name, error) from error
 
@@ -145,7 +150,7 @@ def _check_values(
     network: FlatNetwork, name: str, module: fx.GraphModule, samples: Samples | None, leaves: tuple[Any, ...]
 ) -> tuple[int | None, ...]:
     """Check the graph against the network, and the samples of a batch against each other; output batch dimensions."""
-    with torch.no_grad():
+    with quiet(), torch.no_grad():
         expected = network(*(samples.both if samples else leaves))
         actual = BatchRecorder(module).run(*samples.both) if samples else module(*leaves)
         names = _names(pytree.tree_unflatten(list(expected), network.out_specs[0]))

@@ -14,10 +14,11 @@ from torch.utils import _pytree as pytree
 
 from aimc_compiler.errors import CaptureError
 
-#: Warnings that torch.export raises about its own internals: (beginning of the message, category).
+#: Warnings of torch about its own internals, or about what the normal form does away with: (message, category).
 _INTERNAL_WARNINGS = (
     (r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning),
     (r"The tensor attributes? .*_flat_weights.* (was|were) assigned during export", UserWarning),
+    (r"Using padding='same' with even kernel lengths", UserWarning),
 )
 _VARIABLE = torch.export.Dim.DYNAMIC
 _FOREIGN = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
@@ -35,7 +36,8 @@ class FlatNetwork(nn.Module):
         self.network = network
         self.in_spec = in_spec
         self.out_specs: list[pytree.TreeSpec] = []
-        self.train(network.training)
+        # Not train(): that would change the modes of the network's own modules.
+        self.training = network.training
 
     def forward(self, *leaves: Any) -> tuple[Any, ...]:
         args, kwargs = pytree.tree_unflatten(list(leaves), self.in_spec)

@@ -70,8 +70,8 @@ class Graph:
             expected = ", ".join(node.name for node in self.module.graph.find_nodes(op="placeholder"))
             raise DataError(
                 f"{self.name}: called with {len(args)} positional inputs and keywords {sorted(kwargs)}, but captured "
-                f"with {self.positional_count} and {sorted(names)}, nested as {self.in_spec}: give the inputs as in "
-                f"the example ({expected})"
+                f"with {self.positional_count} and {sorted(names)}: give the inputs as in the example, nested alike "
+                f"({expected})"
             )
         return tuple(leaves)
 

@@ -80,6 +80,7 @@ def _flatten(exported: fx.GraphModule) -> tuple[nn.Module, fx.Graph]:
             new.args = ()
         if new.op == "get_attr":
             new.target = _copy_member(exported, root, str(old.target), copies)
+            new._rename(network_path(str(old.target)))
     return root, graph
 
 

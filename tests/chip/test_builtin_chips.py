@@ -1,10 +1,22 @@
 """The built-in chips: published peaks, provenance of every figure, links and units that keep up with a full tile."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 
-from aimc_compiler.chip import COST_CLASSES, FREE, ChipSpec, builtin_names, figures, load_chip, missing_provenance
+from aimc_compiler.chip import (
+    COST_CLASSES,
+    FREE,
+    ChipSpec,
+    builtin,
+    builtin_names,
+    figures,
+    load_chip,
+    missing_provenance,
+)
 from aimc_compiler.chip.spec import Tile
-from aimc_compiler.errors import SpecError
+from aimc_compiler.errors import InternalError, SpecError
 
 NAMES = ("analog-fabric", "hermes", "ibm-34-tile", "ideal", "isaac", "neurram")
 
@@ -29,6 +41,16 @@ def test_names() -> None:
     assert builtin_names() == NAMES
     assert load_chip() == load_chip("analog-fabric")
     assert [load_chip(name).name for name in NAMES] == list(NAMES)
+
+
+def test_specs_are_found_inside_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builtin, "__file__", str(tmp_path / "aimc_compiler" / "chip" / "builtin.py"))
+    with pytest.raises(InternalError, match="the built-in chip specs are missing"):
+        builtin_names()
+    source = Path(__file__).resolve().parents[2] / "chipspecs"
+    shutil.copytree(source, tmp_path / "aimc_compiler" / "chipspecs")
+    assert builtin_names() == NAMES
+    assert load_chip("hermes").name == "hermes"
 
 
 @pytest.mark.parametrize("name", NAMES)

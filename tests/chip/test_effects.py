@@ -160,9 +160,9 @@ def test_factors_without_a_meaning() -> None:
     with pytest.raises(SpecError, match="effect adc_clip is on or off: a factor of 2 has no meaning; give 0 or 1"):
         scale(SOME_OF_ALL, "adc_clip", 2)
     for factor in (-1.0, float("inf"), float("nan")):
-        with pytest.raises(SpecError, match="has no meaning; give 0 .off. or a positive number"):
+        with pytest.raises(SpecError, match=r"has no meaning; give 0 .off. or a positive number"):
             scale(SOME_OF_ALL, "drift", factor)
-    with pytest.raises(SpecError, match="stuck_random: is 3.0; must be at most 1"):
+    with pytest.raises(SpecError, match=r"stuck_random: is 3\.0; must be at most 1"):
         scale(SOME_OF_ALL, "stuck_random", 100)
 
 

@@ -11,6 +11,7 @@ from aimc_compiler.executor import run_graph, run_mapping
 from networks import NETWORKS
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")  # torch's, of the network itself
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_levels_equal_the_float_network(name: str, dtype: torch.dtype) -> None:

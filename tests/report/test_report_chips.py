@@ -25,9 +25,8 @@ def test_the_table_fits_100_columns() -> None:
     text = rendered(chips_table(SPECS))
     assert "…" not in text
     rows = {line.split()[0]: line for line in text.splitlines()[1:7]}
-    assert rows["hermes"].split() == (
-        "hermes 64 256x256 pcm_hermes_two 133 ns 13.4 nJ 63.1 9.78 1 s - 1 year all".split()
-    )
+    shown = " ".join(rows["hermes"].split())
+    assert shown == "hermes 64 256x256 pcm_hermes_two 133 ns 13.4 nJ 63.1 9.78 1 s - 1 year all"
     assert rows["isaac"].split()[-1] == "timing"
     assert " - " in rows["analog-fabric"]
 
