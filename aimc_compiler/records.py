@@ -37,7 +37,7 @@ def parse_records(text: str, kinds: Mapping[str, type]) -> Iterator[tuple[str, A
 
     Raises TextFormError with the line number on an unknown kind, an unknown field or a value of the wrong type.
     """
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         kind, _, rest = line.strip().partition(" ")
@@ -46,7 +46,9 @@ def parse_records(text: str, kinds: Mapping[str, type]) -> Iterator[tuple[str, A
         try:
             fields = json.dumps(dict(_split_fields(rest)))
             yield kind, _adapter(kinds[kind]).validate_json(fields)
-        except (ValueError, ValidationError) as error:
+        except ValidationError as error:
+            raise TextFormError(f"line {number}: {kind}: {_faults(error)}") from error
+        except ValueError as error:
             raise TextFormError(f"line {number}: {kind}: {error}") from error
 
 
@@ -84,6 +86,10 @@ def _split_fields(text: str) -> Iterator[tuple[str, Any]]:
         yield key, value
         while position < len(text) and text[position] == " ":
             position += 1
+
+
+def _faults(error: ValidationError) -> str:
+    return "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
 
 
 @cache

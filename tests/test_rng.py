@@ -50,7 +50,9 @@ def test_a_value_depends_on_its_indices_alone(
     first: tuple[int, int, int], inner: tuple[int, int, int], layout: rng.Layout
 ) -> None:
     whole = rng.normals(KEY, 4, 5, 12, *first)
-    part = rng.normals(KEY, 4 - inner[0], 5 - inner[1], 12 - inner[2], *np.add(first, inner).tolist(), layout=layout)
+    part = rng.normals(
+        KEY, 4 - inner[0], 5 - inner[1], 12 - inner[2], *map(sum, zip(first, inner, strict=True)), layout=layout
+    )
     part = part if layout == "sample_call_column" else part.transpose(0, 2, 1)
     assert part.tobytes() == np.ascontiguousarray(whole[inner[0] :, inner[1] :, inner[2] :]).tobytes()
 
@@ -68,7 +70,9 @@ def test_threads_do_not_change_a_draw(monkeypatch: pytest.MonkeyPatch) -> None:
     draws = []
     for count in (1, 2, 3):
         monkeypatch.setattr(rng, "_processors", lambda count=count: count)
-        draws.append([rng.normals(KEY, 7, 33, 19, layout=x).tobytes() for x in ("sample_call_column", "sample_column_call")])
+        draws.append(
+            [rng.normals(KEY, 7, 33, 19, layout=x).tobytes() for x in ("sample_call_column", "sample_column_call")]
+        )
     assert draws[0] == draws[1] == draws[2]
 
 

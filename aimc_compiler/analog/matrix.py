@@ -80,6 +80,7 @@ class MatrixOnTiles:
             dim=2,
         )
         self._figures = devices_figures(DEVICES[tile.device.model].figures, nonidealities.device)
+        self._keys: dict[tuple[str, str], Key] = {}
         self._kept: MatrixState | None = None
         self._products: tuple[tuple[BlockProduct, ...], ...] = ()
 
@@ -116,10 +117,11 @@ class MatrixOnTiles:
     ) -> Tensor:
         """The operation's output on the chip at ``time_s``.
 
-        x: (batch, ..., features), or (batch, channels, *spatial), or one entry without batch. ranges: (groups, row blocks) input ranges; None only
-        where the tile has normalisation none. samples: how many samples the batch entries make up, evenly (default:
-        one each); first_sample: running index of the first; first_call: MVMs of this matrix already made for a sample
-        (where several operations share it). Windows count in raster order. Raises CalibrationError without ranges.
+        x: (batch, ..., features), or (batch, channels, *spatial), or one entry without batch. ranges: (groups, row
+        blocks) input ranges; None only where the tile has normalisation none. samples: how many samples the batch
+        entries make up, evenly (default: one each); first_sample: running index of the first; first_call: MVMs of this
+        matrix already made for a sample (where several operations share it). Windows count in raster order. Raises
+        CalibrationError without ranges.
         """
         state = self.state(time_s, recalibrated_s)
         used = self._ranges(ranges)
@@ -205,6 +207,7 @@ class MatrixOnTiles:
     def _state(self, time_s: float, read_s: float) -> MatrixState:
         weights = torch.empty_like(self.target)
         alpha = torch.ones_like(self.scales)
+        # Ideal devices do not change between two readings, which would differ in their noise alone: nothing to scale.
         kind = self.nonidealities.drift_compensation if self._figures else "off"
         for block in self.blocks:
             for piece in block.pieces:
@@ -226,7 +229,10 @@ class MatrixOnTiles:
         )
 
     def _key(self, piece: Piece, purpose: str) -> Key:
-        return Streams(seed=self.seed, chip=self.chip, piece=piece.name).key(purpose)
+        name = (piece.name, purpose)
+        if name not in self._keys:
+            self._keys[name] = Streams(seed=self.seed, chip=self.chip, piece=piece.name).key(purpose)
+        return self._keys[name]
 
 
 def _rows(weight: Tensor, block: RowBlock) -> Tensor:

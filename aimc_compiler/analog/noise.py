@@ -67,7 +67,9 @@ def add_output_noise(u: Tensor, power: Tensor | None, draw: Tensor, settings: Mv
     """Outputs with read and output noise. draw: standard normals of u's shape; power: None without read noise."""
     if power is None:
         return torch.add(u, draw, alpha=settings.sigma_out)
-    deviation = read_variance(power, settings).add_(output_variance(settings)).sqrt_()
+    variance = read_variance(power, settings).add_(output_variance(settings))
+    # A sum of squares can come out below zero by rounding where a convolution is made by transforms.
+    deviation = variance.sqrt_() if settings.sigma_out else variance.clamp_(min=0).sqrt_()
     return torch.addcmul(u, deviation, draw)
 
 

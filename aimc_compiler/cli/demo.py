@@ -17,7 +17,7 @@ NETWORK = "zoo:fashion_resnet"
 
 def demo(
     chip: Annotated[str, typer.Option(help="A built-in chip or a spec file.")] = "analog-fabric",
-    chips: Annotated[int, typer.Option(min=1, help="Programmed chips to average over.")] = 5,
+    chips: Annotated[int, typer.Option(min=1, help="Programmed chips to average over.")] = 10,
     images: Annotated[int, typer.Option(min=1, max=2000, help="Test images.")] = 1000,
     seed: Annotated[int, typer.Option(help="Seed of every random stream: same seed, same bytes.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,

@@ -202,11 +202,7 @@ def _batch_axis(graph: Graph, op: str) -> int:
     """The axis of the operation's input that counts samples; 0 where the batch is folded into the first axis."""
     operand = graph.matrix_nodes()[op].args[0]
     value = tensor_of(operand) if isinstance(operand, fx.Node) else None
-    dims = [dim for dim in graph.batch.inputs if dim is not None]
-    if value is None or not dims or not graph.batch.dynamic:
-        return 0
-    inside = dims[0] < len(value.shape) - 1 and value.shape[dims[0]] == 1
-    return dims[0] if inside else 0
+    return 0 if value is None or value.batch is None else value.batch
 
 
 def _mvm_events(program: Program) -> dict[str, int]:

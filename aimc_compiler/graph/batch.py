@@ -100,6 +100,11 @@ def output_dims(single: Sequence[Any], double: Sequence[Any], names: Sequence[st
 def _output_dim(single: Any, double: Any, name: str) -> int | None:
     if not isinstance(single, Tensor):
         return None
+    if single.dim() != double.dim():
+        raise BatchError(
+            f"output {name} has shape {tuple(single.shape)} for one sample and {tuple(double.shape)} for two: an "
+            "operation drops the batch dimension where it is 1, as squeeze() does; name the dimensions to squeeze"
+        )
     grown = [axis for axis, (one, two) in enumerate(zip(single.shape, double.shape, strict=True)) if two != one]
     if not grown:
         raise BatchError(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from aimc_compiler.errors import CaptureError
+from aimc_compiler.errors import BatchError, CaptureError
 from aimc_compiler.graph.batch import (
     TOLERANCE,
     Samples,
@@ -142,8 +142,14 @@ def _normal_form(program: Any, name: str) -> tuple[nn.Module, fx.Graph]:
 def _record(root: nn.Module, nodes: fx.Graph, leaves: tuple[Any, ...]) -> None:
     with torch.no_grad():
         module = fx.GraphModule(root, nodes)
-        # GraphModule takes the graph itself, so values are noted on the nodes we go on with.
-        ValueRecorder(module, graph=nodes).run(*leaves)
+        try:
+            # With the graph itself, not the module's copy: values are noted on the nodes we go on with.
+            ValueRecorder(module, graph=nodes).run(*leaves)
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise BatchError(
+                f"the network was captured for two samples and fails on one ({first_line(error)}): an operation may "
+                "drop the batch dimension where it is 1, as squeeze() does; name the dimensions to squeeze"
+            ) from error
 
 
 def _check_values(

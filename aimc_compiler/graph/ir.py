@@ -7,13 +7,13 @@ ATen functions, none of them in place). It runs: ``graph(x)`` gives what the net
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from aimc_compiler.errors import DataError, InternalError
 from aimc_compiler.graph.matrix import MatrixModule
 from aimc_compiler.graph.origin import Origin
-from aimc_compiler.graph.values import TensorValue, value_of
+from aimc_compiler.graph.values import TensorValue, Value, value_of
 from aimc_compiler.records import record
 
 
@@ -73,6 +73,10 @@ class Graph:
                 f"with {self.positional_count} and {sorted(names)}: give the inputs as in the example, nested alike "
                 f"({expected})"
             )
+        for node, leaf in zip(self.module.graph.find_nodes(op="placeholder"), leaves, strict=True):
+            fault = _input_fault(value_of(node), leaf)
+            if fault:
+                raise DataError(f"{self.name}: input {node.name} {fault}")
         return tuple(leaves)
 
     def unflatten(self, outputs: Any) -> Any:
@@ -140,6 +144,23 @@ class Graph:
     def __str__(self) -> str:
         rule = self.batch.reason
         return "\n".join([f"graph {self.name}  # {rule}", *(f"  {line}" for line in _lines(self))])
+
+
+def _input_fault(value: Value, leaf: Any) -> str:
+    """Why an input is not one that the network was captured for; "" where it is."""
+    if not isinstance(value, TensorValue):
+        if isinstance(leaf, Tensor) or leaf != value:
+            return f"was {value!r} when captured, which is built into the graph, and is {leaf!r} now: capture again"
+        return ""
+    if not isinstance(leaf, Tensor):
+        return f"was a tensor when captured and is a {type(leaf).__name__} now: give a tensor"
+    found = tuple(leaf.shape)
+    free = tuple(size if axis != value.batch else -1 for axis, size in enumerate(found))
+    expected = tuple(size if axis != value.batch else -1 for axis, size in enumerate(value.shape))
+    if free == expected:
+        return ""
+    sizes = ", ".join("any" if size < 0 else str(size) for size in expected)
+    return f"has shape {found}, but the network was captured for ({sizes}): capture again, or reshape the input"
 
 
 def make_module(root: nn.Module, graph: fx.Graph) -> fx.GraphModule:

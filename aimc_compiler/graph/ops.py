@@ -38,7 +38,7 @@ _ELEMENTWISE = """
 """
 _TRANSCENDENTAL = """
     elu selu celu gelu silu sigmoid log_sigmoid tanh softplus mish exp expm1 log log1p log2 log10 sqrt rsqrt pow sin cos
-    tan atan atan2 erf softsign
+    tan atan atan2 erf
 """
 _REDUCTION = """
     mean sum prod amax amin max min argmax argmin std var any all norm linalg_vector_norm logsumexp cumsum topk sort
@@ -60,14 +60,10 @@ OP_COSTS: dict[str, OpCost] = {
     **_entries("elementwise", "output", _ELEMENTWISE),
     **_entries("transcendental", "output", _TRANSCENDENTAL),
     **_entries("reduction", "input", _REDUCTION),
-    **_entries("softmax", "output", "softmax log_softmax _softmax _log_softmax softmin"),
-    **_entries(
-        "normalisation", "output", "batch_norm layer_norm group_norm instance_norm rms_norm local_response_norm"
-    ),
+    **_entries("softmax", "output", "softmax log_softmax _softmax _log_softmax"),
+    **_entries("normalisation", "output", "batch_norm layer_norm group_norm instance_norm rms_norm"),
     **_entries("pooling", "kernel", "max_pool1d max_pool2d max_pool2d_with_indices avg_pool1d avg_pool2d"),
-    **_entries(
-        "pooling", "input", "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_max_pool1d adaptive_max_pool2d lp_pool2d"
-    ),
+    **_entries("pooling", "input", "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_max_pool1d adaptive_max_pool2d"),
     **_entries("activation_product", "macs", "matmul bmm mm dot mv addmm baddbmm"),
     **_entries("lookup", "output", "embedding gather index_select index take_along_dim"),
     **_entries("movement", "output", _MOVEMENT),

@@ -50,8 +50,8 @@ def graph_to_parts(graph: Graph) -> tuple[dict[str, Any], dict[str, Tensor]]:
         )
     parts = {
         "name": graph.name,
-        "in_spec": pytree.treespec_dumps(graph.in_spec),
-        "out_spec": pytree.treespec_dumps(graph.out_spec),
+        "in_spec": _spec_to_json(graph.in_spec),
+        "out_spec": _spec_to_json(graph.out_spec),
         "batch": _record_to_json(graph.batch),
         "unpriced": list(graph.unpriced),
         "modules": modules,
@@ -89,6 +89,16 @@ def _graph_from_parts(parts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -
         batch=_batch_from_json(parts["batch"]),
         unpriced=tuple(parts["unpriced"]),
     )
+
+
+def _spec_to_json(spec: pytree.TreeSpec) -> str:
+    try:
+        return pytree.treespec_dumps(spec)
+    except NotImplementedError as error:
+        raise ArtifactError(
+            f"inputs or outputs nest in a type that cannot be saved ({error}): return tuples, lists and dicts, or "
+            "register the type with torch.export.register_dataclass"
+        ) from error
 
 
 def _batch_from_json(entry: Mapping[str, Any]) -> BatchRule:
@@ -194,13 +204,12 @@ def _function(name: str) -> Callable[..., Any]:
     if name in _FUNCTIONS:
         return _FUNCTIONS[name]
     match = _ATEN.match(name)
-    packet = getattr(torch.ops.aten, match[1], None) if match else None
-    if match is None or not isinstance(packet, torch._ops.OpOverloadPacket) or not hasattr(packet, match[2]):
+    overload = getattr(getattr(torch.ops.aten, match[1], None), match[2], None) if match else None
+    if not isinstance(overload, torch._ops.OpOverload):
         raise ArtifactError(f"the saved graph calls {name!r}, which is no operation this version knows: compile again")
-    overload = getattr(packet, match[2])
     if overload._schema.is_mutable:
         raise ArtifactError(f"the saved graph calls {name!r}, which changes its input: compile again")
-    return overload  # type: ignore[no-any-return]
+    return overload
 
 
 def _to_json(argument: Any) -> Any:

@@ -26,8 +26,8 @@ class TensorValue:
         return int(getattr(torch, self.dtype).itemsize)
 
 
-#: A node's value: a tensor, several (an operation with several results), or a number that sizes are computed from.
-Value = TensorValue | tuple[TensorValue, ...] | int | float | bool | None
+#: A node's value: a tensor, several (an operation with several results), or a number or text, as inputs and sizes are.
+Value = TensorValue | tuple[TensorValue, ...] | int | float | bool | str | None
 
 
 class ValueRecorder(fx.Interpreter):
@@ -58,6 +58,8 @@ def _with_batch(single: Value, double: Value) -> Value:
 
 
 def _grown(one: TensorValue, two: TensorValue) -> TensorValue:
+    if len(one.shape) != len(two.shape):
+        return one
     axes = [axis for axis, sizes in enumerate(zip(one.shape, two.shape, strict=True)) if sizes[0] != sizes[1]]
     return replace(one, batch=axes[0] if len(axes) == 1 else None)
 
@@ -70,7 +72,7 @@ def describe(result: Any) -> Value:
         return tuple(
             TensorValue(shape=tuple(item.shape), dtype=str(item.dtype).removeprefix("torch.")) for item in result
         )
-    return result if isinstance(result, int | float | bool) else None
+    return result if isinstance(result, int | float | bool | str) else None
 
 
 def value_of(node: fx.Node) -> Value:

@@ -21,16 +21,14 @@ def gaussian_devices(seed: int = 0, columns: int = 256, rows: int = 128) -> Piec
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(columns, rows, generator=generator)
     target = weight / weight.abs().amax(dim=1, keepdim=True)
-    return PieceDevices(
-        target=target, streams=STREAMS, effects=DeviceNonidealities(), figures=DEVICES["pcm"].figures
-    )
+    return PieceDevices(target=target, streams=STREAMS, effects=DeviceNonidealities(), figures=DEVICES["pcm"].figures)
 
 
 @pytest.mark.parametrize(
     ("time_s", "factor"), [(3600.0, 1.297), (86_400.0, 1.517), (2_592_000.0, 1.791), (31_536_000.0, 2.022)]
 )
 def test_factor_of_a_gaussian_tile(time_s: float, factor: float) -> None:
-    """A 256 x 128 tile with an ideal MVM; figures of the public toolkit of Rasch et al., Nat. Commun. 14, 5282 (2023)."""
+    """A 256 x 128 tile, ideal MVM; figures of the public toolkit of Rasch et al., Nat. Commun. 14, 5282 (2023)."""
     alpha = compensation_factor("tile", gaussian_devices(), time_s, 0, MvmSettings())
     assert alpha.shape == (256,)
     assert float(alpha[0]) == pytest.approx(factor, rel=0.03)
@@ -89,9 +87,7 @@ def test_variants() -> None:
 
 def test_a_dead_tile_has_a_finite_factor() -> None:
     """Readings below 1e-4 count as 1e-4."""
-    devices = PieceDevices(
-        target=torch.zeros(3, 4), streams=STREAMS, effects=DeviceNonidealities(), figures=None
-    )
+    devices = PieceDevices(target=torch.zeros(3, 4), streams=STREAMS, effects=DeviceNonidealities(), figures=None)
     assert torch.equal(compensation_factor("tile", devices, 60.0, 0, MvmSettings()), torch.ones(3))
 
 

@@ -1,4 +1,4 @@
-"""Errors of whole tiles against published figures of the standard model (Rasch et al., Nat. Commun. 14, 5282 (2023))."""
+"""Errors of whole tiles against the standard model's (Rasch et al., Nat. Commun. 14, 5282 (2023))."""
 
 import pytest
 import torch
@@ -15,9 +15,7 @@ def scaled_gaussian(rows: int) -> torch.Tensor:
     return weight / weight.abs().amax(dim=2, keepdim=True)
 
 
-@pytest.mark.parametrize(
-    ("time_s", "error"), [(1.0, 0.132), (3600.0, 0.135), (86_400.0, 0.151), (31_536_000.0, 0.191)]
-)
+@pytest.mark.parametrize(("time_s", "error"), [(1.0, 0.132), (3600.0, 0.135), (86_400.0, 0.151), (31_536_000.0, 0.191)])
 def test_mvm_error_of_a_full_tile(time_s: float, error: float) -> None:
     """``mean ||y - y_ideal|| / ||y_ideal||`` of 512 x 512, inputs uniform in (-1, 1), with drift compensation."""
     weight = scaled_gaussian(512)
@@ -31,7 +29,7 @@ def test_mvm_error_of_a_full_tile(time_s: float, error: float) -> None:
 
 @pytest.mark.parametrize(("rows", "low", "high"), [(512, 0.0055, 0.0059), (48, 0.0, 0.0001)])
 def test_ir_drop_of_half_normal_inputs(rows: int, low: float, high: float) -> None:
-    """About 0.57 % of the outputs of 512 rows, less than 0.01 % of 48 rows (mean relative L2 of vectors scaled to a maximum of 1)."""
+    """About 0.57 % of the outputs of 512 rows, less than 0.01 % of 48; each vector is scaled to a maximum of 1."""
     weight = scaled_gaussian(rows)
     x = torch.randn(256, rows, generator=torch.Generator().manual_seed(4)).clamp(min=0)
     x = x / x.amax(dim=1, keepdim=True)

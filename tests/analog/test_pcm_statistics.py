@@ -38,11 +38,7 @@ def figures(model: str) -> PcmFigures:
 
 @pytest.mark.parametrize("target_us", PUBLISHED_US)
 def test_conductances_equal_the_published_toolkit(target_us: float) -> None:
-    """Within 1 %, and 4 % at zero, where the toolkit's own 40 000 samples say no more.
-
-    g- = g_max and g+ = target: the weight's mean and spread follow from two independent devices, so the device
-    is read off the pair's own two conductances instead.
-    """
+    """Within 1 %, and 4 % at zero, where the toolkit's own 40 000 samples say no more. The positive devices of pairs."""
     within = 0.04 if target_us == 0 else 0.01
     devices = PieceDevices(
         target=torch.full((1, SAMPLES), target_us / 25),

@@ -257,6 +257,37 @@ def test_inputs_unlike_the_example_are_an_error() -> None:
         capture(model, args[0])
 
 
+def test_inputs_that_are_no_tensors_are_built_in() -> None:
+    model, args, kwargs = NETWORKS["two_inputs"]()
+    graph = capture(model, args, {**kwargs, "power": 3})
+    assert largest_difference(graph, model, args, {"power": 3, **kwargs}) <= 1e-5
+    with pytest.raises(DataError, match="input power was 3 when captured, which is built into the graph, and is 2 now"):
+        graph(*args, **kwargs, power=2)
+
+
+def test_inputs_of_another_shape_are_an_error() -> None:
+    graph = capture(*NETWORKS["fashion_resnet"]())
+    with pytest.raises(DataError, match=r"input x has shape \(1, 1, 32, 32\), but .* captured for \(any, 1, 28, 28\)"):
+        graph(torch.zeros(1, 1, 32, 32))
+    with pytest.raises(DataError, match="input x was a tensor when captured and is a int now"):
+        graph(3)
+
+
+def test_squeezing_the_batch_away_is_refused() -> None:
+    class Squeezed(nn.Module):
+        def __init__(self, last: nn.Module) -> None:
+            super().__init__()
+            self.last = last
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(x.squeeze())
+
+    with pytest.raises(BatchError, match=r"has shape \(4,\) for one sample and \(2, 4\) for two.*name the dimensions"):
+        capture(Squeezed(nn.Linear(4, 4)).eval(), (torch.randn(2, 4, 1),))
+    with pytest.raises(BatchError, match="captured for two samples and fails on one"):
+        capture(Squeezed(nn.Softmax(1)).eval(), (torch.randn(2, 4, 1),))
+
+
 @st.composite
 def small_networks(draw: st.DrawFn) -> tuple[nn.Module, Tensor]:
     """A few convolutions with norms, activations and pools, then linear layers; or the latter alone."""
@@ -267,7 +298,11 @@ def small_networks(draw: st.DrawFn) -> tuple[nn.Module, Tensor]:
         outputs = draw(st.integers(1, 3)) * channels
         groups = draw(st.sampled_from([1, channels]))
         kernel, stride = draw(st.integers(1, 3)), draw(st.integers(1, 2))
-        layers.append(nn.Conv2d(channels, outputs, kernel, stride, draw(st.integers(1, 2)), groups=groups, bias=draw(st.booleans())))
+        layers.append(
+            nn.Conv2d(
+                channels, outputs, kernel, stride, draw(st.integers(1, 2)), groups=groups, bias=draw(st.booleans())
+            )
+        )
         if draw(st.booleans()):
             layers.append(nn.BatchNorm2d(outputs, affine=draw(st.booleans())))
         layers.append(draw(st.sampled_from([nn.ReLU(inplace=True), nn.Tanh(), nn.Identity(), nn.Dropout(0.5)])))

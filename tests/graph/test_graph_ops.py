@@ -46,7 +46,10 @@ def test_all_operations_without_cost_class_are_listed() -> None:
 
 def test_unpriced_operations_can_be_allowed() -> None:
     graph = capture(Two().eval(), (torch.rand(2, 3),), allow_unpriced=True)
-    assert [line.partition(" at ")[0] for line in graph.unpriced] == ["aten.special_bessel_j0.default", "aten.erfinv.default"]
+    assert [line.partition(" at ")[0] for line in graph.unpriced] == [
+        "aten.special_bessel_j0.default",
+        "aten.erfinv.default",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -61,7 +64,9 @@ def test_unpriced_operations_can_be_allowed() -> None:
 def test_matrix_operations_that_are_not_mapped_yet(model: nn.Module, shape: tuple[int, ...], op: str) -> None:
     if isinstance(model, nn.RNNBase):
         model = FirstOutput(model)
-    with pytest.raises(UnsupportedOpError, match=rf"aten\.{op}\..*mapping of this kind of matrix operation is not built"):
+    with pytest.raises(
+        UnsupportedOpError, match=rf"aten\.{op}\..*mapping of this kind of matrix operation is not built"
+    ):
         capture(model.eval(), (torch.randn(shape),), allow_unpriced=True)
 
 
@@ -90,16 +95,39 @@ UNARY: tuple[Callable[[Tensor], Tensor], ...] = (
     *(torch.rsqrt, torch.erf, torch.zeros_like, nn.functional.logsigmoid),
     *(lambda x: x**2, lambda x: 2 - x, lambda x: 1 / x, lambda x: x.clamp(min=0), lambda x: torch.maximum(x, -x)),
     *(lambda x: torch.where(x > 0, x, -x), lambda x: x.expand(-1, -1, -1, -1), lambda x: x.mean((2, 3))),
-    *(lambda x: x.sum(-1, keepdim=True), lambda x: x.amax((2, 3)), lambda x: x.flatten(1), lambda x: x.permute(0, 2, 3, 1)),
-    *(lambda x: torch.stack([x, x], 1), lambda x: x.split([1, 3], 1)[1], lambda x: x[:, ::2, 1:], lambda x: x.softmax(1)),
+    *(
+        lambda x: x.sum(-1, keepdim=True),
+        lambda x: x.amax((2, 3)),
+        lambda x: x.flatten(1),
+        lambda x: x.permute(0, 2, 3, 1),
+    ),
+    *(
+        lambda x: torch.stack([x, x], 1),
+        lambda x: x.split([1, 3], 1)[1],
+        lambda x: x[:, ::2, 1:],
+        lambda x: x.softmax(1),
+    ),
     *(lambda x: x.transpose(1, 2), lambda x: x.argmax(1), lambda x: x.max(1).values, lambda x: x.unbind(1)[0]),
     *(lambda x: nn.functional.pad(x, (1, 2)), lambda x: nn.functional.interpolate(x, scale_factor=2.0)),
-    *(lambda x: nn.functional.interpolate(x, size=(9, 9), mode="bilinear"), lambda x: nn.functional.pixel_shuffle(x, 2)),
+    *(
+        lambda x: nn.functional.interpolate(x, size=(9, 9), mode="bilinear"),
+        lambda x: nn.functional.pixel_shuffle(x, 2),
+    ),
     *(lambda x: nn.functional.max_pool2d(x, 2, ceil_mode=True), lambda x: nn.functional.avg_pool2d(x, 3, 1, 1)),
     *(lambda x: nn.functional.adaptive_avg_pool2d(x, 3), lambda x: nn.functional.adaptive_max_pool2d(x, 1)),
     *(lambda x: x @ x.transpose(2, 3), lambda x: nn.functional.layer_norm(x, (5,)), lambda x: x.repeat(1, 1, 2, 1)),
-    *(lambda x: nn.functional.group_norm(x, 2), lambda x: torch.cat([x, x + 1], 2), lambda x: x.std((2, 3)), torch.isnan),
-    *(lambda x: nn.functional.normalize(x, dim=1), lambda x: x.narrow(1, 0, 2), lambda x: x.flip(2), lambda x: x.half().float()),
+    *(
+        lambda x: nn.functional.group_norm(x, 2),
+        lambda x: torch.cat([x, x + 1], 2),
+        lambda x: x.std((2, 3)),
+        torch.isnan,
+    ),
+    *(
+        lambda x: nn.functional.normalize(x, dim=1),
+        lambda x: x.narrow(1, 0, 2),
+        lambda x: x.flip(2),
+        lambda x: x.half().float(),
+    ),
     *(lambda x: x.reshape(x.shape[0], -1, x.shape[3]), lambda x: x.sort(1).values, lambda x: x.topk(2, 1).values),
 )
 
@@ -135,5 +163,7 @@ def test_assignments_are_found_by_operation() -> None:
 
 def test_text_of_a_graph_names_path_and_line() -> None:
     text = str(capture(*NETWORKS["mlp"]()))
-    assert text.startswith("graph Sequential  # any number of samples along dimensions 0\n  %input: float32[1, 50] = input")
-    assert "linear '0' (%input)  # 0" in text
+    assert text.startswith(
+        "graph Sequential  # any number of samples along dimensions 0\n  %input_1: float32[1, 50] = input"
+    )
+    assert "linear '0' (%input_1)  # 0" in text

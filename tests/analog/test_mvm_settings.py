@@ -1,0 +1,68 @@
+"""From spec to numbers, what is refused, and the registry of effects."""
+
+import math
+from typing import Any
+
+import pytest
+from analog_chips import STANDARD, STANDARD_EFFECTS, effects, standard_tile, tile
+
+from aimc_compiler.analog import EFFECT_FUNCTIONS, MvmSettings, require_built
+from aimc_compiler.chip.effects import EFFECTS
+from aimc_compiler.errors import NotBuiltError
+
+
+def test_standard_values() -> None:
+    """Rasch et al., Nat. Commun. 14, 5282 (2023), Supplementary Table 1."""
+    settings = MvmSettings.of(standard_tile(), effects(STANDARD))
+    assert settings.dac_step == 2 / 254
+    assert settings.adc_step == 20 / 254
+    assert (settings.in_bound, settings.out_bound) == (1.0, 10.0)
+    assert (settings.sigma_in, settings.sigma_out, settings.sigma_w, settings.ir_drop) == (0, 0.04, 0.0175, 1.0)
+    assert settings.g_ratio == pytest.approx(571_428.57)
+
+
+def test_everything_off_is_the_default() -> None:
+    settings = MvmSettings.of(tile(), effects())
+    assert settings == MvmSettings(g_ratio=settings.g_ratio)
+    assert settings.in_bound == settings.out_bound == math.inf
+
+
+def test_the_standard_chip_is_built() -> None:
+    require_built(standard_tile(), STANDARD_EFFECTS)
+
+
+@pytest.mark.parametrize(
+    ("tile_keys", "effect_keys", "message"),
+    [
+        ({"device": {"model": "reram_wan2022"}}, {}, "device.model 'reram_wan2022', whose statistics are not built"),
+        ({"device": {"pairs": 2}}, {}, "device.pairs 2: use 1"),
+        ({"device": {"slices": 2, "bits_per_slice": 4}}, {}, "device.slices 2 .bit-sliced weights.: use 1"),
+        ({"device": {"encoding": "offset_column"}}, {}, "device.encoding offset_column: use differential"),
+        ({"input_mode": "bit_serial"}, {}, "dac.input_mode bit_serial: use pulse_width"),
+        ({"input_mode": "amplitude"}, {}, "dac.input_mode amplitude with IR drop"),
+        ({"device": {"rows_per_weight": 2}}, {}, "device.rows_per_weight 2 with IR drop"),
+        ({}, {"defects": {"stuck_random": 0.1}}, "nonidealities.defects above 0: set stuck_at_zero"),
+    ],
+)
+def test_what_is_not_modelled_is_refused(tile_keys: dict[str, Any], effect_keys: dict[str, Any], message: str) -> None:
+    nonidealities = effects(STANDARD, {"drift": 1}, "tile", **effect_keys)
+    with pytest.raises(NotBuiltError, match=message) as raised:
+        require_built(standard_tile(**tile_keys), nonidealities, "left")
+    assert "tile type 'left' cannot be run yet (mapping and timing of this chip work)" in str(raised.value)
+    assert "--set KEY=VALUE" in str(raised.value)
+
+
+def test_every_fault_is_named_at_once() -> None:
+    with pytest.raises(NotBuiltError) as raised:
+        require_built(standard_tile(device={"pairs": 2}, input_mode="bit_serial"), STANDARD_EFFECTS)
+    assert str(raised.value).count("\n  - ") == 2
+
+
+def test_devices_without_statistics_run_as_ideal_ones() -> None:
+    require_built(standard_tile(device={"model": "reram_wan2022"}), effects(STANDARD))
+
+
+def test_every_built_effect_of_the_table_has_its_function() -> None:
+    built = [name for name, effect in EFFECTS.items() if effect.built]
+    assert list(EFFECT_FUNCTIONS) == built
+    assert all(callable(function) for function in EFFECT_FUNCTIONS.values())
