@@ -110,6 +110,8 @@ def _export(
     reason = "the whole example is one sample: batch_dim=None"
     if samples is not None:
         try:
+            with quiet(), torch.no_grad():
+                network(*samples.both)  # a network exported for one batch size refuses others only when it runs
             program = export(network, samples.both, samples.dims)
             return program, samples, f"any number of samples along dimensions {_dims_text(samples.dims)}"
         except Warning:
@@ -117,7 +119,7 @@ def _export(
             raise
         except Exception as error:
             # torch.export raises errors of many types; a fault of the network itself appears again below.
-            reason = f"the whole example is one sample: torch.export cannot vary its batch ({first_line(error)})"
+            reason = f"the whole example is one sample: its batch cannot vary ({first_line(error)})"
     try:
         return export(network, leaves, None), None, reason
     except Warning:

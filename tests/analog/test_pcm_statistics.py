@@ -38,7 +38,7 @@ def figures(model: str) -> PcmFigures:
 
 @pytest.mark.parametrize("target_us", PUBLISHED_US)
 def test_conductances_equal_the_published_toolkit(target_us: float) -> None:
-    """Within 1 %, and 4 % at zero, where the toolkit's own 40 000 samples say no more. The positive devices of pairs."""
+    """Within 1 %, and 4 % at zero, where 40 000 samples say no more. The positive devices of pairs."""
     within = 0.04 if target_us == 0 else 0.01
     devices = PieceDevices(
         target=torch.full((1, SAMPLES), target_us / 25),

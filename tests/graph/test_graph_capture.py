@@ -167,7 +167,7 @@ def test_a_batch_that_cannot_vary_makes_the_example_one_sample() -> None:
 
     graph = capture(Fixed().eval(), (torch.randn(2, 6),))
     assert not graph.batch.dynamic
-    assert graph.batch.reason.startswith("the whole example is one sample: torch.export cannot vary its batch (")
+    assert graph.batch.reason.startswith("the whole example is one sample: its batch cannot vary (")
 
 
 def test_inputs_without_batch_dimension_are_named() -> None:
