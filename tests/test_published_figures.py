@@ -6,11 +6,11 @@ al., Nat. Electron. 6, 680 (2023). ISAAC: Shafiee et al., ISCA (2016).
 
 import pytest
 import torch
+from networks import resnet18
 from torch import nn
 
 import aimc_compiler as aimc
 from aimc_compiler.program import count
-from networks import resnet18
 
 
 @pytest.fixture(scope="module")

@@ -105,7 +105,9 @@ def test_pt2_models(aimc_command: Any) -> None:
 
 
 def test_set_changes_the_chip(aimc_command: Any) -> None:
-    code, out, _ = aimc_command("compile", "net.py:network", "--set", "tile.rows=8", "--set", "tile.columns=8", "--json")
+    code, out, _ = aimc_command(
+        "compile", "net.py:network", "--set", "tile.rows=8", "--set", "tile.columns=8", "--json"
+    )
     assert code == 0
     assert json.loads(out)["tiles_used"] == 2 * 3 + 3
 

@@ -37,7 +37,7 @@ def test_rules_leave_a_matrix_digital_and_say_why() -> None:
     assert "'2'" in reasons["2"][1]
     assert compiled.utilization.tiles_used == 1
     assert torch.allclose(compiled.deploy()(x), model(x), atol=1e-6)
-    with pytest.raises(RuleError, match="matches nothing|matches no"):
+    with pytest.raises(RuleError, match=r"matches nothing|matches no"):
         aimc.compile(model, "ideal", (x[:1],), rules=[("heads", {"analog": False})])
 
 

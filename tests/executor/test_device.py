@@ -37,7 +37,8 @@ def test_same_seed_same_bytes(compiled: aimc.CompiledModel) -> None:
 
 def test_another_seed_and_another_index_are_other_chips(compiled: aimc.CompiledModel) -> None:
     states = [
-        compiled.deploy(seed=seed, chip_index=index).conductances("4", DAY_S) for seed, index in ((3, 0), (4, 0), (3, 1))
+        compiled.deploy(seed=seed, chip_index=index).conductances("4", DAY_S)
+        for seed, index in ((3, 0), (4, 0), (3, 1))
     ]
     assert not torch.equal(states[0], states[1])
     assert not torch.equal(states[0], states[2])

@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
+from networks import NETWORKS
 from torch.utils import _pytree as pytree
 
 import aimc_compiler as aimc
 from aimc_compiler.executor import run_graph, run_mapping
-from networks import NETWORKS
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")  # torch's, of the network itself
