@@ -106,7 +106,7 @@ def test_the_tail_reaches_beyond_six() -> None:
     """The smallest uniform is 2^-33: a radius of 6.76. Words are given, since it is met once in 2^32."""
     from aimc_compiler.rng import philox
 
-    largest, none = philox._pair(np.uint64(0), np.uint64(0))
+    largest, none = philox.normal_pair(np.uint64(0), np.uint64(0))
     assert largest == pytest.approx(np.sqrt(2 * np.log(2.0**33)), rel=1e-6)
     assert none == 0
 
@@ -124,6 +124,24 @@ def test_keys_know_where_a_name_ends_and_what_it_is() -> None:
     assert len({rng.stream_key(*name) for name in names}) == len(names)
     assert all(0 <= rng.stream_key(*name) < 2**64 for name in names)
     assert rng.stream_key(3, "head") == rng.stream_key(3, "head")
+
+
+def test_integers_of_numpy_are_integers_and_other_numbers_no_names() -> None:
+    assert rng.stream_key(np.int64(3), "head") == rng.stream_key(3, "head")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="integer"):
+        rng.stream_key(3.0)  # type: ignore[arg-type]
+
+
+def test_a_failure_in_a_thread_is_not_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What that thread had to fill would otherwise be returned as it lay in memory."""
+
+    def part(start: int, stop: int) -> None:
+        if start:
+            raise MemoryError("no room")
+
+    monkeypatch.setattr(rng, "_processors", lambda: 3)
+    with pytest.raises(MemoryError, match="no room"):
+        rng._in_parts(part, 7, 3 * rng._THREAD_WORTH)
 
 
 def test_uniforms_lie_strictly_between_their_ends() -> None:

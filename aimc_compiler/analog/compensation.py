@@ -20,6 +20,7 @@ from aimc_compiler.analog.mvm import block_weights, mvm
 from aimc_compiler.analog.noise import Draw, add_input_noise, add_output_noise, needs_draw
 from aimc_compiler.analog.settings import MvmSettings
 from aimc_compiler.analog.state import PieceDevices, Streams, time_name
+from aimc_compiler.analog.traced_drop import attenuated, one_hot_loss
 from aimc_compiler.rng import Key
 
 Compensation = Literal["off", "tile", "column", "exact"]
@@ -65,7 +66,11 @@ def one_hot_outputs(w: Tensor, streams: Streams, reading: str, tile_row: int, se
     code = dac(w.new_ones(()), settings)
     rows = w.shape[1]
     u = w * code
-    if settings.ir_drop:
+    if settings.drops_in_weights:
+        u = attenuated(w[None], w.new_full((1, w.shape[0]), tile_row), settings)[0] * code
+    elif settings.traces_wires:
+        u = u - settings.ir_drop * one_hot_loss(w, code, tile_row, settings)
+    elif settings.ir_drop:
         load = u.abs()
         u = drop(u, u * positions(rows, w.dtype, w.device), load, rows, settings, w.new_tensor(float(tile_row)))
     if needs_draw(settings):

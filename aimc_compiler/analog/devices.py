@@ -13,13 +13,12 @@ from aimc_compiler.chip.devices import LogClip, PcmFigures, PowerClip
 _R_MIN = 1e-7
 
 
-def programming_sd_us(r: Tensor, figures: PcmFigures, g_max_us: float | None = None) -> Tensor:
-    """Standard deviation of the programmed conductance in uS. r: target over g_max, any shape.
+def programming_sd_us(r: Tensor, figures: PcmFigures) -> Tensor:
+    """Standard deviation of the programmed conductance in uS, at the g_max of the fit; it scales with g_max.
 
-    g_max_us: of the chip, in uS; the fit's own where None. The deviation scales with it.
+    r: target over g_max, any shape.
     """
-    scale = 1.0 if g_max_us is None else g_max_us / figures.g_max_us
-    return scale * _polynomial(r, figures.programming_us)
+    return _polynomial(r, figures.programming_us)
 
 
 def nu_mean(r: Tensor, figures: PcmFigures) -> Tensor:

@@ -5,7 +5,7 @@ Rasch et al., Nat. Commun. 14, 5282 (2023), Methods. Of each row block: ``x <- c
 ``y_i <- y_i r s_i alpha``. Partial sums of row blocks, the output factor and the bias are digital, in floating point.
 """
 
-from math import prod
+from math import isfinite, prod
 
 import torch
 from torch import Tensor
@@ -18,9 +18,10 @@ from aimc_compiler.analog.noise import Draw
 from aimc_compiler.analog.row_block import BlockProduct, block_products, multiply_block, windows_of
 from aimc_compiler.analog.settings import MvmSettings, require_built
 from aimc_compiler.analog.state import PieceDevices, Streams, devices_figures
+from aimc_compiler.analog.traced_drop import require_traceable
 from aimc_compiler.chip.devices import DEVICES
 from aimc_compiler.chip.spec import Nonidealities, Tile
-from aimc_compiler.errors import AimcError, CalibrationError
+from aimc_compiler.errors import AimcError, CalibrationError, DataError
 from aimc_compiler.mapping.ir import Piece
 from aimc_compiler.records import record
 from aimc_compiler.rng import Key
@@ -42,8 +43,9 @@ class MatrixOnTiles:
     """One matrix on the pieces that hold it, on one manufactured chip.
 
     weight: (groups, columns, rows), row ``channel * places + place`` for convolutions; factor, bias: (groups *
-    columns,) or None, digital; pieces: of this matrix alone; seed, chip: name the manufactured chip; dtype: float32,
-    or float64 to compare with a reference. Raises NotBuiltError where the tile asks for what is not modelled.
+    columns,) or None, digital; pieces: of this matrix alone; seed, chip: name the manufactured chip; dtype: of the
+    network; the chip computes in float32, or in float64 to compare with a reference. Raises NotBuiltError where the
+    tile asks for what is not modelled, DataError on weights that are not finite.
 
     ``mvms`` counts the MVMs executed so far: windows times pieces.
     """
@@ -67,6 +69,7 @@ class MatrixOnTiles:
         self.contraction = contraction
         self.blocks = row_blocks(pieces, *weight.shape)
         self.settings = MvmSettings.of(tile, nonidealities)
+        dtype = torch.promote_types(dtype, torch.float32)
         self.nonidealities = nonidealities
         self.normalised = tile.normalisation == "column"
         self.factor = None if factor is None else factor.detach().to(dtype)
@@ -74,6 +77,7 @@ class MatrixOnTiles:
         self.seed, self.chip = seed, chip
         self.mvms = 0
         weight = weight.detach().to(dtype)
+        _require_finite(weight, f"a weight of {self.name!r} is not finite: train or load the network again")
         self.scales = torch.stack([self._scales(weight, block) for block in self.blocks])
         self.target = torch.cat(
             [_rows(weight, block) / scale.unsqueeze(-1) for block, scale in zip(self.blocks, self.scales, strict=True)],
@@ -88,13 +92,13 @@ class MatrixOnTiles:
         """The devices and drift compensation at ``time_s`` seconds after programming.
 
         recalibrated_s: when the tiles were last read for drift compensation; None: at ``time_s``. Raises AimcError on
-        a negative time or a recalibration after ``time_s``. The last state asked for is kept.
+        a negative or infinite time or a recalibration after ``time_s``. The last state asked for is kept.
         """
         read_s = time_s if recalibrated_s is None else recalibrated_s
-        if time_s < 0 or read_s < 0 or read_s > time_s:
+        if not (isfinite(time_s) and 0 <= read_s <= time_s):
             raise AimcError(
-                f"time {time_s} s with recalibration at {read_s} s: times count from programming, are not negative, "
-                "and recalibration comes before the time asked for"
+                f"time {time_s} s with recalibration at {read_s} s: times count from programming, are finite and not "
+                "negative, and recalibration comes before the time asked for"
             )
         if self._kept is None or (self._kept.time_s, self._kept.recalibrated_s) != (time_s, read_s):
             self._kept = self._state(time_s, read_s)
@@ -121,12 +125,13 @@ class MatrixOnTiles:
         blocks) input ranges; None only where the tile has normalisation none. samples: how many samples the batch
         entries make up, evenly (default: one each); first_sample: running index of the first; first_call: MVMs of this
         matrix already made for a sample (where several operations share it). Windows count in raster order. Raises
-        CalibrationError without ranges.
+        CalibrationError without ranges, DataError on inputs that are not finite.
         """
         state = self.state(time_s, recalibrated_s)
         used = self._ranges(ranges)
         scales = self.scales * state.alpha * used.T.unsqueeze(-1)
         x = x.to(self.target.dtype)
+        _require_finite(x, f"an input of {self.name!r} is not finite, which no converter takes: check the data")
         if x.dim() == self.contraction.sample_axes:
             return self._batched(x[None], used, scales, first_sample, first_call, samples)[0]
         return self._batched(x, used, scales, first_sample, first_call, samples)
@@ -149,18 +154,21 @@ class MatrixOnTiles:
     ) -> Tensor:
         """Outputs of a batch, some entries at a time, so that what an MVM leaves behind stays in the cache."""
         batch = x.shape[0]
+        shape = self.contraction.output_shape(tuple(x.shape), self.outputs)
+        if not batch:
+            return x.new_empty(shape)
         if samples is not None and (samples < 1 or batch % samples):
             raise AimcError(f"{batch} batch entries of {self.name!r} do not make up {samples} samples evenly")
-        entries = 1 if samples is None else max(1, batch // samples)
-        shape = self.contraction.output_shape(tuple(x.shape), self.outputs)
+        if self.settings.traces_wires:
+            windows = batch * prod(shape[1:]) // self.outputs
+            require_traceable(windows, self.target.numel(), x.numel(), self.settings, self.name)
+        entries = 1 if samples is None else batch // samples
         chunk = entries * max(1, _CHUNK_ELEMENTS // max(1, entries * prod(shape[1:])))
         parts = []
         for start in range(0, batch, chunk):
             sample = first_sample + start // entries
             draw = Draw(keys=(), columns=(), first_sample=sample, first_call=first_call, entries=entries)
             parts.append(self._chunk(x[start : start + chunk], ranges, scales, draw))
-        if not parts:
-            return x.new_empty(shape)
         return (parts[0] if len(parts) == 1 else torch.cat(parts)).reshape(shape)
 
     def _chunk(self, x: Tensor, ranges: Tensor, scales: Tensor, draw: Draw) -> Tensor:
@@ -233,6 +241,12 @@ class MatrixOnTiles:
         if name not in self._keys:
             self._keys[name] = Streams(seed=self.seed, chip=self.chip, piece=piece.name).key(purpose)
         return self._keys[name]
+
+
+def _require_finite(values: Tensor, message: str) -> None:
+    """One pass and no copy. Raises DataError; a NaN is both the least and the largest value."""
+    if values.numel() and not all(isfinite(end) for end in torch.aminmax(values.detach())):
+        raise DataError(message)
 
 
 def _rows(weight: Tensor, block: RowBlock) -> Tensor:

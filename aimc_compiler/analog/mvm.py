@@ -15,6 +15,7 @@ from aimc_compiler.analog.converter import adc
 from aimc_compiler.analog.ir_drop import drop, positions
 from aimc_compiler.analog.noise import Draw, add_output_noise, needs_draw
 from aimc_compiler.analog.settings import MvmSettings
+from aimc_compiler.analog.traced_drop import attenuated, traced_loss
 from aimc_compiler.records import record
 
 
@@ -40,11 +41,12 @@ def block_weights(w: Tensor, first_row: int, tile_row: Tensor, product: Product,
     first_row: the block's first row in the matrix; tile_row: (groups, columns), the block's first row on its tile.
     """
     rows = w.shape[2]
-    drops = settings.ir_drop > 0
-    main = torch.cat([w, w * positions(rows, w.dtype, w.device)], dim=1) if drops else w
+    drops = settings.drops_by_formula
+    main = attenuated(w, tile_row, settings) if settings.drops_in_weights else w
+    main = torch.cat([main, main * positions(rows, w.dtype, w.device)], dim=1) if drops else main
     magnitude = drops or (settings.sigma_w > 0 and settings.read_noise == "pcm")
     constant = settings.sigma_w > 0 and settings.read_noise == "constant"
-    offset = drops and bool(tile_row.any())
+    offset = (drops or settings.traces_wires) and bool(tile_row.any())
     return BlockWeights(
         main=product.kernel_of(main, first_row),
         magnitude=product.kernel_of(w.abs(), first_row) if magnitude else None,
@@ -63,7 +65,9 @@ def mvm(x: Tensor, weights: BlockWeights, product: Product, settings: MvmSetting
     """
     u = product.multiply(x, weights.main)
     load, power = _side_products(x, weights, product, settings)
-    if settings.ir_drop > 0:
+    if settings.traces_wires:
+        u = u - settings.ir_drop * traced_loss(x, weights.main, weights.first_row, settings)
+    elif settings.drops_by_formula:
         assert load is not None
         u, weighted = torch.split(u, weights.columns, dim=product.columns_axis)
         u = drop(u, weighted, load, weights.rows, settings, weights.first_row)
@@ -77,7 +81,7 @@ def _side_products(
     x: Tensor, weights: BlockWeights, product: Product, settings: MvmSettings
 ) -> tuple[Tensor | None, Tensor | None]:
     """(load, power): sum |w||x| for the IR drop; sum |w| x^2, or sum x^2, for the read noise; None where off."""
-    drops, reads = settings.ir_drop > 0, settings.sigma_w > 0
+    drops, reads = settings.drops_by_formula, settings.sigma_w > 0
     power = product.multiply(x.square(), weights.ones) if reads and weights.ones is not None else None
     if weights.magnitude is None:
         return None, power

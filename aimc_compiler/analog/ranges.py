@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 _SHIFT = 13
-_BINS = 1 << (31 - _SHIFT)
 
 
 class RangeObserver:
-    """What is known of the magnitudes of all inputs seen so far, in one pass and in constant memory.
+    """What is known of the magnitudes of all inputs seen so far, in one pass; memory goes with the bins that are met.
 
     >>> observer = RangeObserver()
     >>> observer.update(torch.tensor([0.0, -2.0, 1.0]))
@@ -23,7 +22,8 @@ class RangeObserver:
     """
 
     def __init__(self) -> None:
-        self._counts = torch.zeros(_BINS, dtype=torch.int64)
+        self._bins = torch.empty(0, dtype=torch.int64)
+        self._counts = torch.empty(0, dtype=torch.int64)
         self._sum_of_squares = 0.0
         self._largest = 0.0
         self.count = 0
@@ -37,7 +37,7 @@ class RangeObserver:
         largest = float(magnitude.max())
         if not largest < float("inf"):
             raise ValueError("an input is not finite: ranges cannot be estimated from it")
-        self._counts += torch.bincount(_bins(magnitude), minlength=_BINS)
+        self._add(torch.bincount(_bins(magnitude)))
         self._sum_of_squares += float(flat.to(torch.float64).square().sum())
         self._largest = max(self._largest, largest)
         self.count += flat.numel()
@@ -55,14 +55,21 @@ class RangeObserver:
         if not 0 < percent <= 100:
             raise ValueError(f"percentile {percent}: must be above 0 and at most 100")
         needed = self._observed() * percent / 100
-        reached = int(torch.searchsorted(self._counts.cumsum(0).to(torch.float64), needed))
+        reached = int(self._bins[torch.searchsorted(self._counts.cumsum(0).to(torch.float64), needed)])
         # Bin 0 holds zero and subnormals below 1.2e-41: it stands for zero.
         return min(_upper_edge(reached), self._largest) if reached else 0.0
 
     def share_beyond(self, bound: float) -> float:
         """Share of inputs with |x| > bound; those in the bound's own bin count as inside (within 1e-3 of it)."""
-        first = int(_bins(torch.tensor([bound], dtype=torch.float32))[0]) + 1
-        return int(self._counts[first:].sum()) / self._observed()
+        own = _bins(torch.tensor([bound], dtype=torch.float32))
+        return int(self._counts[self._bins > own].sum()) / self._observed()
+
+    def _add(self, dense: Tensor) -> None:
+        """dense: counts of bins 0.. of one block; only bins that were met are kept, in order."""
+        met = dense.nonzero()[:, 0]
+        self._bins, place = torch.unique(torch.cat([self._bins, met]), return_inverse=True)
+        counts = torch.cat([self._counts, dense[met]])
+        self._counts = torch.zeros_like(self._bins).index_add_(0, place, counts)
 
     def _observed(self) -> int:
         if not self.count:

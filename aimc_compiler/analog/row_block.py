@@ -35,9 +35,10 @@ def block_products(
     """Make ready the products of ``block``; w: (groups, columns, rows of the block), the weights as they are now.
 
     All column blocks see one input vector, so they are one product; with input noise every tile's converters
-    disturb it differently, window by window, so each piece multiplies unfolded windows of its own.
+    disturb it differently, window by window, so each piece multiplies unfolded windows of its own. So does a piece
+    whose wires are traced, which takes every window's load for itself.
     """
-    if not settings.sigma_in:
+    if not settings.unfolds:
         tile_rows = torch.empty(w.shape[:2])
         for piece in block.pieces:
             tile_rows[piece.group, _columns(piece)] = piece.tile_row
@@ -67,16 +68,18 @@ def multiply_block(
     x: inputs after the DAC, as ``contraction.inputs_of`` gives them; key_of: the stream of a piece for a purpose;
     draw: which samples and calls these are.
     """
-    if not settings.sigma_in:
+    if not settings.unfolds:
         (whole,) = products
         return mvm(x, whole.weights, contraction, settings, _output_draw(whole, key_of, draw))
     windows = contraction.unfold(x, block.first_row, block.rows)
     batch, groups, count, rows = windows.shape
     parts = []
     for part in products:
-        noise = replace(draw, keys=(key_of(part.pieces[0], "input"),), columns=(rows,))
-        normals = noise.normals(batch, count, "sample_call_column", x).unsqueeze(1)
-        noisy = add_input_noise(windows[:, part.groups], normals, settings)
+        noisy = windows[:, part.groups]
+        if settings.sigma_in:
+            noise = replace(draw, keys=(key_of(part.pieces[0], "input"),), columns=(rows,))
+            normals = noise.normals(batch, count, "sample_call_column", x).unsqueeze(1)
+            noisy = add_input_noise(noisy, normals, settings)
         parts.append(mvm(noisy, part.weights, part.product, settings, _output_draw(part, key_of, draw)).flatten(1, 2))
     return contraction.from_windows(torch.unflatten(torch.cat(parts, dim=1), 1, (groups, -1)), x)
 

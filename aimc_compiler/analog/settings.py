@@ -15,7 +15,8 @@ class MvmSettings:
 
     in_bound: inputs are clipped to it (inf: not); dac_step, adc_step: 0 is no rounding; out_bound: outputs are
     clipped to it; sigma_in, sigma_out, sigma_w: standard deviations; ir_drop: factor, 0 is none; g_ratio: conductance
-    of the wire between two cells over that of a full weight, ``1 / (r_wire g_ir)``.
+    of the wire between two cells over that of a full weight, ``1 / (r_wire g_ir)``; ir_drop_model, ir_drop_load: as in
+    the spec, see ``ir_drop.py`` and ``traced_drop.py``.
     """
 
     in_bound: float = inf
@@ -28,6 +29,28 @@ class MvmSettings:
     read_noise: Literal["pcm", "constant"] = "pcm"
     ir_drop: float = 0.0
     g_ratio: float = inf
+    ir_drop_model: Literal["closed_form", "exact"] = "closed_form"
+    ir_drop_load: Literal["spread", "aligned", "grounded"] = "spread"
+
+    @property
+    def drops_by_formula(self) -> bool:
+        """Whether the closed form of the IR drop applies."""
+        return self.ir_drop > 0 and self.ir_drop_model == "closed_form"
+
+    @property
+    def drops_in_weights(self) -> bool:
+        """Whether the exact IR drop is one with the weights, the network being linear in its inputs."""
+        return self.ir_drop > 0 and self.ir_drop_model == "exact" and self.ir_drop_load == "grounded"
+
+    @property
+    def traces_wires(self) -> bool:
+        """Whether the exact IR drop is solved for each input vector."""
+        return self.ir_drop > 0 and self.ir_drop_model == "exact" and self.ir_drop_load != "grounded"
+
+    @property
+    def unfolds(self) -> bool:
+        """Whether an MVM needs the input vector of each window, unfolded."""
+        return self.sigma_in > 0 or self.traces_wires
 
     @classmethod
     def of(cls, tile: Tile, nonidealities: Nonidealities) -> "MvmSettings":
@@ -45,6 +68,8 @@ class MvmSettings:
             read_noise=mvm.read_noise,
             ir_drop=mvm.ir_drop if conductance_ratio else 0.0,
             g_ratio=1 / conductance_ratio if conductance_ratio else inf,
+            ir_drop_model=mvm.ir_drop_model,
+            ir_drop_load="grounded" if tile.dac.input_mode == "amplitude" else mvm.ir_drop_load,
         )
 
 
@@ -104,13 +129,14 @@ def _device_faults(tile: Tile, nonidealities: Nonidealities) -> list[str]:
 
 def _mvm_faults(tile: Tile, nonidealities: Nonidealities) -> list[str]:
     mode, drops = tile.dac.input_mode, nonidealities.mvm.ir_drop > 0
+    by_formula = nonidealities.mvm.ir_drop_model == "closed_form"
     faults = []
     if mode == "bit_serial":
         faults.append("dac.input_mode bit_serial: use pulse_width")
-    if mode == "amplitude" and drops:
+    if mode == "amplitude" and drops and by_formula:
         faults.append(
-            "dac.input_mode amplitude with IR drop, whose formula holds for pulse-width inputs: use pulse_width, or "
-            "set nonidealities.mvm.ir_drop to 0"
+            "dac.input_mode amplitude with IR drop, whose formula holds for pulse-width inputs: use pulse_width, "
+            "set nonidealities.mvm.ir_drop_model to exact, or nonidealities.mvm.ir_drop to 0"
         )
     if tile.device.rows_per_weight > 1 and drops:
         faults.append(

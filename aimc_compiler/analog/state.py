@@ -34,7 +34,7 @@ class Streams:
 
 def time_name(time_s: float) -> str:
     """How a time enters the name of a stream: exactly."""
-    return repr(float(time_s))
+    return repr(float(time_s) + 0.0)  # -0.0 is 0.0
 
 
 def program(r: Tensor, draw: Tensor, figures: PcmFigures, factor: float) -> Tensor:

@@ -109,8 +109,9 @@ class ObservedMatrix(nn.Module):
         """x: the operation's input; returns its output."""
         if not bool(torch.isfinite(x).all()):
             raise CalibrationError(f"an input of {self.op!r} is not finite during calibration: check the data")
+        seen = x[None] if x.dim() == self.contraction.sample_axes else x
         for (group, block), (first_row, rows) in self.extents.items():
-            touched = self.contraction.inputs_of(x, self.module.groups, first_row, rows)
+            touched = self.contraction.inputs_of(seen, self.module.groups, first_row, rows)
             self.observers[group, block].update(touched if self.module.kind == "linear" else touched[:, group])
         y: Tensor = self.module(x)
         return y

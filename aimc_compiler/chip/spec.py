@@ -164,6 +164,14 @@ class MvmNonidealities(SpecModel):
     sigma_w: NonNegativeFloat = Field(description="short-term read noise")
     read_noise: Literal["pcm", "constant"] = Field(description="pcm: sd by sqrt(sum |w| x^2); constant: by ||x||")
     ir_drop: NonNegativeFloat = Field(description="factor on the IR drop; 1 is the physical one, 0 none")
+    ir_drop_model: Literal["closed_form", "exact"] = Field(
+        "closed_form", description="closed_form: the published formula; exact: every column solved (slow, small runs)"
+    )
+    ir_drop_load: Literal["spread", "aligned", "grounded"] = Field(
+        "spread",
+        description="exact: which cells load the wire. spread: pulses anywhere in the reading, as the formula has it; "
+        "aligned: pulses begin together; grounded: off rows stay connected (so do amplitude inputs)",
+    )
     r_wire_ohm: Ohms = Field(alias="r_wire", description="wire resistance between neighbouring cells of a column")
     g_ir_s: Siemens = Field(alias="g_ir", description="conductance of a full weight in the IR-drop formula")
 

@@ -1,8 +1,12 @@
 """The command line, ``aimc``: thin over the public functions."""
 
+import os
 import sys
 
 from aimc_compiler.errors import AimcError
+
+# Threads that wait by spinning slow a shared machine, and themselves, many times over; read when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def main() -> None:

@@ -14,7 +14,9 @@ from aimc_compiler.errors import BatchError
 from aimc_compiler.records import record
 
 #: Relative to the largest output: float32 sums in another order stay far below, another batch's influence far above.
-TOLERANCE = 1e-4
+_TOLERANCE = 1e-4
+#: The same for types of lower precision, in their rounding steps: each operation rounds again.
+_TOLERANCE_STEPS = 8
 
 
 @record
@@ -92,6 +94,13 @@ def _other(leaf: Tensor, one: Tensor, dim: int) -> Tensor:
     return flipped
 
 
+def tolerance(dtypes: Sequence[str]) -> float:
+    """The deviation that rounding explains in a network whose values have these types."""
+    types = [getattr(torch, dtype) for dtype in dtypes]
+    steps = [torch.finfo(dtype).eps for dtype in types if dtype.is_floating_point]
+    return max(_TOLERANCE, _TOLERANCE_STEPS * max(steps, default=0.0))
+
+
 def output_dims(single: Sequence[Any], double: Sequence[Any], names: Sequence[str]) -> tuple[int | None, ...]:
     """The batch dimension of each flat output: the one that doubles from one sample to two. Raises BatchError."""
     return tuple(_output_dim(*item) for item in zip(single, double, names, strict=True))
@@ -121,7 +130,12 @@ def _output_dim(single: Any, double: Any, name: str) -> int | None:
 
 
 def check_samples(
-    first: Sequence[Any], second: Sequence[Any], both: Sequence[Any], dims: tuple[int | None, ...], names: Sequence[str]
+    first: Sequence[Any],
+    second: Sequence[Any],
+    both: Sequence[Any],
+    dims: tuple[int | None, ...],
+    names: Sequence[str],
+    allowed: float,
 ) -> None:
     """Check that the outputs for two samples at once are those of each alone. Raises BatchError naming the output."""
     for one, other, pair, dim, name in zip(first, second, both, dims, names, strict=True):
@@ -129,10 +143,24 @@ def check_samples(
             continue
         apart = torch.cat([one, other], dim)
         difference = deviation(pair, apart)
-        if difference > TOLERANCE:
+        if difference > allowed:
             raise BatchError(
                 f"output {name} mixes the samples of a batch: computed together they differ from each alone by "
                 f"{difference:.2g} of the largest value. {_ADVICE}"
+            )
+
+
+def check_single(expected: Sequence[Any], actual: Sequence[Any], names: Sequence[str], allowed: float) -> None:
+    """Check the graph, captured for two samples, against the network on one. Raises BatchError naming the output."""
+    for name, theirs, ours in zip(names, expected, actual, strict=True):
+        if not isinstance(theirs, Tensor) or theirs.is_meta:
+            continue
+        difference = deviation(ours, theirs)
+        if difference > allowed:
+            raise BatchError(
+                f"output {name} of a single sample differs from what the graph, captured for any number of samples, "
+                f"gives by {difference:.2g} of the largest value: does forward treat a batch of one in its own way "
+                "(an `if` on its size)? Treat all alike, or take the whole example as one sample with batch_dim=None"
             )
 
 

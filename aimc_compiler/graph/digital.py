@@ -267,6 +267,11 @@ def _lookup(step: Step) -> Plan:
     return _whole(step, len(step.value.shape) - 1 if step.value.shape else None)
 
 
+def _patches(step: Step) -> Plan:
+    """Columns of (sample, channels times places, positions), each of many positions of the image."""
+    return _whole(step, len(step.value.shape) - 2)
+
+
 _PLANNERS: dict[str, Callable[[Step], Plan]] = {
     **dict.fromkeys(("max_pool1d", "max_pool2d", "max_pool2d_with_indices", "avg_pool1d", "avg_pool2d"), _pool),
     **dict.fromkeys(
@@ -275,7 +280,7 @@ _PLANNERS: dict[str, Callable[[Step], Plan]] = {
     **dict.fromkeys(("softmax", "log_softmax", "_softmax", "_log_softmax"), _softmax),
     **dict.fromkeys(("matmul", "bmm", "mm", "addmm", "baddbmm"), _product),
     **dict.fromkeys(("constant_pad_nd", "pad"), _pad),
-    **dict.fromkeys([name for name in SPATIAL if name.startswith("upsample")], _natural(ALL)),
+    **dict.fromkeys([name for name in SPATIAL if "upsample" in name], _natural(ALL)),
     "batch_norm": _natural(SAME),
     "group_norm": _natural(ALL),
     "instance_norm": _natural(ALL),
@@ -283,4 +288,6 @@ _PLANNERS: dict[str, Callable[[Step], Plan]] = {
     "rms_norm": _layer_norm,
     "cat": _concatenation,
     "embedding": _lookup,
+    "one_hot": _lookup,
+    "im2col": _patches,
 }

@@ -57,9 +57,14 @@ class Constants:
         if source is not None and len(node.all_input_nodes) == 1:
             if op_name(node) in _RENAMINGS:
                 return source[1]
-            if op_name(node) in _TRANSPOSITIONS and value.dim() == 2 and value.shape == source[0].shape[::-1]:
-                return transposed(source[1])
+            if op_name(node) in _TRANSPOSITIONS and value.dim() == source[0].dim() == 2:
+                # A square weight has its transpose's shape, and permute may leave all where it is: strides tell.
+                return transposed(source[1]) if _layout(value) == _layout(source[0].t()) else source[1]
         return f"{read_origin(node).path or '.'}:{node.name}"
+
+
+def _layout(value: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return tuple(value.shape), value.stride()
 
 
 def transposed(identity: str) -> str:

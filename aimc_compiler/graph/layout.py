@@ -26,6 +26,10 @@ SPATIAL = {
     "upsample_nearest2d": 2,
     "upsample_bilinear2d": 2,
     "upsample_bicubic2d": 2,
+    "_upsample_nearest_exact1d": 1,
+    "_upsample_nearest_exact2d": 2,
+    "_upsample_bilinear2d_aa": 2,
+    "_upsample_bicubic2d_aa": 2,
 }
 _CHANNELS_SECOND = frozenset(["batch_norm", "group_norm", "instance_norm", "prelu"])
 _FEATURES_LAST = frozenset(["linear", "layer_norm", "rms_norm", "matmul", "bmm", "mm"])

@@ -44,7 +44,7 @@ class _Lowering:
         self.ops: list[MatrixOp | DigitalOp] = []
         self.inputs: list[str] = []
         self.outputs: list[str] = []
-        self.priced: list[fx.Node] = []
+        self.first_results: dict[fx.Node, fx.Node] = {}
 
     def run(self) -> Workload:
         for node in self.graph.nodes:
@@ -115,13 +115,22 @@ class _Lowering:
         step = self._step(node)
         chosen = plan(step)
         cost = OP_COSTS.get(step.name)
-        cost_class = FREE if cost is None or step.node in self.priced else cost.cost_class
-        self.priced.append(step.node)
+        cost_class = FREE if cost is None else cost.cost_class
+        first = self.first_results.setdefault(step.node, node)
+        if first is not node and cost_class != FREE:
+            self._further_result(node, step, first, chosen.layout)
+            return
         if cost_class == FREE and cost is not None and self._renames(step, chosen):
             self.held[node] = (self.held[step.sources[0]][0], chosen.layout)
             return
         taken = tuple(self._use(source, layout) for source, layout in zip(step.sources, chosen.inputs, strict=True))
         self._append(node, step.name, cost_class, taken, chosen.accesses, chosen.layout, work(step))
+
+    def _further_result(self, node: fx.Node, step: Step, first: fx.Node, layout: Layout) -> None:
+        """Another result of an operation whose first is made already: it costs nothing more, and is there with it."""
+        name, own = self.held[first]
+        together = sizes(tensor_value(first), own)[0] == sizes(step.value, layout)[0]
+        self._append(node, step.name, FREE, (name,), (SAME if together else ALL,), layout, 0)
 
     def _step(self, node: fx.Node) -> Step:
         producer = node

@@ -140,7 +140,8 @@ class MatrixModule(nn.Module):
             y = y * self.per_output(self.factor)
         if self.bias is not None:
             y = y + self.per_output(self.bias)
-        return y
+        # The statistics of a folded norm may be of higher precision: a norm keeps its input's type.
+        return y.to(x.dtype)
 
     def fold_norm(self, norm: NormStatistics) -> None:
         """Take over a batch norm that follows: the weight stays, factor and bias become the norm's."""

@@ -7,9 +7,10 @@ of a value about 1e-6, |z| up to 6.76, tails as fine as 2^-33.
 """
 
 import os
-import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
+from operator import index
 from typing import Literal, NewType
 
 import numpy as np
@@ -32,7 +33,8 @@ def stream_key(*names: int | str) -> Key:
     True
     """
     text = b"".join(
-        b"i%d;" % name if isinstance(name, int) else b"s%d:%s;" % (len(name.encode()), name.encode()) for name in names
+        b"s%d:%s;" % (len(name.encode()), name.encode()) if isinstance(name, str) else b"i%d;" % index(name)
+        for name in names
     )
     return Key(int.from_bytes(blake2b(text, digest_size=8).digest(), "little"))
 
@@ -113,19 +115,19 @@ def philox_words(counter: Sequence[int], key: Sequence[int], blocks: int = 1) ->
 def _in_parts(part: Callable[[int, int], None], samples: int, size: int) -> None:
     """Runs part(start, stop) over all samples, large draws on a thread a processor.
 
-    Threads live for one draw: a pool would not survive a fork, and numba's own aborts when two threads enter it.
+    Threads live for one draw: a pool kept longer would not survive a fork, and numba's own aborts when two threads
+    enter it.
     """
     threads = min(_processors(), samples, size // _THREAD_WORTH)
     if threads < 2:
         part(0, samples)
         return
     cuts = [samples * k // threads for k in range(threads + 1)]
-    workers = [threading.Thread(target=part, args=cuts[k : k + 2]) for k in range(1, threads)]
-    for worker in workers:
-        worker.start()
-    part(*cuts[:2])
-    for worker in workers:
-        worker.join()
+    with ThreadPoolExecutor(threads - 1) as workers:
+        others = [workers.submit(part, *cuts[k : k + 2]) for k in range(1, threads)]
+        part(*cuts[:2])
+    for other in others:
+        other.result()
 
 
 def _processors() -> int:

@@ -18,12 +18,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 Words = tuple[np.uint64, np.uint64, np.uint64, np.uint64]
 
 
-def _compiled(function: F) -> F:
+def compiled(function: F) -> F:
     options = {"cache": True, "nogil": True, "error_model": "numpy", "boundscheck": False}
     return cast(F, numba.njit(**options)(function))
 
 
-def _inlined(function: F) -> F:
+def inlined(function: F) -> F:
     return cast(F, numba.njit(inline="always", error_model="numpy")(function))
 
 
@@ -33,7 +33,7 @@ _MULTIPLY_0, _MULTIPLY_1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _WEYL_0, _WEYL_1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 
 
-@_inlined
+@inlined
 def _round(words: Words, k0: np.uint64, k1: np.uint64) -> Words:
     c0, c1, c2, c3 = words
     p0 = _MULTIPLY_0 * c0
@@ -41,7 +41,7 @@ def _round(words: Words, k0: np.uint64, k1: np.uint64) -> Words:
     return (p1 >> _32) ^ c1 ^ k0, p1 & _LOW, (p0 >> _32) ^ c3 ^ k1, p0 & _LOW
 
 
-@_inlined
+@inlined
 def philox_block(words: Words, k0: np.uint64, k1: np.uint64) -> Words:
     """Ten rounds, written out so that the loop around them vectorises. All words are 32 bits in 64."""
     words = _round(words, k0, k1)
@@ -62,8 +62,8 @@ _LN2_HIGH, _LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
 _SQRT_HALF_BITS, _MANTISSA, _23 = np.int32(0x3F3504F3), np.int32(0x7FFFFF), np.int32(23)
 
 
-@_inlined
-def _log(x: np.float32) -> np.float32:
+@inlined
+def natural_log(x: np.float32) -> np.float32:
     """Natural logarithm of a normal positive float32 to 1 ulp or so (polynomial of the Cephes library)."""
     bits = np.float32(x).view(np.int32) - _SQRT_HALF_BITS
     exponent = np.float32(np.int32(bits >> _23))
@@ -85,11 +85,11 @@ _EIGHTH, _30 = np.uint32(1 << 29), np.uint32(30)
 _ANGLE = np.float32(np.pi / 2 / 2**30)
 
 
-@_inlined
-def _pair(word: np.uint64, turn: np.uint64) -> tuple[np.float32, np.float32]:
+@inlined
+def normal_pair(word: np.uint64, turn: np.uint64) -> tuple[np.float32, np.float32]:
     """Box-Muller: two normals of two words. The radius reaches sqrt(2 ln 2^33) = 6.76."""
     uniform = (np.float32(np.uint32(word)) + _HALF) * _SCALE
-    radius = np.float32(np.sqrt(-_TWO * _log(uniform)))
+    radius = np.float32(np.sqrt(-_TWO * natural_log(uniform)))
     quadrant = np.uint32((np.uint32(turn) + _EIGHTH) >> _30)
     t = np.float32(np.int32(np.uint32(np.uint32(turn) - np.uint32(quadrant << _30)))) * _ANGLE
     square = t * t
@@ -105,7 +105,7 @@ def _pair(word: np.uint64, turn: np.uint64) -> tuple[np.float32, np.float32]:
     return radius * first, radius * second
 
 
-@_compiled
+@compiled
 def fill_rows(
     out: npt.NDArray[np.float32],
     scratch: npt.NDArray[np.float32],
@@ -129,8 +129,8 @@ def fill_rows(
                 for block in range(blocks):
                     c0 = np.uint64(first_block) + np.uint64(block)
                     w0, w1, w2, w3 = philox_block((c0, c1, s0, s1), k0, k1)
-                    z0, z1 = _pair(w0, w1)
-                    z2, z3 = _pair(w2, w3)
+                    z0, z1 = normal_pair(w0, w1)
+                    z2, z3 = normal_pair(w2, w3)
                     scratch[4 * block] = z0
                     scratch[4 * block + 1] = z1
                     scratch[4 * block + 2] = z2
@@ -141,7 +141,7 @@ def fill_rows(
                 place += columns[stream]
 
 
-@_compiled
+@compiled
 def fill_planes(
     out: npt.NDArray[np.float32],
     scratch: npt.NDArray[np.float32],
@@ -165,8 +165,8 @@ def fill_planes(
                 for call in range(calls):
                     c1 = first_call + np.uint64(call)
                     w0, w1, w2, w3 = philox_block((c0, c1, s0, s1), k0, k1)
-                    z0, z1 = _pair(w0, w1)
-                    z2, z3 = _pair(w2, w3)
+                    z0, z1 = normal_pair(w0, w1)
+                    z2, z3 = normal_pair(w2, w3)
                     scratch[call] = z0
                     scratch[calls + call] = z1
                     scratch[2 * calls + call] = z2
@@ -179,7 +179,7 @@ def fill_planes(
             place += columns[stream]
 
 
-@_compiled
+@compiled
 def fill_words(out: npt.NDArray[np.uint32], counter: npt.NDArray[np.uint64], key: npt.NDArray[np.uint64]) -> None:
     """out: (blocks, 4): blocks of the counters c0 + k, k = 0.. (c0 alone counts), as the generator gives them."""
     for block in range(out.shape[0]):

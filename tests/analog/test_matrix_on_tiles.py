@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aimc_compiler.analog import Contraction, MatrixOnTiles
-from aimc_compiler.errors import AimcError, CalibrationError, NotBuiltError, VerificationError
+from aimc_compiler.errors import AimcError, CalibrationError, DataError, NotBuiltError, VerificationError
 
 LINEAR = Contraction(kind="linear")
 CONV = Contraction(kind="conv2d", kernel=(3, 3), stride=(1, 1), padding=(1, 1), dilation=(1, 1))
@@ -245,10 +245,60 @@ def test_missing_or_wrong_ranges_are_errors() -> None:
         standard().forward(x, torch.tensor([[1.0, 0.0]]))
 
 
-@pytest.mark.parametrize(("time_s", "read_s"), [(-1.0, None), (1.0, 2.0), (1.0, -1.0)])
+@pytest.mark.parametrize(
+    ("time_s", "read_s"),
+    [(-1.0, None), (1.0, 2.0), (1.0, -1.0), (float("nan"), None), (float("inf"), None), (1.0, float("nan"))],
+)
 def test_impossible_times_are_errors(time_s: float, read_s: float | None) -> None:
     with pytest.raises(AimcError, match="times count from programming"):
         standard().state(time_s, read_s)
+
+
+def test_minus_zero_is_the_time_zero() -> None:
+    assert torch.equal(standard().state(-0.0).weights, standard().state(0.0).weights)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_values_that_are_not_finite_are_errors(value: float) -> None:
+    """Clipping would turn an infinite input into the input range."""
+    x = normal(3, 80)
+    x[1, 7] = value
+    with pytest.raises(DataError, match="an input of 'layer' is not finite"):
+        standard().forward(x, RANGES)
+    weight = normal(1, 40, 80)
+    weight[0, 3, 4] = value
+    with pytest.raises(DataError, match="a weight of 'layer' is not finite"):
+        MatrixOnTiles(weight, LINEAR, pieces(1, (80,), (40,)), standard_tile(), STANDARD_EFFECTS)
+
+
+@pytest.mark.parametrize("samples", [None, 0])
+@pytest.mark.parametrize("convolution", [False, True])
+def test_an_empty_batch_has_an_empty_output(convolution: bool, samples: int | None) -> None:
+    contraction, shape = (CONV, (0, 2, 4, 5)) if convolution else (LINEAR, (0, 3, 18))
+    on_tiles = MatrixOnTiles(normal(1, 6, 18), contraction, pieces(1, (18,), (6,)), tile(), effects({"sigma_out": 1}))
+    y = on_tiles.forward(torch.zeros(shape), torch.ones(1, 1), samples=samples)
+    assert y.shape == ((0, 6, 4, 5) if convolution else (0, 3, 6))
+    assert on_tiles.mvms == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_narrow_networks_meet_the_chip_in_float32(dtype: torch.dtype) -> None:
+    """Converters and devices do not lose resolution with the dtype of the network."""
+    weight, x = normal(1, 40, 80).to(dtype), normal(3, 80, seed=1).to(dtype)
+    held = pieces(1, (40, 40), (20, 20))
+    narrow = MatrixOnTiles(weight, LINEAR, held, standard_tile(), STANDARD_EFFECTS, dtype=dtype)
+    wide = MatrixOnTiles(weight.float(), LINEAR, held, standard_tile(), STANDARD_EFFECTS)
+    assert torch.equal(narrow.forward(x, RANGES), wide.forward(x.float(), RANGES))
+
+
+def test_the_state_over_g_max_does_not_depend_on_g_max() -> None:
+    """The deviations of the fits scale with g_max."""
+    weight, held = normal(1, 40, 80), pieces(1, (80,), (40,))
+    states = [
+        MatrixOnTiles(weight, LINEAR, held, standard_tile(device={"g_max": g_max}), STANDARD_EFFECTS).state(HOUR)
+        for g_max in ("25 uS", "50 uS")
+    ]
+    assert torch.equal(states[0].weights, states[1].weights)
 
 
 def test_pieces_that_do_not_hold_the_matrix_are_errors() -> None:

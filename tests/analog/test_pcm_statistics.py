@@ -70,10 +70,3 @@ def test_fits_at_single_points(model: str, r: float, expected: tuple[float, ...]
     point = torch.tensor([r], dtype=torch.float64)
     fits = [f(point, figures(model)) for f in (programming_sd_us, nu_mean, nu_sd, q)]
     assert [float(value) for value in fits] == pytest.approx(expected, rel=1e-4)
-
-
-def test_programming_noise_scales_with_g_max() -> None:
-    r = torch.linspace(0, 1, 5)
-    torch.testing.assert_close(
-        programming_sd_us(r, figures("pcm"), g_max_us=50.0), 2 * programming_sd_us(r, figures("pcm"))
-    )

@@ -40,6 +40,13 @@ def test_share_beyond(values: list[float], bound: float) -> None:
     assert float((x > bound * (1 + 1e-3)).float().mean()) - 1e-6 <= share <= float((x > bound).float().mean()) + 1e-6
 
 
+def test_memory_follows_what_was_seen() -> None:
+    """A depthwise convolution has an observer a channel."""
+    observer = observed(*torch.rand(20, 500, generator=torch.Generator().manual_seed(0)))
+    assert observer.count == 10_000
+    assert sum(value.nbytes for value in vars(observer).values() if isinstance(value, torch.Tensor)) < 100_000
+
+
 def test_k_sigma_counts_from_zero() -> None:
     x = torch.tensor([3.0, -4.0, 0.0, 5.0])
     assert observed(x).k_sigma(2.0) == pytest.approx(2 * np.sqrt(12.5))

@@ -59,6 +59,18 @@ def test_groups_have_their_own_ranges() -> None:
     assert [round(row.range) for row in compiled.ranges.rows] == [1, 9]
 
 
+@pytest.mark.parametrize(
+    ("model", "shape"), [(nn.Linear(6, 2), (6,)), (nn.Conv2d(3, 2, 3), (3, 8, 8)), (nn.Conv1d(3, 2, 3), (3, 8))]
+)
+def test_a_sample_without_batch_is_seen_whole(model: nn.Module, shape: tuple[int, ...]) -> None:
+    """Its last elements are the largest."""
+    x = torch.arange(1.0, 1 + torch.Size(shape).numel()).reshape(shape)
+    compiled = aimc.compile(model.eval(), "analog-fabric", (x,), batch_dim=None, calibration=[x], range_method="max")
+    assert compiled.ranges is not None
+    assert [row.range for row in compiled.ranges.rows] == [float(x.max())]
+    assert compiled.deploy()(x).shape == model(x).shape
+
+
 def test_a_block_that_saw_only_zeros_says_so() -> None:
     x = torch.zeros(4, 5)
     compiled = aimc.compile(nn.Linear(5, 2).eval(), "analog-fabric", (torch.ones(1, 5),), calibration=[x])

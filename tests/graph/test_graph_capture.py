@@ -233,9 +233,11 @@ def test_changing_an_input_or_a_buffer_is_an_error() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x.add_(1) * 2
 
-    for model in (Counter().eval(), Changes().eval()):
-        with pytest.raises(CaptureError, match="changes an input or one of its own buffers in forward"):
+    for model, code in ((Counter().eval(), "self.count += 1"), (Changes().eval(), "return x.add_(1) * 2")):
+        with pytest.raises(CaptureError, match="changes an input or one of its own buffers in forward") as caught:
             capture(model, (torch.randn(2, 3),))
+        assert "(test_graph_capture.py:" in str(caught.value)
+        assert f"in forward, `{code}`)" in str(caught.value)
 
 
 def test_random_numbers_in_forward_are_an_error() -> None:
@@ -286,6 +288,59 @@ def test_squeezing_the_batch_away_is_refused() -> None:
         capture(Squeezed(nn.Linear(4, 4)).eval(), (torch.randn(2, 4, 1),))
     with pytest.raises(BatchError, match="captured for two samples and fails on one"):
         capture(Squeezed(nn.Softmax(1)).eval(), (torch.randn(2, 4, 1),))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_networks_of_lower_precision(dtype: torch.dtype) -> None:
+    """Another order of rounding is no other network."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.Flatten()]
+    model = prepared(nn.Sequential(*layers, nn.Linear(128, 64), nn.GELU(), nn.Linear(64, 5))).to(dtype)
+    x = torch.randn(2, 3, 8, 8, dtype=dtype)
+    graph = capture(model, (x,))
+    assert graph(x).dtype == dtype
+    assert largest_difference(graph, model, (x,), {}) <= 4 * torch.finfo(dtype).eps
+
+    class Noisy(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + torch.randn_like(x)
+
+    with pytest.raises(CaptureError, match="does forward draw random numbers"):
+        capture(Noisy().eval(), (x,), allow_unpriced=True)
+
+
+def test_a_norm_of_higher_precision_than_its_layer_keeps_the_type() -> None:
+    model = prepared(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
+    model[0].half()
+    x = torch.randn(2, 3, 8, 8).half()
+    graph = capture(model, (x,))
+    assert graph(x).dtype == model(x).dtype == torch.float16
+    assert largest_difference(graph, model, (x,), {}) <= 4 * torch.finfo(torch.float16).eps
+
+
+def test_a_network_that_treats_one_sample_differently_is_refused() -> None:
+    class Alone(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x if x.shape[0] > 1 else 2 * x
+
+    for count in (1, 2):
+        with pytest.raises(BatchError, match=r"output \[0\] of a single sample differs from .* by 0.5 of the largest"):
+            capture(Alone().eval(), (torch.randn(count, 3),))
+
+
+def test_a_square_weight_and_its_transpose_are_told_apart() -> None:
+    class Square(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.randn(4, 4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.linear(x, self.w.permute(0, 1)) + x @ self.w + F.linear(x, self.w.mT) + F.linear(x, self.w)
+
+    model, x = Square().eval(), torch.randn(2, 4)
+    graph = capture(model, (x,))
+    assert [module.parameter for module in graph.matrix_modules().values()] == ["w", "w.T", "w.T", "w"]
+    assert largest_difference(graph, model, (x,), {}) <= 1e-5
 
 
 @st.composite

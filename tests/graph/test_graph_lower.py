@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from aimc_compiler.graph import Graph, Partition, capture, lower
 from aimc_compiler.graph.partition import Assignment
-from aimc_compiler.workload import Workload, verify_workload
+from aimc_compiler.workload import DigitalOp, Workload, verify_workload
 
 
 def all_analog(graph: Graph) -> Partition:
@@ -219,6 +219,20 @@ def test_work_is_counted_by_the_table() -> None:
         ("softmax", 192),
         ("sum", 192),
         ("max", 192),
+    ]
+
+
+def test_each_result_of_an_operation_waits_for_it() -> None:
+    class Sorts(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+            return *x.sort(-1), *x.max(-1)
+
+    workload = lowered(Sorts(), torch.randn(1, 6, 8))
+    assert [(op.op, op.cost_class, op.inputs, op.output) for op in workload.ops if isinstance(op, DigitalOp)] == [
+        ("sort", "reduction", ("x",), "getitem"),
+        ("sort", "free", ("getitem",), "getitem_1"),
+        ("max", "reduction", ("x",), "getitem_2"),
+        ("max", "free", ("getitem_2",), "getitem_3"),
     ]
 
 

@@ -88,6 +88,13 @@ def test_weights_computed_from_the_input_are_refused() -> None:
         capture(Dynamic().eval(), (torch.randn(2, 3),), batch_dim=None)
 
 
+def blanked(x: Tensor) -> Tensor:
+    """Assignment of a number to a part."""
+    y = x * 2
+    y[..., 0] = 0
+    return y
+
+
 UNARY: tuple[Callable[[Tensor], Tensor], ...] = (
     *(torch.relu, nn.functional.relu6, nn.functional.hardtanh, nn.functional.leaky_relu, nn.functional.elu),
     *(nn.functional.gelu, nn.functional.silu, nn.functional.hardswish, nn.functional.hardsigmoid, torch.sigmoid),
@@ -128,6 +135,17 @@ UNARY: tuple[Callable[[Tensor], Tensor], ...] = (
         lambda x: x.flip(2),
         lambda x: x.half().float(),
     ),
+    *(nn.functional.hardshrink, nn.functional.softshrink, lambda x: nn.functional.glu(x, 1), lambda x: torch.logit(x / 2)),
+    *(lambda x: x.median(1).values, lambda x: torch.var_mean(x, (2, 3))[0], lambda x: x.cummax(1).values),
+    *(lambda x: nn.functional.unfold(x, 2), lambda x: x.unfold(2, 3, 3), lambda x: torch.hstack([x, x]), torch.fliplr),
+    *(lambda x: nn.functional.one_hot((x > 0.5).long(), 2), lambda x: (x > 0) ^ (x < 1), torch.nan_to_num),
+    *(
+        lambda x: nn.functional.interpolate(x, scale_factor=2.0, mode="nearest-exact"),
+        lambda x: nn.functional.interpolate(x, scale_factor=0.5, mode="bilinear", antialias=True),
+        lambda x: nn.functional.max_unpool2d(*nn.functional.max_pool2d(x[..., :4], 2, return_indices=True), 2),
+        lambda x: x.scatter(1, x.argmax(1, keepdim=True), 0.0),
+    ),
+    *(lambda x: torch.linalg.norm(x, dim=1), lambda x: x.diagonal(0, 2, 3), lambda x: blanked(x)),
     *(lambda x: x.reshape(x.shape[0], -1, x.shape[3]), lambda x: x.sort(1).values, lambda x: x.topk(2, 1).values),
 )
 
