@@ -130,11 +130,12 @@ def _export(
 
 
 def _normal_form(program: Any, name: str) -> tuple[nn.Module, fx.Graph]:
-    result = as_written = normalise(graph_module(program))
-    if isinstance(as_written, Stuck):
-        with quiet():
-            result = normalise(graph_module(functionalised(program)))
-    if isinstance(as_written, Stuck) and isinstance(result, Stuck):
+    as_written = normalise(graph_module(program))
+    if not isinstance(as_written, Stuck):
+        return as_written
+    with quiet():
+        result = normalise(graph_module(functionalised(program)))
+    if isinstance(result, Stuck):
         # What is still stuck are copies that torch made, without a line of the user's.
         listed = "\n".join(as_written.operations)
         raise CaptureError(

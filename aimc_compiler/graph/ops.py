@@ -34,15 +34,16 @@ _ELEMENTWISE = """
     relu relu6 hardtanh leaky_relu prelu hardswish hardsigmoid threshold add sub rsub mul div neg abs sign
     addcmul addcdiv lerp clamp clamp_min clamp_max maximum minimum where masked_fill fmod remainder square floor ceil
     round trunc eq ne lt le gt ge logical_and logical_or logical_not logical_xor bitwise_and bitwise_or bitwise_not
-    __and__ __or__ __xor__ isnan isinf isfinite nan_to_num hardshrink softshrink to _to_copy type_as float_power reciprocal floor_divide
+    __and__ __or__ __xor__ isnan isinf isfinite nan_to_num hardshrink softshrink to _to_copy type_as float_power
+    reciprocal floor_divide
 """
 _TRANSCENDENTAL = """
     elu selu celu gelu silu sigmoid log_sigmoid tanh softplus mish exp expm1 log log1p log2 log10 sqrt rsqrt pow sin cos
     tan atan atan2 asin acos sinh cosh erf erfc logit glu
 """
 _REDUCTION = """
-    mean sum prod amax amin max min argmax argmin std var any all norm linalg_vector_norm linalg_norm logsumexp cumsum cumprod
-    cummax cummin topk sort argsort median aminmax var_mean std_mean
+    mean sum prod amax amin max min argmax argmin std var any all norm linalg_vector_norm linalg_norm logsumexp cumsum
+    cumprod cummax cummin topk sort argsort median aminmax var_mean std_mean
 """
 _VIEWS = """
     view reshape flatten unflatten unsqueeze squeeze permute transpose t numpy_T mT expand expand_as view_as
@@ -53,8 +54,8 @@ _MOVEMENT = """
     cat stack hstack vstack pad constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d
     upsample_nearest1d upsample_nearest2d upsample_bilinear2d upsample_linear1d upsample_bicubic2d
     _upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa pixel_shuffle
-    pixel_unshuffle channel_shuffle flip fliplr flipud rot90 roll im2col max_unpool2d scatter fill repeat repeat_interleave tile copy slice_scatter select_scatter
-    masked_select tril triu
+    pixel_unshuffle channel_shuffle flip fliplr flipud rot90 roll im2col max_unpool2d scatter fill repeat
+    repeat_interleave tile copy slice_scatter select_scatter masked_select tril triu
 """
 
 OP_COSTS: dict[str, OpCost] = {

@@ -5,10 +5,12 @@ The service order of each resource is fixed at compile time, so times are a max-
 - *Latency*: the makespan of one sample alone. The order is first that of the contention-free start times, then that
   of readiness in the schedule found so far; the best is kept.
 - *Interval*: samples enter every I ticks; the machine repeats the same pattern every I ticks, each event of the
-  pattern belonging to the sample that entered ``stage`` intervals ago. Passes over the pattern are repeated until
-  nothing changes: then every constraint between samples holds with equality of times for ever, which proves that I
-  can be kept up. I begins at its bound, the load of the busiest resource, and is raised by the measured drift until
-  a pattern is found. An interval of one whole sample always has one.
+  pattern belonging to the sample that entered ``stage`` intervals ago. I is its bound, the load of the busiest
+  resource, and that can always be kept up: samples do not depend on each other, so every event can own a place in
+  the interval of its resource (places of one resource fit side by side, as their sum is at most I) and wait for its
+  turn. First, though, events are served as they come: passes over the pattern are repeated until nothing changes.
+  Then every constraint between samples holds with equality of times for ever, and samples wait less. Places are
+  the fallback. Waiting takes room: buffers are unbounded here.
 """
 
 from collections.abc import Callable
@@ -17,11 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from aimc_compiler.errors import InternalError
 from aimc_compiler.program.bounds import resource_loads
 from aimc_compiler.program.events import Events, Ints, flatten
 from aimc_compiler.program.ir import Program
-from aimc_compiler.program.sweep import sweep_order, sweep_unlimited
+from aimc_compiler.program.sweep import sweep_order, sweep_places, sweep_reserved, sweep_unlimited
 from aimc_compiler.records import record
 
 #: Orders tried for one sample alone: the contention-free one and refinements.
@@ -35,13 +36,16 @@ class Schedule:
     """Start times in ticks, by event (``Events`` numbers them).
 
     unlimited: without contention between tasks; alone: one sample in the machine; periodic: ticks after its entry in
-    steady state, where a sample enters every ``interval_ticks``; loads: busy ticks a sample of each resource.
+    steady state, where a sample enters every ``interval_ticks``; served: times whose order is that in which resources
+    serve it; settled: whether ``periodic`` is as early as that order allows; loads: busy ticks a sample of a resource.
     """
 
     events: Events
     unlimited: Any
     alone: Any
     periodic: Any
+    served: Any
+    settled: bool
     latency_bound_ticks: int
     latency_ticks: int
     interval_bound_ticks: int
@@ -58,16 +62,18 @@ def schedule_program(program: Program) -> Schedule:
     _compiled(sweep_unlimited)(*events.arrays, unlimited)
     alone = _schedule_alone(events, unlimited)
     bound = max(1, int(loads.max(initial=0)))
-    interval, periodic = _schedule_periodic(events, alone, bound)
+    periodic, served, settled = _schedule_periodic(events, unlimited, alone, bound)
     return Schedule(
         events=events,
         unlimited=unlimited,
         alone=alone,
         periodic=periodic,
+        served=served,
+        settled=settled,
         latency_bound_ticks=_makespan(events, unlimited),
         latency_ticks=_makespan(events, alone),
         interval_bound_ticks=bound,
-        interval_ticks=interval,
+        interval_ticks=bound,
         periodic_latency_ticks=_makespan(events, periodic),
         loads=loads,
     )
@@ -96,43 +102,49 @@ def _schedule_alone(events: Events, unlimited: Ints) -> Ints:
     return best
 
 
-def _schedule_periodic(events: Events, alone: Ints, bound: int) -> tuple[int, Ints]:
-    """The first interval, from the bound upwards, with a pattern that repeats; and its start times."""
-    span = int((alone + np.maximum(events.latency, events.service)[events.stream_of]).max(initial=0))
-    interval, attempt = bound, 0
-    while interval < span:
-        start, drift = _repeat_pattern(events, alone, interval)
-        if drift == 0:
-            return interval, start
-        attempt += 1
-        # Later attempts take larger steps: the gap to the bound is reported, compile time is not wasted.
-        interval += max(drift, (interval * max(0, attempt - 4)) >> 10)
-    interval = max(span, bound)
-    start, drift = _repeat_pattern(events, alone, interval)
-    if drift:
-        raise InternalError("an interval of one whole sample has no periodic schedule")
-    return interval, start
+def _schedule_periodic(events: Events, unlimited: Ints, alone: Ints, interval: int) -> tuple[Ints, Ints, bool]:
+    """(start times, times that give the service order, whether they are as early as that order allows).
+
+    interval: at least the load of every resource.
+    """
+    start, settled = _settle(events, alone, alone, interval)
+    if settled:
+        return start, alone, True
+    reserved = _reserve(events, alone % interval, interval)
+    start, settled = _settle(events, reserved, unlimited, interval)
+    return (start if settled else reserved), reserved, settled
 
 
-def _repeat_pattern(events: Events, alone: Ints, interval: int) -> tuple[Ints, int]:
-    """(start times, 0) where the pattern of this interval settles; else the ticks a pass by which it runs late."""
-    stage, phase = np.divmod(alone, interval)
+def _settle(events: Events, served: Ints, start: Ints, interval: int) -> tuple[Ints, bool]:
+    """(start times, whether a pass left them as they were), serving each resource in the order of ``served``.
+
+    start: times that no schedule of this order can be earlier than.
+    """
+    stage, phase = np.divmod(served, interval)
     order = np.argsort(phase, kind="stable")
-    stage = stage.astype(np.int32)
     passes = 2 * (int(stage.max(initial=0)) + 1) + _PATIENCE
-    start, ready = alone.copy(), np.empty_like(alone)
+    stage = stage.astype(np.int32)
+    start, ready = start.copy(), np.empty_like(start)
     free = np.full(events.resources, np.iinfo(np.int64).min // 2, dtype=np.int64)
     sweep = _compiled(sweep_order)
-    halfway = start
     for number in range(passes):
         changed = sweep(order, stage, interval, *events.arrays, free, start, ready)
         free -= interval
         if not changed and number > 0:
-            return start, 0
-        if number == passes // 2:
-            halfway = start.copy()
-    drift = int((start - halfway).max())
-    return start, max(1, -(-drift // (passes - 1 - passes // 2)))
+            return start, True
+    return start, False
+
+
+def _reserve(events: Events, phase: Ints, interval: int) -> Ints:
+    """Start times where every event owns a place in the interval of its resource, and waits for its turn there."""
+    order = np.argsort(phase, kind="stable")
+    free = np.full(events.resources, np.iinfo(np.int64).min // 2, dtype=np.int64)
+    place, start = phase.copy(), np.empty_like(phase)
+    for _ in range(2):  # the second pass wraps what ran over the end of the interval round to its beginning
+        _compiled(sweep_places)(order, phase, events.stream_of, events.service, events.resource, free, place)
+        free -= interval
+    _compiled(sweep_reserved)(*events.arrays, place, interval, start)
+    return start
 
 
 @cache

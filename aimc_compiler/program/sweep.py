@@ -76,3 +76,47 @@ def sweep_order(
             changed = True
             start[event] = ready
     return changed
+
+
+def sweep_places(order: Any, phase: Any, stream_of: Any, service: Any, resource: Any, free: Any, place: Any) -> None:
+    """Places in the interval, side by side on each resource: at an event's phase, or behind the place before it.
+
+    order: (events,), by phase; phase: (events,) wished-for place; free: (resources,), end of the place before the
+    first one, updated; place: (events,), filled; it may run over the end of the interval.
+    """
+    for event in order:
+        stream = stream_of[event]
+        on = resource[stream]
+        if on >= 0:
+            place[event] = max(phase[event], free[on])
+            free[on] = place[event] + service[stream]
+
+
+def sweep_reserved(
+    stream_of: Any,
+    first_event: Any,
+    service: Any,
+    resource: Any,
+    first_need: Any,
+    need_stream: Any,
+    need_delay: Any,
+    need_table: Any,
+    table: Any,
+    place: Any,
+    interval: int,
+    start: Any,
+) -> None:
+    """Start times where every event on a resource waits for its place, ``place`` modulo ``interval``.
+
+    start: (events,), filled. Streams stand behind those they need, so one pass in order of the events is enough.
+    """
+    for event in range(len(stream_of)):
+        stream = stream_of[event]
+        index = event - first_event[stream]
+        ready = start[event - 1] + service[stream] if index > 0 else 0
+        for need in range(first_need[stream], first_need[stream + 1]):
+            made = start[first_event[need_stream[need]] + table[need_table[need] + index]] + need_delay[need]
+            ready = max(ready, made)
+        if resource[stream] >= 0:
+            ready += (place[event] - ready) % interval
+        start[event] = ready

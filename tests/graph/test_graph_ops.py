@@ -135,7 +135,7 @@ UNARY: tuple[Callable[[Tensor], Tensor], ...] = (
         lambda x: x.flip(2),
         lambda x: x.half().float(),
     ),
-    *(nn.functional.hardshrink, nn.functional.softshrink, lambda x: nn.functional.glu(x, 1), lambda x: torch.logit(x / 2)),
+    *(nn.functional.hardshrink, nn.functional.softshrink, lambda x: nn.functional.glu(x, 1), lambda x: (x / 2).logit()),
     *(lambda x: x.median(1).values, lambda x: torch.var_mean(x, (2, 3))[0], lambda x: x.cummax(1).values),
     *(lambda x: nn.functional.unfold(x, 2), lambda x: x.unfold(2, 3, 3), lambda x: torch.hstack([x, x]), torch.fliplr),
     *(lambda x: nn.functional.one_hot((x > 0.5).long(), 2), lambda x: (x > 0) ^ (x < 1), torch.nan_to_num),
