@@ -6,10 +6,12 @@
 from aimc_compiler.analog.compensation import compensation_factor, one_hot_outputs
 from aimc_compiler.analog.contraction import Contraction
 from aimc_compiler.analog.converter import adc, dac
+from aimc_compiler.analog.crossbar import Crossbar, CrossbarSolution, Wires
 from aimc_compiler.analog.effects import EFFECT_FUNCTIONS
 from aimc_compiler.analog.matrix import MatrixOnTiles, MatrixState
 from aimc_compiler.analog.mvm import BlockWeights, block_weights, mvm
 from aimc_compiler.analog.ranges import RangeObserver
+from aimc_compiler.analog.readout import read_columns
 from aimc_compiler.analog.settings import MvmSettings, require_built
 from aimc_compiler.analog.state import PieceDevices, Streams
 
@@ -17,17 +19,21 @@ __all__ = [
     "EFFECT_FUNCTIONS",
     "BlockWeights",
     "Contraction",
+    "Crossbar",
+    "CrossbarSolution",
     "MatrixOnTiles",
     "MatrixState",
     "MvmSettings",
     "PieceDevices",
     "RangeObserver",
     "Streams",
+    "Wires",
     "adc",
     "block_weights",
     "compensation_factor",
     "dac",
     "mvm",
     "one_hot_outputs",
+    "read_columns",
     "require_built",
 ]

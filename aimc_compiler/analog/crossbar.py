@@ -136,8 +136,8 @@ class Crossbar:
 
     >>> import torch
     >>> array = Crossbar(torch.full((2, 1), 1e-3), Wires(column_ohm=1.0))
-    >>> [round(1e6 * float(current), 3) for current in array.solve(torch.tensor([[0.5, 0.5]])).output_a[0]]
-    [997.508]
+    >>> [round(1e6 * float(current), 1) for current in array.solve(torch.tensor([[0.5, 0.5]])).output_a[0]]
+    [997.5]
     """
 
     def __init__(self, conductance_s: Tensor, wires: Wires) -> None:

@@ -9,6 +9,7 @@ the far end to the converter gives the lost part of an output whose cells contri
 
 and at last the wire from the block's first row j0 to the converter, with ``r j0`` in place of r. L is the loss, of
 which ``ir_drop`` says how much counts. As in the closed form both devices of a pair load one wire: ``y_j = |z_j|``.
+(A wire a polarity loses the same to first order, since ``A+^2 - A-^2 = (A+ + A-)(A+ - A-)``.)
 
 Which conductance loads the wire is the key ``ir_drop_load`` (``y_j`` as a mean over the time of one reading):
 

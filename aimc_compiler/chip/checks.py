@@ -102,10 +102,13 @@ def holds_a_weight(tile: "Tile") -> Iterator[Fault]:
 
 
 def ir_drop_has_a_wire(mvm: "MvmNonidealities") -> Iterator[Fault]:
-    """The drop goes with r_wire times g_ir: without either there is none to multiply."""
+    """The drop goes with r_wire times g_ir: without either there is none to multiply. The formula has one load."""
     for key, value in (("r_wire", mvm.r_wire_ohm), ("g_ir", mvm.g_ir_s)):
         if mvm.ir_drop > 0 and value == 0:
             yield (key,), f"is 0 while ir_drop is {mvm.ir_drop:g}; give it, or set ir_drop: 0"
+    if mvm.ir_drop_load != "spread" and mvm.ir_drop_model == "closed_form":
+        why = "but ir_drop_model is closed_form, which stands for spread"
+        yield ("ir_drop_load",), f"is {mvm.ir_drop_load}, {why}; set ir_drop_model: exact, or this to spread"
 
 
 def each_once(local: "LocalDigital") -> Fault | None:

@@ -87,7 +87,8 @@ def flatten(program: Program) -> Events:
     if counts.sum() > EVENT_LIMIT:
         raise NotBuiltError(
             f"{program.workload!r} on {program.chip!r} has {counts.sum()} events a sample: timing is built for up "
-            f"to {EVENT_LIMIT}; larger tiles (--set tile.rows=..., --set tile.columns=...) make fewer"
+            f"to {EVENT_LIMIT}; larger tiles (--set tile.rows=..., --set tile.columns=...) make fewer, and so does a "
+            "rule that leaves depthwise layers digital"
         )
     rows = _Needs(program, streams)
     return Events(

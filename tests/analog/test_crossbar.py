@@ -183,8 +183,7 @@ def test_vectors_solved_together_are_those_solved_alone() -> None:
 
 
 def badcrossbar() -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(record=True):
         package = pytest.importorskip("badcrossbar")
         importlib.import_module("badcrossbar.computing")
     logging.getLogger().setLevel(logging.WARNING)

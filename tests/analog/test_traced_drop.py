@@ -7,12 +7,14 @@ import torch
 from analog_chips import OFF, STANDARD, effects, pieces, standard_tile, tile
 from torch import Tensor
 
+import aimc_compiler as aimc
 from aimc_compiler.analog import Contraction, MatrixOnTiles, MvmSettings, Streams, one_hot_outputs
 from aimc_compiler.analog.contraction import WindowProduct
 from aimc_compiler.analog.crossbar import Crossbar, Wires
 from aimc_compiler.analog.mvm import block_weights, mvm
 from aimc_compiler.analog.readout import read_columns
 from aimc_compiler.analog.traced_drop import traced_loss
+from aimc_compiler.chip import override
 from aimc_compiler.errors import AimcError, NotBuiltError
 
 Load = Literal["spread", "aligned", "grounded"]
@@ -227,3 +229,21 @@ def test_batches_and_single_precision() -> None:
     parts = [MatrixOnTiles(weight, LINEAR, held, *spec).forward(part, ONE) for part in x.split(7)]
     assert torch.allclose(single, torch.cat(parts), atol=1e-5)
     assert torch.allclose(single.double(), double, atol=1e-5)
+
+
+def test_a_compiled_network_runs_with_it() -> None:
+    """Through the spec, compile, deploy and drift compensation; the loss moves a real network's outputs slightly."""
+    torch.manual_seed(22)
+    model = torch.nn.Sequential(torch.nn.Conv2d(2, 6, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(96, 5))
+    x = torch.rand(4, 2, 6, 6)
+    found = {}
+    for keys in ({}, {"ir_drop_model": "exact"}, {"ir_drop_model": "exact", "ir_drop_load": "aligned"}):
+        values = {f"nonidealities.mvm.{key}": value for key, value in {"r_wire": "20 ohm", **keys}.items()}
+        chip = override(aimc.load_chip("analog-fabric"), {**values, "tile.adc.bits": 16}, "a test")
+        compiled = aimc.compile(model.eval(), chip, (x[:1],), calibration=[x])
+        found[keys.get("ir_drop_load", keys.get("ir_drop_model", "closed form"))] = compiled.deploy(seed=0)(
+            x, time_s=3600.0
+        )
+    shift = {name: float((y - found["exact"]).norm() / found["exact"].norm()) for name, y in found.items()}
+    assert 1e-6 < shift["closed form"] < 0.01
+    assert shift["closed form"] < shift["aligned"] < 0.1
