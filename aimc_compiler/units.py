@@ -44,7 +44,7 @@ def parse_quantity(text: object, unit: str) -> float:
         raise UnitError(f"{text!r} has no unit: write '{match[1]} {_example(unit)}' or another multiple of {unit}")
     factor = _factor(given, unit)
     if factor is None:
-        raise UnitError(f"{given!r} in {text!r} is no unit of {_DIMENSIONS.get(unit, unit)}: use {_example(unit)}")
+        raise UnitError(f"{given!r} in {text!r} is no unit of {_DIMENSIONS.get(unit, unit)}: use {_choice(unit)}")
     try:
         return float(number * factor)
     except DecimalException as error:
@@ -109,6 +109,10 @@ _DIMENSIONS = {"s": "time", "J": "energy", "S": "conductance", "ohm": "resistanc
 
 def _example(unit: str) -> str:
     return {"s": "ns", "J": "pJ", "S": "uS", "m2": "mm2", "B": "KiB"}.get(unit, unit)
+
+
+def _choice(unit: str) -> str:
+    return "ns, us, ms, s, min, h, day or year" if unit == "s" else f"{_example(unit)} or another multiple of {unit}"
 
 
 def _factor(given: str, unit: str) -> Decimal | None:

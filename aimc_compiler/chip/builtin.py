@@ -31,11 +31,11 @@ def load_chip(name_or_path: str | Path = DEFAULT, overrides: Sequence[str] = ())
         return read_spec(Path(name_or_path), overrides=overrides)
     names = builtin_names()
     if text not in names:
-        hint = suggest(text, names)
-        close = f"{hint} " if hint.startswith("did") else ""
+        hint = suggest(text.lower(), names)
+        close = f"; {hint}" if hint.startswith("did") else "."
         raise SpecError(
-            f"no built-in chip is called {text!r}; {close}"
-            f"There are {', '.join(names)}; for a file of your own give its path, ending in .yaml"
+            f"no built-in chip is called {text!r}{close} There are {', '.join(names)}; "
+            "for a file of your own give its path, ending in .yaml"
         )
     return read_spec(_folder() / f"{text}.yaml", name=f"{text}.yaml", overrides=overrides)
 

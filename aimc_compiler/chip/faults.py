@@ -48,11 +48,18 @@ def located(error: ValidationError, tree: Tree) -> list[LocatedFault]:
         by_path.setdefault((path, key_fault), []).append(found)
     unread = [path for _, path, _ in tree.faults]
     for (path, key_fault), group in by_path.items():
-        if path in unread:
+        if path in unread or _follows(path, group, tree.data):
             continue
         place = (tree.keys.get(path) if key_fault else None) or tree.place_of(path)
         faults.append((place, path, _describe(path, group, tree.data)))
     return faults
+
+
+def _follows(path: Path, group: Sequence[Mapping[str, Any]], data: Any) -> bool:
+    """A list that is long enough, but for entries with faults of their own."""
+    found = group[0]
+    value = _value(data, path)
+    return found["type"] == "too_short" and isinstance(value, list) and len(value) >= found["ctx"]["min_length"]
 
 
 def _cross_faults(location: Path, cause: CrossCheckError, tree: Tree) -> Iterator[LocatedFault]:

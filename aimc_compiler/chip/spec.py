@@ -55,7 +55,7 @@ class Adc(SpecModel):
     bits: Bits | Literal["off"] = Field(description="resolution: 2^bits - 2 steps over twice out_bound")
     out_bound: PositiveFloat | Literal["off"] = Field(description="largest output, in units of normalised w times x")
     clip: bool = Field(True, description="outputs beyond out_bound are clipped to it (false: a converter without end)")
-    columns_per_adc: PositiveInt = Field(1, description="columns that share a converter")
+    columns_per_adc: PositiveInt = Field(1, description="columns that share a converter (no effect yet)")
 
     @model_validator(mode="after")
     def has_a_step(self) -> "Adc":
@@ -138,8 +138,8 @@ class Tile(SpecModel):
     dac: Dac = Field(description="input converters")
     adc: Adc = Field(description="output converters")
     mvm: Mvm = Field(description="one matrix-vector multiplication")
-    area_m2: SquareMetres | None = Field(None, alias="area", description="of one tile")
-    programming: Programming | None = Field(None, description="what writing the weights takes")
+    area_m2: SquareMetres | None = Field(None, alias="area", description="of one tile (no effect yet)")
+    programming: Programming | None = Field(None, description="what writing the weights takes (no effect yet)")
 
     @property
     def weight_rows(self) -> int:
@@ -265,7 +265,7 @@ class ChipSpec(SpecModel):
     local_digital: LocalDigital = Field(description="the digital unit at every tile")
     digital_units: DigitalUnits = Field(description="digital units that all tiles share")
     network: Network = Field(description="what moves vectors between tiles and units")
-    buffers: Buffers = Field(description="memory at a tile")
+    buffers: Buffers = Field(description="memory at a tile (no effect yet)")
     evaluation: Evaluation = Field(description="what `aimc run` and `evaluate` do unless told otherwise")
     provenance: dict[str, Provenance] = Field(
         default_factory=dict, description="where figures come from, by path; a section's entry covers what is below it"

@@ -1,5 +1,6 @@
 """The commands. Each reads its arguments, calls the library, and prints a report or ``--json``."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,8 +9,9 @@ import typer
 
 import aimc_compiler as aimc
 from aimc_compiler.cli.demo import demo
-from aimc_compiler.cli.reference import DATA_FORMS, MODEL_FORMS, find_data, find_model, inputs_of, limit_samples
+from aimc_compiler.cli.reference import DATA_FORMS, MODEL_FORMS, find_data, find_inputs, find_model, limit_samples
 from aimc_compiler.cli.terminal import terminal
+from aimc_compiler.compiler.artifact import require_place
 from aimc_compiler.errors import DataError, RuleError
 from aimc_compiler.units import parse_times
 
@@ -27,7 +29,11 @@ Seed = Annotated[int, typer.Option(help="Seed of every random stream: same seed,
 Artifact = Annotated[Path, typer.Argument(help="A compiled network (.aimc).")]
 Batch = Annotated[int, typer.Option(min=1, help="Samples computed at once (.npz data).")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Use the first samples only.")]
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a figure of the chip.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a figure of the chip, as in tile.rows=128; repeatable."),
+]
+RANGES = "percentile:99.9"
 RANGES_HELP = "How input ranges are set: percentile:P, k-sigma:K or max."
 
 
@@ -39,7 +45,7 @@ def chips(
     sets: Set = None,
     as_json: Json = False,
 ) -> None:
-    """List the built-in chips, or print one with the source of every figure."""
+    """List the built-in chips, or print one with all its sources."""
     from aimc_compiler.chip import builtin_names, load_chip
     from aimc_compiler.report.chips import chip_json, chip_sheet, chips_table
 
@@ -61,10 +67,12 @@ def compile_command(
     calibrate: Annotated[
         str | None, typer.Option(metavar="DATA", help=f"Data that sets input ranges: {DATA_FORMS}.")
     ] = None,
-    ranges: Annotated[str, typer.Option(help=RANGES_HELP)] = "percentile:99.9",
+    ranges: Annotated[str | None, typer.Option(help=f"{RANGES_HELP}  [default: {RANGES}]")] = None,
     rule: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATTERN=analog|digital", help="Where matrices go, by module path; first match wins."),
+        typer.Option(
+            metavar="PATTERN=analog|digital", help="Where matrices go, by module path; repeatable, first match wins."
+        ),
     ] = None,
     batch: Batch = 100,
     seed: Seed = 0,
@@ -72,10 +80,14 @@ def compile_command(
     as_json: Json = False,
 ) -> None:
     """Compile a network for a chip and write the artifact."""
-    network, example = find_model(model)
+    if ranges is not None and calibrate is None:
+        raise DataError(f"--ranges {ranges} sets nothing without data: add --calibrate DATA")
+    require_place(out)
     spec = aimc.load_chip(chip, overrides=tuple(sets or ()))
-    data = None if calibrate is None else inputs_of(find_data(calibrate, batch))
-    compiled = aimc.compile(network, spec, example, data, rules=_rules(rule or []), range_method=ranges, seed=seed)
+    rules = _rules(rule or [])
+    network, example = find_model(model)
+    data = None if calibrate is None else find_inputs(calibrate, batch)
+    compiled = aimc.compile(network, spec, example, data, rules=rules, range_method=ranges or RANGES, seed=seed)
     compiled.save(out)
     _inspect(compiled, as_json=as_json, wrote=out)
 
@@ -84,29 +96,34 @@ def compile_command(
 def calibrate(
     artifact: Artifact,
     data: Annotated[str, typer.Option(help=f"Data whose inputs set the ranges: {DATA_FORMS}.")],
-    ranges: Annotated[str, typer.Option(help=RANGES_HELP)] = "percentile:99.9",
+    ranges: Annotated[str, typer.Option(help=RANGES_HELP)] = RANGES,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Where to write (default: in place).")] = None,
     batch: Batch = 100,
     as_json: Json = False,
 ) -> None:
     """Set the input ranges of a compiled network from data."""
-    compiled = aimc.load(artifact).calibrate(inputs_of(find_data(data, batch)), ranges)
+    require_place(out or artifact)
+    compiled = aimc.load(artifact).calibrate(find_inputs(data, batch), ranges)
     compiled.save(out or artifact)
     _inspect(compiled, as_json=as_json, wrote=out or artifact)
 
 
 @app.command()
 def inspect(artifact: Artifact, as_json: Json = False) -> None:
-    """Show what stands where: layers, tiles, utilisation, timing, energy."""
+    """Show layers, tiles, utilisation, timing and energy."""
     _inspect(aimc.load(artifact), as_json=as_json)
 
 
 @app.command()
-def disasm(artifact: Artifact) -> None:
+def disasm(artifact: Artifact, as_json: Json = False) -> None:
     """Print the program: what each resource does, in order."""
     from aimc_compiler.program import print_program
 
-    print(print_program(aimc.load(artifact).program), end="")  # noqa: T201
+    program = aimc.load(artifact).program
+    if as_json:
+        _emit(dataclasses.asdict(program), as_json=True)
+    else:
+        print(print_program(program), end="")  # noqa: T201
 
 
 @app.command()
@@ -120,8 +137,8 @@ def run(
     limit: Limit = None,
     as_json: Json = False,
 ) -> None:
-    """Run a compiled network on programmed chips and score it over time."""
-    from aimc_compiler.report import evaluation_json, evaluation_table, timing_json, timing_table
+    """Run a compiled network on the virtual chip, score it over time."""
+    from aimc_compiler.report import counted, evaluation_json, evaluation_table, timing_json, timing_table
 
     compiled = aimc.load(artifact)
     batches = limit_samples(find_data(data, batch), limit)
@@ -132,7 +149,8 @@ def run(
         return
     console = terminal()
     console.print(
-        f"{result.n_samples:,} samples on {result.n_chips} programmed chips of {compiled.chip.name}, seed {seed}\n"
+        f"{counted(result.n_samples, 'sample')} on {counted(result.n_chips, 'programmed chip')} of "
+        f"{compiled.chip.name}, seed {seed}\n"
     )
     console.print(evaluation_table(result))
     console.print()
@@ -140,13 +158,13 @@ def run(
 
 
 def _inspect(compiled: aimc.CompiledModel, *, as_json: bool, wrote: Path | None = None) -> None:
-    from aimc_compiler.report import chip_map, inspect_json, layers_table, summary_lines, timing_table
+    from aimc_compiler.report import chip_map, inspect_json, layers_table, summary_table, timing_table
 
     if as_json:
         _emit(inspect_json(compiled), as_json=True)
         return
     console = terminal()
-    console.print(*summary_lines(compiled), sep="\n")
+    console.print(summary_table(compiled))
     for part in (layers_table(compiled), chip_map(compiled, console.width), timing_table(compiled.timing)):
         console.print()
         console.print(part)

@@ -9,7 +9,7 @@ import typer
 from rich.rule import Rule
 
 import aimc_compiler as aimc
-from aimc_compiler.cli.reference import find_data, find_model, inputs_of, limit_samples
+from aimc_compiler.cli.reference import find_data, find_inputs, find_model, limit_samples
 from aimc_compiler.cli.terminal import terminal
 
 NETWORK = "zoo:fashion_resnet"
@@ -22,10 +22,10 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed of every random stream: same seed, same bytes.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Compile a trained residual CNN for Fashion-MNIST and run it on the virtual chip over a year."""
+    """Compile a trained residual CNN, run it over a year of drift."""
     model, example = find_model(NETWORK)
     spec = aimc.load_chip(chip)
-    calibration = inputs_of(find_data("zoo:fashion_calibration", 100))
+    calibration = find_inputs("zoo:fashion_calibration", 100)
     test = limit_samples(find_data("zoo:fashion_test", 100), images)
     start = time.monotonic()
     compiled = aimc.compile(model, spec, example, calibration, seed=seed)
@@ -47,26 +47,27 @@ def demo(
 
 
 def _show_placement(compiled: aimc.CompiledModel, seconds: float) -> None:
-    from aimc_compiler.report import chip_map, layers_table, summary_lines
+    from aimc_compiler.report import chip_map, layers_table, summary_table
 
     console = terminal()
     console.print("A residual CNN trained on Fashion-MNIST, compiled for an analog in-memory chip.\n", style="bold")
-    console.print(*summary_lines(compiled), sep="\n")
-    console.print(f"compiled in   {seconds:.1f} s\n")
+    console.print(summary_table(compiled, ("compiled in", f"{seconds:.1f} s")))
+    console.print()
     console.print(Rule("which tile holds what", align="left"))
     console.print(layers_table(compiled))
     console.print()
     console.print(chip_map(compiled, console.width))
+    console.print()
 
 
 def _show_accuracy(compiled: aimc.CompiledModel, result: Any, seconds: float) -> None:
-    from aimc_compiler.report import evaluation_table
+    from aimc_compiler.report import counted, evaluation_table
 
     console = terminal()
     console.print(Rule("how accurate it is", align="left"))
     console.print(
-        f"first {result.n_samples:,} of the 10,000 test images, {result.n_chips} programmed chips, weights mapped "
-        f"directly (no retraining), drift compensation: {compiled.chip.nonidealities.drift_compensation}; "
+        f"first {result.n_samples:,} of the 10,000 test images, {counted(result.n_chips, 'programmed chip')}, "
+        f"weights mapped directly (no retraining), drift compensation: {compiled.chip.nonidealities.drift_compensation}; "
         f"took {seconds:.0f} s\n",
     )
     console.print(evaluation_table(result))

@@ -3,8 +3,9 @@
 import importlib
 import importlib.util
 import sys
+import traceback
+import zipfile
 from collections.abc import Callable, Iterable
-from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from aimc_compiler.errors import CaptureError, DataError
+from aimc_compiler.errors import AimcError, CaptureError, DataError
 from aimc_compiler.zoo import DATASETS, NETWORKS
 
 MODEL_FORMS = "zoo:NAME, package.module:function, file.py:function, or file.pt2"
@@ -28,9 +29,12 @@ def find_model(reference: str) -> tuple[nn.Module, tuple[Any, ...]]:
         if name not in NETWORKS:
             raise CaptureError(f"the zoo has no network {name!r}: there is {', '.join(NETWORKS)}")
         return NETWORKS[name]()
-    found = _function(reference, CaptureError, "model", MODEL_FORMS)()
+    found = _called(reference, CaptureError, "model", MODEL_FORMS)
     if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], nn.Module)):
-        raise CaptureError(f"{reference} must return (model, example inputs), not {type(found).__name__}")
+        raise CaptureError(
+            f"{reference} must return (model, example inputs), not {type(found).__name__}: end it with "
+            "`return model, (x,)`"
+        )
     model, example = found
     return model, tuple(example) if isinstance(example, tuple | list) else (example,)
 
@@ -43,11 +47,16 @@ def find_data(reference: str, batch: int) -> list[tuple[Any, Any]]:
             raise DataError(f"the zoo has no data called {name!r}: there is {', '.join(DATASETS)}")
         return list(DATASETS[name]())
     if reference.endswith(".npz"):
-        return _arrays(Path(reference), batch)
-    found = _function(reference, DataError, "data", DATA_FORMS)()
-    if not isinstance(found, Iterable):
-        raise DataError(f"{reference} must return batches of (inputs, targets), not {type(found).__name__}")
-    return list(found)
+        arrays = _arrays(Path(reference), ("inputs", "labels"))
+        return list(zip(*(torch.split(array, batch) for array in arrays), strict=True))
+    return [_pair(reference, number, found) for number, found in enumerate(_batches(reference))]
+
+
+def find_inputs(reference: str, batch: int) -> list[Any]:
+    """Batches of inputs alone, for calibration: as ``find_data``, but an .npz needs no labels. Raises DataError."""
+    if reference.endswith(".npz") and not reference.startswith("zoo:"):
+        return list(torch.split(_arrays(Path(reference), ("inputs",))[0], batch))
+    return [inputs for inputs, _ in find_data(reference, batch)]
 
 
 def limit_samples(batches: list[tuple[Any, Any]], most: int | None) -> list[tuple[Any, Any]]:
@@ -65,17 +74,51 @@ def limit_samples(batches: list[tuple[Any, Any]], most: int | None) -> list[tupl
     return kept
 
 
-def _arrays(path: Path, batch: int) -> list[tuple[Any, Any]]:
+def _batches(reference: str) -> list[Any]:
+    def listed(found: Any) -> list[Any]:
+        if not isinstance(found, Iterable):
+            raise DataError(f"{reference} must return batches of (inputs, targets), not {type(found).__name__}")
+        return list(found)
+
+    batches: list[Any] = _called(reference, DataError, "data", DATA_FORMS, listed)
+    return batches
+
+
+def _pair(reference: str, number: int, batch: Any) -> tuple[Any, Any]:
+    if not isinstance(batch, tuple | list) or len(batch) != 2:
+        shown = f"{type(batch).__name__} of {len(batch)}" if hasattr(batch, "__len__") else type(batch).__name__
+        raise DataError(f"{reference}: batch {number} is a {shown}, no pair (inputs, targets): give both")
+    inputs, targets = batch
+    return (torch.from_numpy(inputs) if isinstance(inputs, np.ndarray) else inputs), targets
+
+
+def _arrays(path: Path, names: tuple[str, ...]) -> list[Tensor]:
+    """The named arrays of an .npz file, of equal length."""
     if not path.exists():
         raise DataError(f"{path} does not exist; data is {DATA_FORMS}")
-    with np.load(path, allow_pickle=False) as file:
-        missing = [name for name in ("inputs", "labels") if name not in file.files]
-        if missing:
-            raise DataError(f"{path} lacks {' and '.join(missing)}: it holds {', '.join(file.files) or 'nothing'}")
-        inputs, labels = torch.from_numpy(file["inputs"]), torch.from_numpy(file["labels"])
-    if len(inputs) != len(labels):
-        raise DataError(f"{path}: {len(inputs)} inputs but {len(labels)} labels")
-    return list(zip(torch.split(inputs, batch), torch.split(labels, batch), strict=True))
+    try:
+        with zipfile.ZipFile(path):  # numpy reads other formats, too, under this name
+            file = np.load(path, allow_pickle=False)
+        with file:
+            missing = [name for name in names if name not in file.files]
+            if missing:
+                raise DataError(f"{path} lacks {' and '.join(missing)}: it holds {', '.join(file.files) or 'nothing'}")
+            arrays = [_tensor(path, name, file[name]) for name in names]
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} cannot be read as .npz: {error}; write it with numpy.savez") from error
+    if len({len(array) for array in arrays}) > 1:
+        raise DataError(f"{path}: {' but '.join(f'{len(a)} {name}' for a, name in zip(arrays, names, strict=True))}")
+    if not len(arrays[0]):
+        raise DataError(f"{path} holds no samples: inputs has shape {tuple(arrays[0].shape)}")
+    return arrays
+
+
+def _tensor(path: Path, name: str, array: np.ndarray) -> Tensor:
+    if not array.ndim:
+        raise DataError(f"{path}: {name} is a single number: its first dimension counts samples")
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{path}: {name} holds {array.dtype}, no numbers: convert it before numpy.savez")
+    return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
 
 
 def _exported(path: Path) -> tuple[nn.Module, tuple[Any, ...]]:
@@ -87,22 +130,63 @@ def _exported(path: Path) -> tuple[nn.Module, tuple[Any, ...]]:
         raise CaptureError(f"{path} is no program that torch.export.load reads: {error}") from error
     if program.example_inputs is None:
         raise CaptureError(f"{path} has no example inputs: save it with torch.export.save from torch.export.export")
+    if program.example_inputs[1]:
+        names = ", ".join(program.example_inputs[1])
+        raise CaptureError(
+            f"{path} takes keyword inputs ({names}), which the command line cannot give: use aimc.compile"
+        )
     return program.module(check_guards=False), tuple(program.example_inputs[0])
 
 
-def _function(reference: str, kind: type[Exception], what: str, forms: str) -> Callable[[], Any]:
+def _called(
+    reference: str, kind: type[AimcError], what: str, forms: str, then: Callable[[Any], Any] = lambda found: found
+) -> Any:
+    """``then`` of what the named function returns; what goes wrong in the user's code, with its place."""
     place, colon, name = reference.rpartition(":")
     if not colon or not place or not name:
         raise kind(f"{reference!r} names no {what}: write {forms}")
     try:
-        module = _load_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
-    except (ImportError, FileNotFoundError) as error:
-        raise kind(f"{reference!r}: {place} cannot be imported: {error}") from error
+        module = _load_file(Path(place)) if place.endswith(".py") else _import(place)
+    except Exception as error:
+        raise kind(f"{reference!r}: {place} cannot be imported: {_where(error)}") from error
     function = getattr(module, name, None)
     if not callable(function):
-        there = ", ".join(key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
-        raise kind(f"{reference!r}: {place} has no function {name!r}; it has {there or 'none'}")
-    return function  # type: ignore[no-any-return]
+        raise kind(f"{reference!r}: {place} has no function {name!r}; it has {_functions(module)}")
+    try:
+        return then(function())
+    except AimcError:
+        raise
+    except Exception as error:
+        raise kind(f"{reference} fails, called without arguments: {_where(error)}") from error
+
+
+def _import(name: str) -> Any:
+    sys.path.insert(0, str(Path.cwd()))  # as `python -m` does
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.pop(0)
+
+
+def _functions(module: Any) -> str:
+    """Functions that the module itself defines, else all that it has."""
+    found = {key: value for key, value in vars(module).items() if callable(value) and not key.startswith("_")}
+    own = [key for key, value in found.items() if getattr(value, "__module__", None) == module.__name__]
+    return ", ".join(own or found) or "none"
+
+
+def _where(error: Exception) -> str:
+    """The error in one line, with the line of code that raised it."""
+    text = f"{type(error).__name__}: {error}"
+    if isinstance(error, SyntaxError | FileNotFoundError):
+        return text
+    ours = (__file__, importlib.__file__)
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename not in ours and not frame.filename.startswith("<") and "site-packages" not in frame.filename
+    ]
+    return text if not frames else f"{text} ({frames[-1].filename}:{frames[-1].lineno})"
 
 
 def _load_file(path: Path) -> Any:
@@ -119,8 +203,3 @@ def _load_file(path: Path) -> Any:
     finally:
         sys.path.pop(0)
     return module
-
-
-def inputs_of(batches: list[tuple[Any, Any]]) -> list[Any]:
-    """The inputs of (inputs, targets) batches."""
-    return list(starmap(lambda inputs, targets: inputs, batches))

@@ -13,6 +13,7 @@ Members are stored uncompressed with a fixed date, so that the same program give
 import hashlib
 import json
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,11 @@ _RANGES: TypeAdapter[InputRanges | None] = TypeAdapter(InputRanges | None)
 
 
 def save(compiled: CompiledModel, path: Path) -> Path:
-    """Write the artifact of ``compiled`` to ``path``; an existing file is replaced only once the new one is whole."""
+    """Write the artifact of ``compiled`` to ``path``; an existing file is replaced only once the new one is whole.
+
+    Raises ArtifactError where it cannot be written.
+    """
+    require_place(path)
     nodes, tensors = graph_to_parts(compiled.graph)
     contents = {
         "chip.yaml": dump_yaml(compiled.chip).encode(),
@@ -70,11 +75,26 @@ def save(compiled: CompiledModel, path: Path) -> Path:
         "sha256": {name: hashlib.sha256(contents[name]).hexdigest() for name in MEMBERS},
     }
     partial = path.with_name(path.name + ".partial")
-    with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
-        for name, content in [(MANIFEST, _json(manifest)), *contents.items()]:
-            archive.writestr(zipfile.ZipInfo(name, _DATE), content)
-    partial.replace(path)
+    try:
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+            for name, content in [(MANIFEST, _json(manifest)), *contents.items()]:
+                archive.writestr(zipfile.ZipInfo(name, _DATE), content)
+        partial.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise ArtifactError(f"{path} cannot be written: {error.strerror}; give another path") from error
     return path
+
+
+def require_place(path: Path) -> None:
+    """Raises ArtifactError where ``path`` is a folder or its own folder is missing: to ask before work begins."""
+    if path.is_dir():
+        raise ArtifactError(f"{path} is a folder: give the name of a file, as in {path / 'net.aimc'}")
+    if not path.parent.is_dir():
+        raise ArtifactError(
+            f"{path} cannot be written: there is no folder {path.parent}; make it, or give another path"
+        )
 
 
 def load(path: str | Path) -> CompiledModel:
@@ -118,6 +138,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
                 raise ArtifactError(f"{path} is no whole artifact: it lacks {', '.join(missing)}; compile again")
             manifest = json.loads(archive.read(MANIFEST))
             contents = {name: archive.read(name) for name in MEMBERS}
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}; give the path of an artifact") from error
     except (zipfile.BadZipFile, ValueError) as error:
         raise ArtifactError(f"{path} is damaged or no artifact ({error}); compile the network again") from error
     if manifest.get("format") != FORMAT or manifest.get("format_version") != FORMAT_VERSION:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from aimc_compiler.calibration import RangeMethod, calibrate_ranges
-from aimc_compiler.chip import ChipSpec
-from aimc_compiler.errors import CalibrationError
+from aimc_compiler.chip import ChipSpec, figures
+from aimc_compiler.errors import CalibrationError, SpecError
 from aimc_compiler.executor import Device, InputRanges, run_graph
 from aimc_compiler.graph import Graph
 from aimc_compiler.mapping import Mapping, Utilization, measure_utilization
@@ -70,10 +70,17 @@ class CompiledModel:
     def with_chip(self, chip: ChipSpec) -> "CompiledModel":
         """The same mapping on a chip that differs in its nonidealities alone, to study them.
 
-        Raises ValueError where geometry, timing or device differ: such a chip needs a new compilation.
+        Raises SpecError naming the figures where geometry, timing or device differ: such a chip needs a new
+        compilation.
         """
-        if chip.model_dump(exclude=_NUMERICS) != self.chip.model_dump(exclude=_NUMERICS):
-            raise ValueError("the chip differs in more than nonidealities and converters: compile again")
+        if not isinstance(chip, ChipSpec):
+            raise SpecError(f"with_chip takes a chip spec, not {chip!r}: load_chip gives one")
+        changed = _difference(self.chip, chip)
+        if changed:
+            raise SpecError(
+                f"chip {chip.name} differs from {self.chip.name}, for which this was compiled, in {changed}: "
+                "nonidealities and converters may differ; for the rest compile again"
+            )
         return self._replace(chip=chip)
 
     def deploy(self, seed: int | None = None, *, chip_index: int = 0, device: "torch.device | str" = "cpu") -> Device:
@@ -120,12 +127,21 @@ class CompiledModel:
         return dict(self.graph.module.state_dict())
 
 
-_TILE_NUMERICS = {"normalisation": True, "dac": {"bits"}, "adc": {"bits", "out_bound", "clip"}}
-_NUMERICS: Any = {
-    "name": True,
-    "nonidealities": True,
-    "provenance": True,
-    "tile": _TILE_NUMERICS,
-    "tiles": {"__all__": _TILE_NUMERICS},
-    "evaluation": True,
-}
+def _difference(mine: ChipSpec, other: ChipSpec, most: int = 5) -> str:
+    """The first figures that may not differ but do, with both values."""
+    ours, theirs = ({figure.path: figure.text for figure in figures(chip)} for chip in (mine, other))
+    paths = [path for path in ours | theirs if ours.get(path) != theirs.get(path) and not _is_numeric(path)]
+    shown = [f"{path} ({ours.get(path, 'none')}, now {theirs.get(path, 'none')})" for path in paths[:most]]
+    return ", ".join(shown) + (f" and {len(paths) - most} more" if len(paths) > most else "")
+
+
+def _is_numeric(path: str) -> bool:
+    """Whether a figure changes values alone, not what stands where or how long it takes."""
+    section, _, below = path.partition(".")
+    if section == "tiles":
+        below = below.partition(".")[2]
+    return section in _NUMERIC_SECTIONS or (section in ("tile", "tiles") and below in _NUMERIC_TILE_FIGURES)
+
+
+_NUMERIC_SECTIONS = ("nonidealities", "evaluation")
+_NUMERIC_TILE_FIGURES = ("normalisation", "dac.bits", "adc.bits", "adc.out_bound", "adc.clip")

@@ -1,13 +1,15 @@
 """`compile`: capture, partition, lower, map and program, each level verified before the next is made."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from aimc_compiler.calibration import RangeMethod
 from aimc_compiler.chip import ChipSpec, load_chip
 from aimc_compiler.compiler.compiled import CompiledModel
-from aimc_compiler.errors import DoesNotFitError, NotBuiltError
+from aimc_compiler.errors import CaptureError, DoesNotFitError, NotBuiltError
 from aimc_compiler.graph import Rules, capture, lower, partition
 from aimc_compiler.mapping import DoesNotFit, map_workload, verify_mapping
 from aimc_compiler.program import lower_mapping, verify_program
@@ -16,7 +18,7 @@ from aimc_compiler.workload import verify_workload
 
 def compile_model(
     model: nn.Module,
-    chip: ChipSpec | str,
+    chip: ChipSpec | str | Path,
     example_inputs: Sequence[Any],
     calibration: Iterable[Any] | None = None,
     *,
@@ -46,7 +48,12 @@ def compile_model(
     """
     if entries is not None:
         raise NotBuiltError("entries: several named entries of one program are not built yet; compile one at a time")
-    spec = load_chip(chip) if isinstance(chip, str) else chip
+    if not isinstance(model, nn.Module):
+        raise CaptureError(f"model is a {type(model).__name__}, no torch.nn.Module: give the network itself")
+    if isinstance(example_inputs, Tensor):
+        raise CaptureError("example_inputs is a tensor: give the inputs of one call as a tuple, example_inputs=(x,)")
+    RangeMethod.parse(range_method)
+    spec = chip if isinstance(chip, ChipSpec) else load_chip(chip)
     graph = capture(model, tuple(example_inputs), example_kwargs=dict(example_kwargs or {}), batch_dim=_dims(batch_dim))
     workload = lower(graph, partition(graph, rules or (), spec))
     verify_workload(workload)

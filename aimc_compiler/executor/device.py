@@ -4,21 +4,24 @@ Two devices of one seed and index are the same chip. One chip asked twice at one
 MVMs alone: samples are numbered from deployment on, and their noise follows their number.
 """
 
+import math
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from aimc_compiler.analog import Contraction, MatrixOnTiles
+from aimc_compiler.analog import Contraction, MatrixOnTiles, MatrixState
 from aimc_compiler.chip import ChipSpec
-from aimc_compiler.errors import InternalError
+from aimc_compiler.errors import DataError, InternalError
 from aimc_compiler.executor.ranges import InputRanges
 from aimc_compiler.graph import Graph, MatrixModule
 from aimc_compiler.graph.values import tensor_of
 from aimc_compiler.mapping import Mapping
 from aimc_compiler.program import Program, Timing
 from aimc_compiler.records import record
+from aimc_compiler.units import print_time
 from aimc_compiler.workload import MatrixOp, Workload
 
 
@@ -83,8 +86,10 @@ class Device:
     def __call__(self, *args: Any, time_s: float = 0.0, **kwargs: Any) -> Any:
         """Outputs, structured like the model's own, ``time_s`` seconds after programming.
 
-        Inputs are those of the network, any number of samples along the batch dimension.
+        Inputs are those of the network, any number of samples along the batch dimension. Raises DataError on other
+        inputs, and on a time that is negative, not finite or before the last recalibration.
         """
+        self._require_time(time_s)
         count = self._graph.sample_count(*args, **kwargs)
         before = {name: op.tiles.mvms for name, op in self._ops.items()}
         self._clock.time_s, self._clock.count = time_s, count
@@ -112,8 +117,11 @@ class Device:
     def recalibrate(self, time_s: float | None) -> None:
         """Read the tiles for drift compensation at ``time_s`` seconds after programming and keep those factors.
 
-        None goes back to the default: the tiles are read at every time that is asked for.
+        None goes back to the default: the tiles are read at every time that is asked for. Raises DataError on a time
+        that is negative or not finite.
         """
+        if time_s is not None:
+            _require_age(time_s, "recalibrated")
         self._clock.recalibrated_s = time_s
 
     def rewind(self) -> None:
@@ -122,11 +130,26 @@ class Device:
 
     def conductances(self, op: str, time_s: float) -> Tensor:
         """(groups, columns, rows) normalised weights of one operation as the devices hold them at ``time_s``."""
-        return self._ops[op].tiles.state(time_s, self._clock.recalibrated_s).weights
+        return self._state_of(op, time_s).weights
 
     def compensation(self, op: str, time_s: float) -> Tensor:
         """(row blocks, groups, columns) drift-compensation factors of one operation at ``time_s``."""
-        return self._ops[op].tiles.state(time_s, self._clock.recalibrated_s).alpha
+        return self._state_of(op, time_s).alpha
+
+    def _state_of(self, op: str, time_s: float) -> MatrixState:
+        if op not in self._ops:
+            raise DataError(f"no analog operation is called {op!r}: there are {', '.join(self._ops) or 'none'}")
+        self._require_time(time_s)
+        return self._ops[op].tiles.state(time_s, self._clock.recalibrated_s)
+
+    def _require_time(self, time_s: float) -> None:
+        _require_age(time_s, "run")
+        read_s = self._clock.recalibrated_s
+        if read_s is not None and time_s < read_s:
+            raise DataError(
+                f"this chip was recalibrated at {print_time(read_s)}, so it cannot be run at {print_time(time_s)}: "
+                "give a later time_s, or recalibrate(None) to read the tiles at every time that is asked for"
+            )
 
     def _check(self, before: dict[str, int], samples: int) -> None:
         """The numerics and the program are one description: their MVMs agree."""
@@ -168,6 +191,13 @@ class _OnTiles(nn.Module):
             samples=self.clock.count,
         )
         return y.movedim(0, self.batch_axis).to(x.dtype)
+
+
+def _require_age(time_s: object, done: str) -> None:
+    if not isinstance(time_s, Real) or not math.isfinite(time_s) or time_s < 0:
+        raise DataError(
+            f"a chip cannot be {done} at time_s={time_s!r}: give seconds after programming, a finite number, 0 or later"
+        )
 
 
 def _matrix_on_tiles(

@@ -2,12 +2,13 @@
 
 from aimc_compiler.report.chip_map import chip_map
 from aimc_compiler.report.evaluation import evaluation_json, evaluation_table
-from aimc_compiler.report.layers import layer_rows, layers_table
-from aimc_compiler.report.summary import inspect_json, summary_lines
+from aimc_compiler.report.layers import counted, layer_rows, layers_table
+from aimc_compiler.report.summary import inspect_json, summary_table
 from aimc_compiler.report.timing import energy_note, energy_table, resource_table, timing_json, timing_table
 
 __all__ = [
     "chip_map",
+    "counted",
     "energy_note",
     "energy_table",
     "evaluation_json",
@@ -16,7 +17,7 @@ __all__ = [
     "layer_rows",
     "layers_table",
     "resource_table",
-    "summary_lines",
+    "summary_table",
     "timing_json",
     "timing_table",
 ]

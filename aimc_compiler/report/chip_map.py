@@ -12,19 +12,25 @@ _COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "red", "bright_cyan", 
 _WIDE = 12
 _CELL = 10
 _LEGEND = 60
+_TALL = 16
+
+#: site -> (tile, fill, number of the first layer on it)
+Cells = dict[tuple[int, int], tuple[int, float, int]]
 
 
 def chip_map(compiled: CompiledModel, width: int = 100) -> Group:
-    """One cell a tile: index, fill and layer where the mesh is narrow enough, else one bar a tile; with its legend."""
-    columns = compiled.mapping.mesh[1]
-    wide = columns <= _WIDE and columns * _CELL <= width
+    """One cell a tile: index, fill and layer where the mesh is narrow enough, else one bar a tile; with its legend.
+
+    Of a mesh that is too large to draw, only the rows and columns up to the last tile in use, which it then says.
+    """
     tiles = _cells_by_site(compiled)
-    lines = [_line(compiled, tiles, row, wide=wide) for row in range(_rows_shown(compiled, tiles))]
-    return Group(*(line for group in lines for line in group), _legend(compiled))
+    rows, columns = _extent(compiled, tiles, width)
+    wide = columns <= _WIDE and columns * _CELL <= width
+    lines = [line for row in range(rows) for line in _line(tiles, row, columns, wide=wide)]
+    return Group(*lines, *_cut_short(compiled, rows, columns, width), _legend(compiled))
 
 
-def _cells_by_site(compiled: CompiledModel) -> dict[tuple[int, int], tuple[int, float, int]]:
-    """site -> (tile, fill, number of the first layer on it)."""
+def _cells_by_site(compiled: CompiledModel) -> Cells:
     order = {layer.name: number for number, layer in enumerate(compiled.utilization.layers)}
     first: dict[int, int] = {}
     for piece in compiled.mapping.pieces:
@@ -35,18 +41,28 @@ def _cells_by_site(compiled: CompiledModel) -> dict[tuple[int, int], tuple[int, 
     }
 
 
-def _rows_shown(compiled: CompiledModel, tiles: dict[tuple[int, int], tuple[int, float, int]]) -> int:
-    """Every row of a chip of fixed size; rows in use where the chip is as large as needed."""
-    if compiled.mapping.tiles_available is not None:
-        return compiled.mapping.mesh[0]
-    return max((site[0] for site in tiles), default=-1) + 1
+def _extent(compiled: CompiledModel, tiles: Cells, width: int) -> tuple[int, int]:
+    """(rows, columns) that are drawn. A chip that is as large as needed has no empty rows to show."""
+    mesh_rows, mesh_columns = compiled.mapping.mesh
+    used_rows, used_columns = (max((site[axis] for site in tiles), default=-1) + 1 for axis in (0, 1))
+    all_rows = compiled.mapping.tiles_available is not None and mesh_rows <= _TALL
+    return mesh_rows if all_rows else used_rows, mesh_columns if mesh_columns <= width else used_columns
 
 
-def _line(
-    compiled: CompiledModel, tiles: dict[tuple[int, int], tuple[int, float, int]], row: int, *, wide: bool
-) -> list[Text]:
+def _cut_short(compiled: CompiledModel, rows: int, columns: int, width: int) -> list[Text]:
+    mesh_rows, mesh_columns = compiled.mapping.mesh
+    notes = []
+    if columns < mesh_columns or (rows < mesh_rows and compiled.mapping.tiles_available is not None):
+        mesh = f"{mesh_rows:,} x {mesh_columns:,}"
+        notes.append(f"drawn: the first {rows} x {columns} of {mesh} sites; the others are empty")
+    if columns > width:
+        notes.append(f"a row of the mesh takes {-(-columns // width)} lines here")
+    return [Text(note, "dim") for note in notes]
+
+
+def _line(tiles: Cells, row: int, columns: int, *, wide: bool) -> list[Text]:
     upper, lower = Text(), Text()
-    for column in range(compiled.mapping.mesh[1]):
+    for column in range(columns):
         found = tiles.get((row, column))
         if found is None:
             upper.append("·".ljust(_CELL) if wide else "·", "dim")

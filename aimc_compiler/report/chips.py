@@ -12,8 +12,9 @@ from aimc_compiler.analog.settings import require_built
 from aimc_compiler.chip import ChipSpec, Figure, Tile, active, figures
 from aimc_compiler.chip.figures import plain
 from aimc_compiler.errors import NotBuiltError
-from aimc_compiler.units import print_human, print_time
+from aimc_compiler.units import print_human
 
+_VALUE_WIDTH = 28
 _KIND_STYLE = {"published": "green", "derived": "cyan", "assumed": "yellow"}
 _TITLES = {
     "clock": "Clock",
@@ -28,7 +29,7 @@ _TITLES = {
 }
 
 
-_COLUMNS = ("chip", "tiles", "cells", "device", "MVM", "energy", "TOPS", "TOPS/W", "evaluated", "runs")
+_COLUMNS = ("chip", "tiles", "cells", "device", "MVM", "energy", "TOPS", "TOPS/W", "runs")
 _NUMBERS = ("tiles", "cells", "MVM", "energy", "TOPS", "TOPS/W")
 _CAPTION = (
     "cells: of a tile; MVM, energy: one multiplication of a tile; TOPS: all tiles at once\n"
@@ -70,7 +71,7 @@ def not_built(spec: ChipSpec) -> str:
 
 def chips_table(specs: Sequence[ChipSpec]) -> Table:
     """One row a tile type of each chip."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), caption=_CAPTION, caption_justify="left")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), caption=_CAPTION, caption_justify="left")
     for column in _COLUMNS:
         table.add_column(column, justify="right" if column in _NUMBERS else "left", no_wrap=True)
     for spec in specs:
@@ -119,7 +120,6 @@ def _operations(tile: Tile) -> int:
 
 def _row(spec: ChipSpec, type_name: str, tile: Tile, *, first: bool) -> tuple[str, ...]:
     mvm, peak, efficiency = tile.mvm.active, tops_peak(spec), tops_per_w(tile)
-    times = dict.fromkeys((min(spec.evaluation.times_s), max(spec.evaluation.times_s)))
     name = spec.name if type_name == "tile" else f"{spec.name}: {type_name}" if first else f"  {type_name}"
     return (
         name,
@@ -130,7 +130,6 @@ def _row(spec: ChipSpec, type_name: str, tile: Tile, *, first: bool) -> tuple[st
         print_human(mvm.energy_j, "J"),
         "-" if peak is None or not first else f"{peak:.3g}",
         "-" if efficiency is None else f"{efficiency:.3g}",
-        " - ".join(map(print_time, times)) if first else "",
         ("timing" if not_built(spec) else "all") if first else "",
     )
 
@@ -151,9 +150,10 @@ def _summary(spec: ChipSpec) -> str:
 def _section_table(section: str, found: Sequence[Figure]) -> RenderableType:
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(ratio=None, no_wrap=True)
-    table.add_column(no_wrap=False, max_width=28)
+    word = max(len(each) for figure in found for each in figure.text.split())
+    table.add_column(no_wrap=False, min_width=min(word, _VALUE_WIDTH), max_width=_VALUE_WIDTH, overflow="fold")
     table.add_column(no_wrap=True)
-    table.add_column(ratio=1, style="dim")
+    table.add_column(ratio=1, style="dim", overflow="fold")
     above: str | None = None
     for figure in found:
         label = figure.path.removeprefix(f"{section}.") if figure.path != section else figure.path

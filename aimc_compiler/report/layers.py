@@ -120,5 +120,10 @@ def index_ranges(indices: tuple[int, ...]) -> str:
 
 
 def percent(share: float) -> str:
-    """0.981 as "98.1 %"."""
-    return f"{100 * share:.1f} %"
+    """0.981 as "98.1 %"; what is not nothing does not read as nothing."""
+    return "<0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
+
+
+def counted(count: int, noun: str) -> str:
+    """(1, "tile") as "1 tile", (1200, "tile") as "1,200 tiles"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

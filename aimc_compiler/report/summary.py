@@ -2,13 +2,24 @@
 
 from typing import Any
 
+from rich.table import Table
+
 from aimc_compiler.compiler import CompiledModel
-from aimc_compiler.report.layers import layer_json, layer_rows, percent
+from aimc_compiler.report.layers import counted, layer_json, layer_rows, percent
 from aimc_compiler.report.timing import timing_json
 
 
-def summary_lines(compiled: CompiledModel) -> tuple[str, ...]:
-    """What it is, where it stands, what it can do: one short sentence a line."""
+def summary_table(compiled: CompiledModel, *more: tuple[str, str]) -> Table:
+    """What it is, where it stands, what it can do: a line each. more: further (label, text) lines."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, text in (*_summary(compiled), *more):
+        table.add_row(label, text)
+    return table
+
+
+def _summary(compiled: CompiledModel) -> tuple[tuple[str, str], ...]:
     use, workload = compiled.utilization, compiled.workload
     analog = len(workload.analog_ops)
     available = "as many as needed" if use.tiles_available is None else f"{use.tiles_available:,}"
@@ -20,17 +31,24 @@ def summary_lines(compiled: CompiledModel) -> tuple[str, ...]:
     else:
         worst = max(ranges.rows, key=lambda row: row.clipped)
         calibrated = (
-            f"{ranges.method} of {ranges.samples:,} samples; at most {percent(worst.clipped)} of the inputs of a "
-            f"row block are clipped ({worst.op})"
+            f"{ranges.method} of {counted(ranges.samples, 'sample')}; at most {percent(worst.clipped)} of the inputs "
+            f"of a row block are clipped (in {worst.op})"
         )
     types = ", ".join(f"{tile.rows} x {tile.columns}" for tile in compiled.chip.tile_types.values())
+    weights = sum(matrix.cells for matrix in workload.matrices)
     return (
-        f"network       {workload.name}: {len(workload.matrix_ops)} matrix operations, {analog} of them analog; "
-        f"{sum(matrix.cells for matrix in workload.matrices):,} weights",
-        f"chip          {compiled.chip.name}: tiles of {types}; tiles on the chip: {available}",
-        f"placed on     {use.tiles_used:,} tiles, {percent(use.utilization)} of their cells used "
-        f"({use.matrix_cells_used:,} weights)",
-        f"input ranges  {calibrated}",
+        (
+            "network",
+            f"{workload.name}: {counted(len(workload.matrix_ops), 'matrix operation')}, {analog:,} of them analog; "
+            f"{weights:,} weights",
+        ),
+        ("chip", f"{compiled.chip.name}: tiles of {types}; tiles on the chip: {available}"),
+        (
+            "placed on",
+            f"{counted(use.tiles_used, 'tile')}, {percent(use.utilization)} of their cells used "
+            f"({use.matrix_cells_used:,} weights)",
+        ),
+        ("input ranges", calibrated),
     )
 
 

@@ -10,6 +10,7 @@ from aimc_compiler.report.layers import percent
 from aimc_compiler.units import print_human
 
 _FULL = 0.95
+_ROUNDED = 0.1
 _COMPONENT_NAMES = {
     "dac": "input converters (DAC)",
     "array": "crossbar arrays",
@@ -22,14 +23,14 @@ _COMPONENT_NAMES = {
 
 def timing_table(timing: Timing) -> Table:
     """Latency, interval and energy of one sample next to their lower bounds."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold", caption_justify="left", caption=_rounding(timing))
     table.add_column("one sample")
     for title in ("value", "lower bound", "gap"):
         table.add_column(title, justify="right")
     table.add_column("", style="dim")
     rows = (
         ("latency", "latency_s", "s", "one sample alone on the chip"),
-        ("interval", "interval_s", "s", f"{timing.throughput_per_s:,.0f} samples a second, pipelined"),
+        ("interval", "interval_s", "s", f"{_rate(timing.throughput_per_s)} samples a second, pipelined"),
         ("energy", "energy_j", "J", f"{timing.tops:.3g} TOPS, {timing.tops_per_w:.3g} TOPS/W on this network"),
     )
     for name, key, unit, note in rows:
@@ -37,6 +38,21 @@ def timing_table(timing: Timing) -> Table:
         gap = "-" if not bound.bound else percent(bound.gap)
         table.add_row(name, print_human(bound.value, unit), print_human(bound.bound, unit), gap, note)
     return table
+
+
+def _rate(per_s: float) -> str:
+    return f"{per_s:,.0f}" if per_s >= 100 else f"{per_s:.3g}"
+
+
+def _rounding(timing: Timing) -> str | None:
+    """What rounding up to ticks adds, where that is not small beside the time that resources are busy."""
+    busy_s = sum(timing.busy_ticks.values()) * timing.tick_s
+    if timing.rounding_s <= _ROUNDED * busy_s:
+        return None
+    return (
+        f"times are rounded up to ticks of {print_human(timing.tick_s, 's')}: that adds "
+        f"{print_human(timing.rounding_s, 's')}, summed over all events of a sample (clock.tick)"
+    )
 
 
 def energy_note(compiled: CompiledModel) -> str:

@@ -9,6 +9,7 @@ import statistics
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from numbers import Real
 from typing import Any
 
 from aimc_compiler.calibration import as_call
@@ -16,7 +17,7 @@ from aimc_compiler.compiler import CompiledModel
 from aimc_compiler.errors import DataError
 from aimc_compiler.executor import Device
 from aimc_compiler.records import record
-from aimc_compiler.study.metric import Metric, MetricFunction, find_metric, join, normalised
+from aimc_compiler.study.metric import Metric, MetricFunction, find_metric, join_outputs, join_targets, normalised
 from aimc_compiler.units import print_time
 
 Advance = Callable[[str], None]
@@ -66,27 +67,31 @@ def evaluate(
     """Program ``n_chips`` chips and score each at each time.
 
     data: batches of (inputs, targets); inputs as for ``compile``'s calibration. metric: "accuracy", or a function
-    (outputs, targets) -> float, higher is better, called once on all outputs. chance: the metric of a network that
-    knows nothing, needed for A* with a function of your own. times_s: the chip spec's by default. progress: a bar on
-    standard error; by default where that is a terminal.
+    (outputs, targets) -> float, higher is better, called once on all outputs, joined along their batch dimension, and
+    all targets, joined along their first. chance: the metric of a network that knows nothing, needed for A* with a
+    function of your own; where the float network is no better than that, there is no A*. times_s: the chip spec's by
+    default. progress: a bar on standard error; by default where that is a terminal.
 
     Chip k of a seed is the same chip whatever ``n_chips`` and ``times_s`` are.
     """
-    times = tuple(compiled.chip.evaluation.times_s if times_s is None else times_s)
-    _check(times, n_chips)
+    times = _times(compiled.chip.evaluation.times_s if times_s is None else times_s)
+    if n_chips < 1:
+        raise DataError(f"n_chips is {n_chips}: at least one chip is needed")
     batches = list(data)
     if not batches:
         raise DataError("the evaluation data is empty: give at least one batch of (inputs, targets)")
     scored = find_metric(metric)
-    targets = join([_pair(batch, number)[1] for number, batch in enumerate(batches)])
+    targets = join_targets([_pair(batch, number)[1] for number, batch in enumerate(batches)])
     shown = sys.stderr.isatty() if progress is None else progress
     with _progress(shown, total=len(batches) * (1 + n_chips * len(times))) as advance:
-        reference = scored.function(_outputs(compiled.float_outputs, batches, advance, "float network"), targets)
+        reference = _measured(scored, _float_outputs(compiled, batches, advance), targets, "the float network")
         values: list[list[float]] = [[] for _ in times]
         for chip_index in range(n_chips):
             chip = compiled.deploy(seed, chip_index=chip_index)
             for place, time_s in enumerate(times):
-                values[place].append(_score(chip, time_s, batches, scored, targets, advance))
+                outputs = _chip_outputs(compiled, chip, time_s, batches, advance)
+                where = f"chip_index {chip_index} at {print_time(time_s)}"
+                values[place].append(_measured(scored, outputs, targets, where))
     base = chance if chance is not None or scored.chance is None else scored.chance(targets)
     results = tuple(_summary(time, found, reference, base) for time, found in zip(times, values, strict=True))
     return Evaluation(
@@ -100,28 +105,51 @@ def evaluate(
     )
 
 
-def _score(chip: Device, time_s: float, batches: list[Any], metric: Metric, targets: Any, advance: Advance) -> float:
+def _float_outputs(compiled: CompiledModel, batches: list[Any], advance: Advance) -> Any:
+    parts = []
+    for number, (inputs, _) in enumerate(batches):
+        args, kwargs = as_call(inputs)
+        try:
+            parts.append(compiled.float_outputs(*args, **kwargs))
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise DataError(
+                f"batch {number} of the evaluation data does not run through the network: {error}. Give inputs of the "
+                "shapes and types of the example that it was compiled with"
+            ) from error
+        advance("float network")
+    return join_outputs(parts, _output_dims(compiled))
+
+
+def _chip_outputs(compiled: CompiledModel, chip: Device, time_s: float, batches: list[Any], advance: Advance) -> Any:
     chip.rewind()  # an evaluation's samples are numbered from 0 at each time
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        return chip(*args, time_s=time_s, **kwargs)
-
-    label = f"chip {chip.chip_index + 1}, {print_time(time_s)}"
-    return float(metric.function(_outputs(run, batches, advance, label), targets))
-
-
-def _outputs(run: Callable[..., Any], batches: list[Any], advance: Advance, label: str) -> Any:
-    outputs = []
+    parts = []
     for inputs, _ in batches:
         args, kwargs = as_call(inputs)
-        outputs.append(run(*args, **kwargs))
-        advance(label)
-    return join(outputs)
+        parts.append(chip(*args, time_s=time_s, **kwargs))
+        advance(f"chip {chip.chip_index + 1}, {print_time(time_s)}")
+    return join_outputs(parts, _output_dims(compiled))
+
+
+def _output_dims(compiled: CompiledModel) -> tuple[int | None, ...] | None:
+    batch = compiled.graph.batch
+    return batch.outputs if batch.dynamic else None
+
+
+def _measured(metric: Metric, outputs: Any, targets: Any, where: str) -> float:
+    """The metric as a number. Raises DataError where it gives none."""
+    found = metric.function(outputs, targets)
+    try:
+        value = float(found)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"metric {metric.name!r} gives {found!r:.80} for {where}: return one number") from error
+    if not math.isfinite(value):
+        raise DataError(f"metric {metric.name!r} is {value} for {where}: check the data and the metric")
+    return value
 
 
 def _summary(time_s: float, values: list[float], reference: float, chance: float | None) -> TimeResult:
     mean = statistics.fmean(values)
-    known = chance is not None and chance != reference
+    known = chance is not None and reference > chance
     return TimeResult(
         time_s=time_s,
         mean=mean,
@@ -131,12 +159,11 @@ def _summary(time_s: float, values: list[float], reference: float, chance: float
     )
 
 
-def _check(times: tuple[float, ...], n_chips: int) -> None:
-    if n_chips < 1:
-        raise DataError(f"n_chips is {n_chips}: at least one chip is needed")
-    wrong = [time for time in times if not (math.isfinite(time) and time >= 0)]
-    if wrong or not times:
-        raise DataError(f"times_s is {list(times)}: give one or more times in seconds after programming, 0 or later")
+def _times(times_s: Sequence[float]) -> tuple[float, ...]:
+    found = () if isinstance(times_s, str | Real) else tuple(times_s)
+    if not found or not all(isinstance(time, Real) and math.isfinite(time) and time >= 0 for time in found):
+        raise DataError(f"times_s is {times_s!r}: give a list of times in seconds after programming, 0 or later")
+    return tuple(map(float, found))
 
 
 def _pair(batch: Any, number: int) -> tuple[Any, Any]:

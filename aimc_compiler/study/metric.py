@@ -1,10 +1,13 @@
 """Metrics on (outputs, targets): higher is better. Built-in ones know what chance gives."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from aimc_compiler.errors import DataError
 from aimc_compiler.records import record
@@ -24,18 +27,41 @@ class Metric:
 
 def accuracy(outputs: Any, targets: Any) -> float:
     """Share of samples whose largest output is the target. outputs: (n, classes); targets: (n,) class indices."""
-    outputs, targets = torch.as_tensor(outputs), torch.as_tensor(targets)
+    if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
+        raise DataError(
+            f"accuracy needs one tensor of outputs and one of targets, not {type(outputs).__name__} and "
+            f"{type(targets).__name__}: give a metric of your own, metric=lambda outputs, targets: ..."
+        )
     if outputs.dim() != 2 or targets.shape != outputs.shape[:1]:
         raise DataError(
             f"accuracy needs outputs (n, classes) and targets (n,), not {tuple(outputs.shape)} and "
             f"{tuple(targets.shape)}: give a metric of your own, metric=lambda outputs, targets: ..."
         )
-    return float((outputs.argmax(1) == targets).double().mean())
+    unknown = outputs.isnan().any(1).nonzero()
+    if len(unknown):
+        raise DataError(
+            f"the outputs of {len(unknown)} of {len(outputs)} samples hold NaN, first those of sample "
+            f"{int(unknown[0])}: check the inputs and the network"
+        )
+    return float((outputs.argmax(1) == _classes(targets, outputs.shape[1])).double().mean())
+
+
+def _classes(targets: Tensor, count: int) -> Tensor:
+    """Targets as class indices. Raises DataError where one is none."""
+    wide = targets.to(torch.float64)
+    wrong = ((wide != wide.round()) | (wide < 0) | (wide >= count)).nonzero()
+    if len(wrong):
+        first = int(wrong[0])
+        raise DataError(
+            f"{len(wrong)} of {len(targets)} targets are no class of the network, which has 0 to {count - 1}: "
+            f"target {first} is {wide[first]:g}; give class indices"
+        )
+    return wide.to(torch.int64)
 
 
 def commonest_share(targets: Any) -> float:
     """Accuracy of always naming the commonest class."""
-    counts = torch.unique(torch.as_tensor(targets), return_counts=True)[1]
+    counts = torch.unique(torch.as_tensor(targets).to(torch.float64), return_counts=True)[1]
     return float(counts.max()) / float(counts.sum())
 
 
@@ -59,13 +85,38 @@ def normalised(value: float, *, float_value: float, chance: float) -> float:
     return 1.0 - (float_value - value) / (float_value - chance)
 
 
-def join(parts: list[Any]) -> Any:
-    """Outputs or targets of several batches as one: tensors are concatenated, containers by their entries."""
+def join_targets(parts: list[Any]) -> Any:
+    """Targets of several batches as one: tensors and arrays along their first dimension, containers by their entries.
+
+    Numbers become a tensor; what is neither comes as it is, in a list of one entry a batch.
+    """
     first = parts[0]
+    if isinstance(first, np.ndarray):
+        return join_targets([torch.from_numpy(part) for part in parts])
     if isinstance(first, Tensor):
-        return torch.cat(parts)
+        return torch.cat(parts) if first.dim() else torch.stack(parts)
     if isinstance(first, dict):
-        return {key: join([part[key] for part in parts]) for key in first}
+        return {key: join_targets([part[key] for part in parts]) for key in first}
+    if isinstance(first, list) and all(isinstance(entry, Real) for part in parts for entry in part):
+        return torch.tensor([entry for part in parts for entry in part])
     if isinstance(first, tuple | list):
-        return tuple(join([part[index] for part in parts]) for index in range(len(first)))
-    return torch.as_tensor(parts)
+        return tuple(join_targets([part[index] for part in parts]) for index in range(len(first)))
+    return torch.tensor(parts) if isinstance(first, Real) else list(parts)
+
+
+def join_outputs(parts: list[Any], dims: Sequence[int | None] | None) -> Any:
+    """Outputs of several batches as one, nested like the network's own.
+
+    dims: the batch dimension of each tensor, None for one that has none and so is the same in every batch; None where
+    each batch is one sample: along the first dimension.
+    """
+    flat = [pytree.tree_flatten(part) for part in parts]
+    columns = list(zip(*(leaves for leaves, _ in flat), strict=True))
+    axes = [0] * len(columns) if dims is None else dims
+    return pytree.tree_unflatten([_along(column, axis) for column, axis in zip(columns, axes, strict=True)], flat[0][1])
+
+
+def _along(column: tuple[Any, ...], axis: int | None) -> Any:
+    if axis is None or not isinstance(column[0], Tensor):
+        return column[0]
+    return torch.cat(column, axis) if column[0].dim() else torch.stack(column)

@@ -103,8 +103,21 @@ def test_each_fault_stands_at_its_place(old: str, new: str, at: str, message: st
     assert line.startswith(f"chip.yaml:{place_of(at)}:")
 
 
+def test_a_load_of_the_wire_needs_the_exact_model() -> None:
+    load = ("r_wire: 0.35 ohm", "ir_drop_load: aligned\n    r_wire: 0.35 ohm")
+    (line,) = faults(load)
+    assert "ir_drop_load: is aligned, but ir_drop_model is closed_form, which stands for spread; set ir_drop" in line
+
+
 def test_python_names_of_fields_are_no_keys() -> None:
     assert any("clock.tick_s: unknown key; did you mean 'tick'?" in line for line in faults(("tick: 1", "tick_s: 1")))
+
+
+def test_a_faulty_entry_does_not_make_a_list_too_short() -> None:
+    (line,) = faults(("[1 s, 1 h, 1 day, 1 year]", "[1 week]"))
+    expected = "evaluation.times[0]: 'week' in '1 week' is no unit of time: use ns, us, ms, s, min, h, day or year"
+    assert line.endswith(expected)
+    assert faults(overrides=["network.shape=[8]"]) != []
 
 
 def test_all_faults_at_once_sorted_by_place() -> None:
@@ -242,6 +255,8 @@ def test_files(tmp_path: Path) -> None:
 def test_unknown_chip() -> None:
     with pytest.raises(SpecError, match="no built-in chip is called 'hermse'; did you mean 'hermes'"):
         load_chip("hermse")
+    with pytest.raises(SpecError, match="'HERMES'; did you mean 'hermes'"):
+        load_chip("HERMES")
     with pytest.raises(
         SpecError, match="There are analog-fabric, hermes, ibm-34-tile, ideal, isaac, neurram; for a file"
     ):

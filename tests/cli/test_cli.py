@@ -22,13 +22,42 @@ def batches():
     torch.manual_seed(1)
     x = torch.randn(64, 12)
     return [(x, network()[0](x).argmax(1))]
+
+def fails():
+    return absent
+
+def needs(size):
+    return network()
+
+def late():
+    yield batches()[0]
+    raise RuntimeError("no more")
+
+def alone():
+    return [batches()[0][0]]
+
+def arrays():
+    return [(x.numpy(), y.numpy()) for x, y in batches()]
 """
+
+
+def write_odd_files(folder: Path) -> None:
+    (folder / "broken.py").write_text("def network(:\n")
+    (folder / "text.npz").write_text("no zip")
+    with (folder / "array.npz").open("wb") as file:
+        np.save(file, np.zeros(3))
+    np.savez(folder / "objects.npz", inputs=np.array([{}, 1], dtype=object))
+    np.savez(folder / "words.npz", inputs=np.array(["a", "b"]))
+    np.savez(folder / "number.npz", inputs=np.float32(1))
+    np.savez(folder / "nothing.npz", inputs=np.zeros((0, 12), np.float32))
+    np.savez(folder / "names.npz", x=np.zeros((3, 12), np.float32))
 
 
 @pytest.fixture
 def aimc_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Any:
     """Runs `aimc ARGS` in an empty folder; gives (exit code, standard output, standard error)."""
     (tmp_path / "net.py").write_text(MODEL)
+    write_odd_files(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
 
@@ -55,7 +84,7 @@ def test_compile_inspect_run(aimc_command: Any) -> None:
         assert expected in out
     code, out, _ = aimc_command("run", "net.aimc", "--data", "net.py:batches", "--times", "1s,1y", "--chips", "2")
     assert code == 0
-    for expected in ("float network", "100.00 %", "1 s", "1 year", "A*", "2 programmed chips"):
+    for expected in ("float network", "100.00 %", "1 s", "1 year", "A*", "64 samples on 2 programmed chips"):
         assert expected in out
 
 
@@ -98,10 +127,49 @@ def test_npz_data_and_calibrate(aimc_command: Any) -> None:
     assert "7 samples" in out
 
 
+def test_npz_of_other_kinds_of_number(aimc_command: Any) -> None:
+    x = np.random.default_rng(0).normal(size=(30, 12)).astype(np.float32)
+    np.savez("inputs.npz", inputs=x.astype(">f4"))
+    assert aimc_command("compile", "net.py:network", "-o", "net.aimc", "--calibrate", "inputs.npz")[0] == 0
+    found = []
+    for labels in (np.arange(30) % 3, (np.arange(30) % 3).astype(np.uint16), (np.arange(30) % 3).astype(np.float32)):
+        np.savez("data.npz", inputs=x, labels=labels)
+        found.append(aimc_command("run", "net.aimc", "--data", "data.npz", "--chips", "1", "--times", "1s", "--json"))
+    assert found[0][0] == 0
+    assert found[0] == found[1] == found[2]
+    np.savez("data.npz", inputs=x.astype(np.float64), labels=np.arange(30) % 3)
+    code, _, err = aimc_command("run", "net.aimc", "--data", "data.npz", "--chips", "1")
+    assert code == 2
+    assert "float" in err.lower()
+    np.savez("data.npz", inputs=x, labels=np.arange(29) % 3)
+    code, _, err = aimc_command("run", "net.aimc", "--data", "data.npz")
+    assert code == 2
+    assert "data.npz: 30 inputs but 29 labels" in err
+
+
+def test_functions_may_give_arrays(aimc_command: Any) -> None:
+    aimc_command("compile", "net.py:network", "-o", "net.aimc", "--calibrate", "net.py:arrays")
+    once, again = (
+        aimc_command("run", "net.aimc", "--data", f"net.py:{name}", "--chips", "1", "--times", "1s", "--json")
+        for name in ("arrays", "batches")
+    )
+    assert once[0] == 0
+    assert once == again
+
+
+def test_modules_are_found_in_the_working_folder(aimc_command: Any) -> None:
+    Path("models_of_mine.py").write_text(MODEL)
+    assert aimc_command("compile", "models_of_mine:network")[0] == 0
+
+
 def test_pt2_models(aimc_command: Any) -> None:
     x = torch.zeros(1, 4)
     torch.export.save(torch.export.export(torch.nn.Linear(4, 2).eval(), (x,)), "linear.pt2")
     assert aimc_command("compile", "linear.pt2", "-o", "net.aimc", "--chip", "ideal")[0] == 0
+    torch.export.save(torch.export.export(torch.nn.Linear(4, 2).eval(), (), {"input": x}), "keyword.pt2")
+    code, _, err = aimc_command("compile", "keyword.pt2")
+    assert code == 2
+    assert "takes keyword inputs (input), which the command line cannot give: use aimc.compile" in err
 
 
 def test_set_changes_the_chip(aimc_command: Any) -> None:
@@ -132,6 +200,9 @@ def test_disasm(aimc_command: Any) -> None:
     code, out, _ = aimc_command("disasm", "net.aimc")
     assert code == 0
     assert "mvm" in out
+    code, out, _ = aimc_command("disasm", "net.aimc", "--json")
+    assert code == 0
+    assert json.loads(out)["tasks"]
 
 
 @pytest.mark.parametrize(
@@ -147,6 +218,25 @@ def test_disasm(aimc_command: Any) -> None:
         (("compile", "net.py:network", "--rule", "2"), "write PATTERN=analog"),
         (("compile", "net.py:network", "--calibrate", "absent.npz"), "does not exist"),
         (("inspect", "absent.aimc"), "does not exist"),
+        (("inspect", "."), "cannot be read: Is a directory"),
+        (("compile", "net.py:fails"), "net.py:fails fails, called without arguments: NameError: name 'absent' is not"),
+        (("compile", "net.py:needs"), "called without arguments: TypeError: needs() missing 1 required"),
+        (
+            ("compile", "broken.py:network"),
+            "broken.py cannot be imported: SyntaxError: invalid syntax (broken.py, line",
+        ),
+        (("compile", "net.py:network", "-o", "absent/net.aimc"), "there is no folder absent; make it"),
+        (("compile", "net.py:network", "-o", "."), "is a folder: give the name of a file"),
+        (("compile", "net.py:network", "--ranges", "max"), "add --calibrate DATA"),
+        (("compile", "net.py:network", "--calibrate", "net.py:late"), "net.py:late fails, called without arguments"),
+        (("compile", "net.py:network", "--calibrate", "net.py:alone"), "batch 0 is a Tensor of 64, no pair (inputs,"),
+        (("compile", "net.py:network", "--calibrate", "text.npz"), "text.npz cannot be read as .npz"),
+        (("compile", "net.py:network", "--calibrate", "array.npz"), "array.npz cannot be read as .npz"),
+        (("compile", "net.py:network", "--calibrate", "objects.npz"), "objects.npz cannot be read as .npz: Object arr"),
+        (("compile", "net.py:network", "--calibrate", "words.npz"), "inputs holds <U1, no numbers"),
+        (("compile", "net.py:network", "--calibrate", "number.npz"), "inputs is a single number"),
+        (("compile", "net.py:network", "--calibrate", "nothing.npz"), "nothing.npz holds no samples"),
+        (("compile", "net.py:network", "--calibrate", "names.npz"), "names.npz lacks inputs: it holds x"),
     ],
 )
 def test_mistakes_exit_with_2_and_no_traceback(aimc_command: Any, arguments: tuple[str, ...], message: str) -> None:

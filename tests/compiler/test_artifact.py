@@ -85,3 +85,31 @@ def test_other_format_versions_are_refused(compiled: aimc.CompiledModel, tmp_pat
     _rewrite(path, {"manifest.json": manifest.replace(b'"format_version": 1', b'"format_version": 99')})
     with pytest.raises(ArtifactError, match="version 99; this version reads"):
         aimc.load(path)
+
+
+def test_a_place_that_cannot_be_written_or_read(compiled: aimc.CompiledModel, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"there is no folder .*absent; make it"):
+        compiled.save(tmp_path / "absent" / "net.aimc")
+    with pytest.raises(ArtifactError, match=r"is a folder: give the name of a file, as in .*net.aimc"):
+        compiled.save(tmp_path)
+    with pytest.raises(ArtifactError, match=r"cannot be read: Is a directory"):
+        aimc.load(tmp_path)
+    (tmp_path / "net.aimc.partial").mkdir()
+    with pytest.raises(ArtifactError, match=r"net.aimc cannot be written: Is a directory"):
+        compiled.save(tmp_path / "net.aimc")
+
+
+def test_a_failed_save_leaves_the_old_file_and_nothing_else(
+    compiled: aimc.CompiledModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = compiled.save(tmp_path / "net.aimc")
+    before = path.read_bytes()
+
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(zipfile.ZipFile, "writestr", full)
+    with pytest.raises(ArtifactError, match="No space left on device"):
+        compiled.save(path)
+    assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == ["net.aimc"]

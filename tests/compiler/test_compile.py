@@ -1,12 +1,14 @@
 """What compile refuses, and how it says so."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 import aimc_compiler as aimc
 from aimc_compiler.chip import override
-from aimc_compiler.errors import CaptureError, DoesNotFitError, NotBuiltError, RuleError
+from aimc_compiler.errors import CalibrationError, CaptureError, DoesNotFitError, NotBuiltError, RuleError, SpecError
 from aimc_compiler.mapping import DoesNotFit
 
 
@@ -50,5 +52,32 @@ def test_training_mode_and_entries() -> None:
 
 def test_with_chip_refuses_another_geometry() -> None:
     compiled = aimc.compile(nn.Linear(3, 3).eval(), "analog-fabric", (torch.zeros(1, 3),))
-    with pytest.raises(ValueError, match="compile again"):
+    with pytest.raises(SpecError, match=r"in tile.rows \(512, now 16\): .* compile again"):
         compiled.with_chip(override(compiled.chip, {"tile.rows": 16}))
+    with pytest.raises(SpecError, match=r"and \d+ more"):
+        compiled.with_chip(aimc.load_chip("hermes"))
+    with pytest.raises(SpecError, match="takes a chip spec, not 'ideal'"):
+        compiled.with_chip("ideal")  # type: ignore[arg-type]
+    described = compiled.chip.model_copy(update={"description": "another sentence"})
+    for changed in (described, override(compiled.chip, {"tile.adc.bits": 5}), aimc.load_chip("ideal")):
+        assert compiled.with_chip(changed).chip == changed
+
+
+def test_with_chip_knows_several_tile_types() -> None:
+    base = aimc.load_chip("analog-fabric")
+    spec = base.model_copy(update={"tile": None, "tiles": {"a": base.tile}, "provenance": {}})
+    compiled = aimc.compile(nn.Linear(3, 3).eval(), spec, (torch.zeros(1, 3),))
+    assert compiled.with_chip(override(spec, {"tiles.a.adc.bits": 5})).chip.tile_types["a"].adc.bits == 5
+    with pytest.raises(SpecError, match=r"in tiles.a.columns \(512, now 16\)"):
+        compiled.with_chip(override(spec, {"tiles.a.columns": 16}))
+
+
+def test_wrong_kinds_of_argument_say_what_to_give() -> None:
+    model, x = nn.Linear(3, 3).eval(), torch.zeros(1, 3)
+    with pytest.raises(CaptureError, match=r"example_inputs=\(x,\)"):
+        aimc.compile(model, "ideal", x)  # type: ignore[arg-type]
+    with pytest.raises(CaptureError, match="model is a function, no torch"):
+        aimc.compile(lambda x: x, "ideal", (x,))  # type: ignore[arg-type]
+    with pytest.raises(CalibrationError, match="'foo' is no way to set input ranges"):
+        aimc.compile(model, "ideal", (x,), range_method="foo")
+    assert aimc.compile(model, Path(__file__).parents[2] / "chipspecs" / "ideal.yaml", (x,)).chip.name == "ideal"

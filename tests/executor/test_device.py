@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 import aimc_compiler as aimc
 from aimc_compiler.chip import all_off, only, override
-from aimc_compiler.errors import CalibrationError, NotBuiltError
+from aimc_compiler.errors import CalibrationError, DataError, NotBuiltError
 from aimc_compiler.executor import run_mapping
 
 DAY_S, YEAR_S = 86_400.0, 31_536_000.0
@@ -188,3 +188,30 @@ def test_sequences_with_the_batch_first_or_second(batch_dim: int) -> None:
     assert (whole - torch.cat(parts, dim=batch_dim)).abs().max() < 1e-5
     expected = model(x)
     assert (whole - expected).norm() / expected.norm() < 0.5
+
+
+@pytest.mark.parametrize("time_s", [-1.0, float("nan"), float("inf"), "1 h", None])
+def test_times_that_are_none(compiled: aimc.CompiledModel, time_s: object) -> None:
+    device = compiled.deploy(seed=0)
+    with pytest.raises(DataError, match=r"a chip cannot be run at time_s=.*: give seconds after programming"):
+        device(inputs(1), time_s=time_s)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="cannot be run at"):
+        device.conductances("4", time_s)  # type: ignore[arg-type]
+    if time_s is not None:
+        with pytest.raises(DataError, match="a chip cannot be recalibrated at"):
+            device.recalibrate(time_s)  # type: ignore[arg-type]
+
+
+def test_a_chip_is_not_run_before_its_recalibration(compiled: aimc.CompiledModel) -> None:
+    device = compiled.deploy(seed=0)
+    device.recalibrate(DAY_S)
+    with pytest.raises(DataError, match=r"recalibrated at 1 day, so it cannot be run at 1 h: give a later time_s"):
+        device(inputs(1), time_s=3600.0)
+    assert device.samples == 0
+    device.recalibrate(None)
+    device(inputs(1), time_s=3600.0)
+
+
+def test_an_unknown_operation_is_named(compiled: aimc.CompiledModel) -> None:
+    with pytest.raises(DataError, match=r"no analog operation is called 'conv1': there are 0, 4"):
+        compiled.deploy(seed=0).conductances("conv1", 1.0)

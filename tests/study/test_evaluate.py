@@ -80,7 +80,16 @@ def test_normalised_accuracy() -> None:
         ({"times_s": ()}, "seconds after programming"),
         ({"n_chips": 0}, "at least one chip"),
         ({"metric": "recall"}, "no metric is called 'recall'"),
+        ({"times_s": 3600.0}, "a list of times in seconds"),
+        ({"times_s": ["1 h"]}, "a list of times in seconds"),
         ({"data": [(torch.zeros(3, 30), torch.zeros(4))]}, r"accuracy needs outputs \(n, classes\)"),
+        ({"data": [(torch.zeros(3, 30), None)]}, r"one tensor of outputs and one of targets, not Tensor and list"),
+        ({"data": [(torch.zeros(3, 30), torch.tensor([0, 1, 5]))]}, r"1 of 3 targets .* 0 to 4: target 2 is 5"),
+        ({"data": [(torch.zeros(3, 30), torch.tensor([0.0, 0.5, 5.0]))]}, r"2 of 3 targets .* target 1 is 0.5"),
+        ({"data": [(torch.full((3, 30), torch.nan), torch.zeros(3))]}, r"outputs of 3 of 3 samples hold NaN"),
+        ({"data": [(torch.zeros(3, 30).long(), torch.zeros(3))]}, r"batch 0 .* the shapes and types of the example"),
+        ({"metric": lambda outputs, targets: float("nan")}, r"metric '<lambda>' is nan for the float network"),
+        ({"metric": lambda outputs, targets: None}, r"gives None for the float network: return one number"),
     ],
 )
 def test_bad_input(task, change: dict, message: str) -> None:  # type: ignore[no-untyped-def, type-arg]
@@ -88,3 +97,51 @@ def test_bad_input(task, change: dict, message: str) -> None:  # type: ignore[no
     arguments = {"data": data, "times_s": (1.0,), "n_chips": 1} | change
     with pytest.raises(DataError, match=message):
         aimc.evaluate(compiled, **arguments)
+
+
+def test_targets_of_any_integer_kind_and_form(task) -> None:  # type: ignore[no-untyped-def]
+    compiled, data = task
+    once = aimc.evaluate(compiled, data, times_s=(1.0,), n_chips=1)
+    forms = (
+        lambda y: y.to(torch.uint8),
+        lambda y: y.to(torch.uint16),
+        lambda y: y.float(),
+        lambda y: y.numpy(),
+        lambda y: y.tolist(),
+    )
+    for form in forms:
+        assert aimc.evaluate(compiled, [(x, form(y)) for x, y in data], times_s=(1.0,), n_chips=1) == once
+
+
+def test_no_a_star_where_the_float_network_is_no_better_than_chance(task) -> None:  # type: ignore[no-untyped-def]
+    compiled, data = task
+    result = aimc.evaluate(compiled, data, chance=0.95, times_s=(1.0,), n_chips=1)
+    assert result.float_metric < 0.95
+    assert result.times[0].a_star is None
+
+
+def test_outputs_are_joined_along_their_batch_dimension() -> None:
+    class Pair(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 3)
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            y = self.linear(x)
+            return y, y.sum(0)
+
+    torch.manual_seed(0)
+    model = Pair().eval()
+    x = torch.randn(5, 7, 4)  # steps, samples, features
+    seen: list[tuple[torch.Size, torch.Size]] = []
+
+    def metric(outputs: tuple[torch.Tensor, torch.Tensor], targets: torch.Tensor) -> float:
+        seen.append((outputs[0].shape, outputs[1].shape))
+        return -float((outputs[0].transpose(0, 1) - targets).norm())
+
+    compiled = aimc.compile(model, "ideal", (x[:, :1],), batch_dim=1)
+    with torch.no_grad():
+        y = model(x)[0].transpose(0, 1)
+    data = [(x[:, :3], y[:3]), (x[:, 3:], y[3:])]
+    assert aimc.evaluate(compiled, data, metric, times_s=(0.0,), n_chips=1).float_metric == pytest.approx(0, abs=1e-5)
+    assert seen == [(torch.Size([5, 7, 3]), torch.Size([7, 3]))] * 2

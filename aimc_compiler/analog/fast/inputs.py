@@ -1,7 +1,7 @@
 """Compiled kernels from inputs to the 8-bit operands of the integer products.
 
 After the input converter an input *is* an integer code of at most 7 bits and sign. Of each code c four planes are made:
-c, |c|, and c^2 = 128 high + low, so that products with 8-bit weights stay exact.
+c, |c|, and c^2 = 128 high + low, so that products with 8-bit weights stay exact; or c^2 rounded to 128 high.
 
 A convolution's operand has a row for each row of the block (channel, place of the kernel) and a column for each
 output position. Codes are kept a channel at a time, in the cache, with their padding and split by stride, so that such
@@ -19,10 +19,11 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 CODE, MAGNITUDE, HIGH, LOW = 0, 1, 2, 3
-NEGATIVE, NOT_A_NUMBER = 1, 2
+NEGATIVE, NOT_FINITE = 1, 2
 _ROUNDING = np.float32(1.5 * 2**23)
 _7 = np.int32(7)
 _127 = np.int32(127)
+_LARGEST = np.float32(np.finfo(np.float32).max)
 
 
 @inlined
@@ -34,91 +35,122 @@ def _code(x: np.float32, input_range: np.float32, step: np.float32, levels: np.f
 
 
 @compiled
-def input_signs(x: Floats) -> int:
-    """Flags NEGATIVE and NOT_A_NUMBER of (entries, elements) inputs."""
+def _code_line(out: Bytes, x: Floats, input_range: np.float32, step: np.float32, levels: np.float32) -> None:
+    for k in range(out.shape[0]):
+        out[k] = _code(x[k], input_range, step, levels)
+
+
+@compiled
+def _copy(out: Bytes, values: Bytes) -> None:
+    for k in range(out.shape[0]):
+        out[k] = values[k]
+
+
+@compiled
+def _further_planes(planes: Bytes, magnitude: bool, power: int) -> None:
+    """|c|, high and low of the codes in plane 0. planes: (4, elements)."""
+    codes = planes[CODE]
+    if magnitude:
+        plain = planes[MAGNITUDE]
+        for k in range(codes.shape[0]):
+            plain[k] = abs(np.int32(codes[k]))
+    if power:
+        high, low, half = planes[HIGH], planes[LOW], np.int32(64 if power == 1 else 0)
+        for k in range(codes.shape[0]):
+            high[k] = np.int32(np.int32(codes[k]) * np.int32(codes[k]) + half) >> _7
+        if power > 1:
+            for k in range(codes.shape[0]):
+                low[k] = np.int32(np.int32(codes[k]) * np.int32(codes[k])) & _127
+
+
+@compiled
+def input_flags(x: Floats) -> int:
+    """Flags NEGATIVE and NOT_FINITE of (elements,) inputs."""
     negative, strange = False, False
-    for entry in range(x.shape[0]):
-        for k in range(x.shape[1]):
-            negative |= x[entry, k] < np.float32(0)
-            strange |= x[entry, k] != x[entry, k]
-    return (NEGATIVE if negative else 0) | (NOT_A_NUMBER if strange else 0)
+    for k in range(x.shape[0]):
+        negative |= x[k] < np.float32(0)
+        strange |= not abs(x[k]) <= _LARGEST
+    return (NEGATIVE if negative else 0) | (NOT_FINITE if strange else 0)
 
 
 @compiled
 def code_rows(
     out: Bytes, x: Floats, first_entry: int, first_row: int, input_range: np.float32, step: np.float32,
-    levels: np.float32, magnitude: bool, power: bool,
-) -> None:  # fmt: skip
-    """Planes of some rows of a linear layer's inputs. out: (4, entries, rows of the block); x: (entries, features)."""
+    levels: np.float32, magnitude: bool, power: int,
+) -> int:  # fmt: skip
+    """Planes of some rows of a linear layer's inputs, and their flags.
+
+    out: (4, entries, rows of the block); x: (entries, features); magnitude, power: which planes besides the codes are
+    made (of the squares, how many; magnitudes only where an input is negative).
+    """
+    flags = 0
     for entry in range(out.shape[1]):
-        for k in range(out.shape[2]):
-            out[CODE, entry, k] = _code(x[first_entry + entry, first_row + k], input_range, step, levels)
-        if magnitude:
-            for k in range(out.shape[2]):
-                out[MAGNITUDE, entry, k] = abs(np.int32(out[CODE, entry, k]))
-        if power:
-            for k in range(out.shape[2]):
-                square = np.int32(np.int32(out[CODE, entry, k]) * np.int32(out[CODE, entry, k]))
-                out[HIGH, entry, k] = square >> _7
-                out[LOW, entry, k] = square & _127
+        line = x[first_entry + entry, first_row:]
+        flags |= input_flags(line[: out.shape[2]])
+        _code_line(out[CODE, entry], line, input_range, step, levels)
+    for entry in range(out.shape[1]):
+        _further_planes(out[:, entry], magnitude and flags & NEGATIVE != 0, power)
+    return flags
 
 
 @compiled
 def code_windows(
     out: Bytes, scratch: Bytes, x: Floats, first_entry: int, first_channel: int, first_row: int, shape: Ints,
-    input_range: np.float32, step: np.float32, levels: np.float32, magnitude: bool, power: bool,
-) -> None:  # fmt: skip
-    """Planes of the windows of some entries. out: (4, rows of the block, entries * positions).
+    input_range: np.float32, step: np.float32, levels: np.float32, magnitude: bool, power: int,
+) -> int:  # fmt: skip
+    """Planes of the windows of some entries, and the flags of their inputs.
 
-    x: (entries, channels, height, width); first_channel: of the group; scratch: (4, phases, cells of one phase), zero
-    at the padding; shape: the fields of ``WindowShape.numbers``.
+    out: (4, rows of the block, entries * positions); scratch: (4, phases, cells of a phase); x: (entries, channels,
+    height, width); first_channel: of the group; shape: ``WindowShape.numbers``; the rest is as in ``code_rows``.
     """
-    kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, pitch, positions = (
-        shape[0], shape[1], shape[2], shape[3], shape[4], shape[5], shape[6], shape[7], shape[8], shape[9]
-    )  # fmt: skip
-    places, rows = kernel_h * kernel_w, out.shape[1]
-    height, width = x.shape[2], x.shape[3]
-    for entry in range(out.shape[2] // positions):
-        start = entry * positions
-        for channel in range(first_row // places, (first_row + rows + places - 1) // places):
-            for row in range(height):
-                phase = (row + pad_h) % stride_h * stride_w
-                line = (row + pad_h) // stride_h * pitch
-                if stride_w == 1:
-                    line += pad_w
-                    for column in range(width):
-                        value = x[first_entry + entry, first_channel + channel, row, column]
-                        scratch[CODE, phase, line + column] = _code(value, input_range, step, levels)
-                else:
-                    for column in range(width):
-                        value = x[first_entry + entry, first_channel + channel, row, column]
-                        at = column + pad_w
-                        scratch[CODE, phase + at % stride_w, line + at // stride_w] = _code(
-                            value, input_range, step, levels
-                        )
-            _further_planes(scratch, magnitude, power)
-            for place in range(places):
-                k = channel * places + place - first_row
-                if 0 <= k < rows:
-                    down, right = place // kernel_w * dilation_h, place % kernel_w * dilation_w
-                    phase = down % stride_h * stride_w + right % stride_w
-                    at = down // stride_h * pitch + right // stride_w
-                    for plane in range(4):
-                        if plane == CODE or (plane == MAGNITUDE and magnitude) or (plane >= HIGH and power):
-                            for position in range(positions):
-                                out[plane, k, start + position] = scratch[plane, phase, at + position]
+    places, positions, rows = shape[0] * shape[1], shape[9], out.shape[1]
+    first, last = first_row // places, (first_row + rows + places - 1) // places
+    entries = out.shape[2] // positions
+    flags = 0
+    for entry in range(first_entry, first_entry + entries):
+        for channel in range(first_channel + first, first_channel + last):
+            flags |= input_flags(x[entry, channel].reshape(-1))
+    magnitude = magnitude and flags & NEGATIVE != 0
+    scratch[:] = 0
+    for entry in range(entries):
+        for channel in range(first, last):
+            plane = x[first_entry + entry, first_channel + channel]
+            _code_channel(scratch[CODE], plane, shape, input_range, step, levels)
+            _further_planes(scratch.reshape(4, -1), magnitude, power)
+            target = out[:, :, entry * positions : (entry + 1) * positions]
+            _gather(target, scratch, channel * places - first_row, shape, magnitude, power)
+    return flags
 
 
 @compiled
-def _further_planes(scratch: Bytes, magnitude: bool, power: bool) -> None:
-    codes = scratch[CODE].reshape(-1)
-    if magnitude:
-        plain = scratch[MAGNITUDE].reshape(-1)
-        for k in range(codes.shape[0]):
-            plain[k] = abs(np.int32(codes[k]))
-    if power:
-        high, low = scratch[HIGH].reshape(-1), scratch[LOW].reshape(-1)
-        for k in range(codes.shape[0]):
-            square = np.int32(np.int32(codes[k]) * np.int32(codes[k]))
-            high[k] = square >> _7
-            low[k] = square & _127
+def _code_channel(
+    scratch: Bytes, x: Floats, shape: Ints, input_range: np.float32, step: np.float32, levels: np.float32
+) -> None:
+    """Codes of one channel's rows that these windows meet. scratch: (phases, cells), zero where nothing is written."""
+    stride_h, stride_w, pad, top, pitch = shape[2], shape[3], shape[6], shape[7], shape[8]
+    height, width = x.shape
+    for row in range(max(top, 0), min(top + scratch.shape[1] // pitch * stride_h, height)):
+        phase, line = (row - top) % stride_h * stride_w, (row - top) // stride_h * pitch
+        if stride_w == 1:
+            _code_line(scratch[phase, line + pad : line + pad + width], x[row], input_range, step, levels)
+            continue
+        for column in range(width):
+            at = column + pad
+            scratch[phase + at % stride_w, line + at // stride_w] = _code(x[row, column], input_range, step, levels)
+
+
+@compiled
+def _gather(out: Bytes, scratch: Bytes, first: int, shape: Ints, magnitude: bool, power: int) -> None:
+    """A row of ``out`` for each place of the kernel; first: the row of place 0, out of bounds where not held."""
+    kernel_w, stride_h, stride_w, pitch = shape[1], shape[2], shape[3], shape[8]
+    for place in range(max(-first, 0), min(shape[0] * kernel_w, out.shape[1] - first)):
+        down, right = place // kernel_w * shape[4], place % kernel_w * shape[5]
+        phase = down % stride_h * stride_w + right % stride_w
+        at = down // stride_h * pitch + right // stride_w
+        _copy(out[CODE, first + place], scratch[CODE, phase, at:])
+        if magnitude:
+            _copy(out[MAGNITUDE, first + place], scratch[MAGNITUDE, phase, at:])
+        if power:
+            _copy(out[HIGH, first + place], scratch[HIGH, phase, at:])
+        if power > 1:
+            _copy(out[LOW, first + place], scratch[LOW, phase, at:])

@@ -1,8 +1,8 @@
 """Compiled kernels from integer products to converted, scaled and accumulated outputs: one fused pass.
 
 Of each output: the sums of the digits' products, IR drop (``analog/ir_drop.py``), one Gaussian of variance
-``sigma_w^2 V + sigma_out^2`` (``analog/noise.py``) from the same keyed streams as ``exact``, the converter, and the digital
-factors (Rasch et al., Nat. Commun. 14, 5282 (2023), Methods). Normals are made in the first-level cache, never stored.
+``sigma_w^2 V + sigma_out^2`` (``analog/noise.py``) from the same keyed streams as ``exact``, the converter, the
+digital factors (Rasch et al., Nat. Commun. 14, 5282 (2023), Methods). Normals are made in the first-level cache, never stored.
 
 An effect that is off has scale 0 and reads any sum at all: it adds exactly nothing.
 """
@@ -10,7 +10,8 @@ An effect that is off has scale 0 and reads any sum at all: it adds exactly noth
 import numpy as np
 import numpy.typing as npt
 
-from aimc_compiler.rng.philox import compiled, inlined, normal_pair, philox_block
+from aimc_compiler.analog.fast.normals import Halves, normals_of_calls, normals_of_columns
+from aimc_compiler.rng.philox import compiled, inlined
 
 Floats = npt.NDArray[np.float32]
 Sums = npt.NDArray[np.int32]
@@ -18,175 +19,219 @@ Words = npt.NDArray[np.uint64]
 Ints = npt.NDArray[np.int64]
 
 # Rows of the table of factors of each column, and of the constants of a block.
-U, FAR, LOAD, FURTHER, POWER, DIGITAL, FACTOR, BIAS = 0, 1, 2, 3, 4, 5, 6, 7
-IR_DROP, VARIANCE, STEP, LEVELS = 0, 1, 2, 3
-# Planes of the main sums; where each is, in ``places``.
-TOP, MIDDLE, BOTTOM, FAR_TOP, FAR_BOTTOM, LOADS = 0, 1, 2, 3, 4, 5
+U, FAR, LOAD, FURTHER, POWER, DIGITAL, FACTOR, BIAS = range(8)
+IR_DROP, VARIANCE, STEP, LEVELS, THIRD, LOAD_SECOND, POWER_SECOND = range(7)
+# Planes of sums, in the order of ``places``: of the digits of w, of w p, and of |w|.
+TOP, MIDDLE, BOTTOM, FAR_TOP, FAR_BOTTOM, LOAD_TOP, LOAD_BOTTOM = range(7)
 # First and last row block of an operation.
 FIRST, LAST = 1, 2
 
-_LOW_WORD, _32 = np.uint64(0xFFFFFFFF), np.uint64(32)
+TILE = 256
 _ROUNDING = np.float32(1.5 * 2**23)
 _DIGIT = np.float32(2.0**-8)
-_128, _ZERO = np.float32(128), np.float32(0)
 _CUBIC, _SQUARE, _LINEAR = np.float32(0.05), np.float32(0.2), np.float32(0.5)
 
 
 @inlined
 def _dropped(
-    top: np.int32, middle: np.int32, bottom: np.int32, far_top: np.int32, far_bottom: np.int32, load: np.int32,
-    u_scale: np.float32, far_scale: np.float32, load_scale: np.float32, further: np.float32, ir_drop: np.float32,
+    top: np.int32, middle: np.int32, bottom: np.int32, far_top: np.int32, far_bottom: np.int32, load_top: np.int32,
+    load_bottom: np.int32, third: np.float32, load_second: np.float32, u_scale: np.float32, far_scale: np.float32,
+    load_scale: np.float32, further: np.float32, ir_drop: np.float32,
 ) -> np.float32:  # fmt: skip
-    """u after IR drop. load_scale: from the sum of loads to q; further: ir_drop j0 / n, for a block not at row 0."""
-    u = (np.float32(top) + (np.float32(middle) + np.float32(bottom) * _DIGIT) * _DIGIT) * u_scale
+    """u after IR drop. load_scale: from the sum of loads to q; further: ir_drop j0 / n, for a block not at row 0;
+    third, load_second: 1/256, or 0 where there is no third digit of w or second one of |w|."""
+    u = (np.float32(top) + (np.float32(middle) + np.float32(bottom) * third) * _DIGIT) * u_scale
     far = (np.float32(far_top) + np.float32(far_bottom) * _DIGIT) * far_scale
-    q = np.float32(load) * load_scale
+    q = (np.float32(load_top) + np.float32(load_bottom) * load_second) * load_scale
     share = q * (q * (q * _CUBIC - _SQUARE) + _LINEAR)
     return (u - ir_drop * share * far) - (q * further) * u
 
 
 @inlined
 def _converted(
-    u: np.float32, high: np.int32, low: np.int32, power_scale: np.float32, variance: np.float32, normal: np.float32,
-    step: np.float32, levels: np.float32,
+    u: np.float32, high: np.int32, low: np.int32, power_second: np.float32, power_scale: np.float32,
+    variance: np.float32, normal: np.float32, step: np.float32, steps: np.float32, levels: np.float32,
 ) -> np.float32:  # fmt: skip
-    """The converter's output for u with its noise; step 0: no converter."""
-    power = (np.float32(high) * _128 + np.float32(low)) * power_scale
+    """The converter's output for u with its noise. power_second: 1/128, or 0 where x^2 has its high digit alone."""
+    power = (np.float32(high) + np.float32(low) * power_second) * power_scale
     noisy = u + np.float32(np.sqrt(power + variance)) * normal
-    code = min(max(noisy / step, -levels), levels)
+    code = min(max(noisy * steps, -levels), levels)
     return ((code + _ROUNDING) - _ROUNDING) * step
 
 
 @compiled
+def _place_line(target: Floats, y: Floats, factor: np.float32, bias: np.float32, part: int) -> None:
+    """Accumulates outputs of one column; the last part is followed by its factor and bias."""
+    if part == FIRST | LAST:
+        for k in range(target.shape[0]):
+            target[k] = y[k] * factor + bias
+    elif part == FIRST:
+        for k in range(target.shape[0]):
+            target[k] = y[k]
+    elif part == LAST:
+        for k in range(target.shape[0]):
+            target[k] = (target[k] + y[k]) * factor + bias
+    else:
+        for k in range(target.shape[0]):
+            target[k] += y[k]
+
+
+@compiled
+def _place(target: Floats, y: Floats, factor: Floats, bias: Floats, part: int) -> None:
+    """Accumulates a row of outputs; the last part is followed by factor and bias of each column."""
+    if part == FIRST | LAST:
+        for c in range(target.shape[0]):
+            target[c] = y[c] * factor[c] + bias[c]
+    elif part == FIRST:
+        for c in range(target.shape[0]):
+            target[c] = y[c]
+    elif part == LAST:
+        for c in range(target.shape[0]):
+            target[c] = (target[c] + y[c]) * factor[c] + bias[c]
+    else:
+        for c in range(target.shape[0]):
+            target[c] += y[c]
+
+
+@compiled
 def finish_rows(
-    out: Floats, main: Sums, places: Ints, load: Sums, load_at: int, high: Sums, low: Sums, table: Floats,
+    out: Floats, main: Sums, load: Sums, places: Ints, high: Sums, low: Sums, table: Floats,
     constants: Floats, keys: Words, columns: Ints, sample: int, call: int, calls: int, first_entry: int, part: int,
     scratch: Floats,
 ) -> None:  # fmt: skip
     """Rows of a linear layer: out (entries, columns) from entry ``first_entry`` on; sums (entries, planes * columns).
 
-    places: the column at which each plane of ``main`` begins; load_at: likewise of ``load``; high, low: (entries,
-    columns). Entry e is MVM ``call + e % calls`` of sample ``sample + e // calls``. keys, columns: streams side by
-    side. part: FIRST overwrites out, otherwise it is added to; LAST applies factor and bias. scratch: columns + 8.
+    places: the column at which each plane begins, of ``load`` those of |w|, of ``main`` the others; high, low:
+    (entries, columns). Entry e is MVM ``call + e % calls`` of sample ``sample + e // calls``. keys, columns: streams side by
+    side. part: FIRST overwrites out, otherwise it is added to; LAST applies factor and bias. scratch: (10, columns + 8).
     """
     ir_drop, variance, step, levels = constants[IR_DROP], constants[VARIANCE], constants[STEP], constants[LEVELS]
-    top, middle, bottom, far_top, far_bottom = places[0], places[1], places[2], places[3], places[4]
+    third, load_second, power_second = constants[THIRD], constants[LOAD_SECOND], constants[POWER_SECOND]
+    steps = np.float32(1) / step
     width = out.shape[1]
+    normals, line, planes, words = scratch[0], scratch[1], scratch[2:6], scratch[6:10].view(np.uint32)
+    u_scale, far_scale, load_scale, further = table[U], table[FAR], table[LOAD], table[FURTHER]
+    power_scale, digital, factor, bias = table[POWER], table[DIGITAL], table[FACTOR], table[BIAS]
     for row in range(main.shape[0]):
         entry = first_entry + row
-        index = np.uint64(sample) + np.uint64(entry // calls)
-        _normals_of_row(scratch, keys, columns, np.uint64(call + entry % calls), index & _LOW_WORD, index >> _32)
+        number = np.uint64(sample) + np.uint64(entry // calls)
+        _normals_of_row(normals, planes, words, keys, columns, np.uint64(call + entry % calls), number)
+        tops, middles, bottoms = main[row, places[TOP] :], main[row, places[MIDDLE] :], main[row, places[BOTTOM] :]
+        far_tops, far_bottoms = main[row, places[FAR_TOP] :], main[row, places[FAR_BOTTOM] :]
+        load_tops, load_bottoms = load[row, places[LOAD_TOP] :], load[row, places[LOAD_BOTTOM] :]
+        highs, lows = high[row], low[row]
+        # Two loops: a compiler proves that so many arrays do not overlap only a few at a time.
         for c in range(width):
-            u = _dropped(
-                main[row, top + c], main[row, middle + c], main[row, bottom + c], main[row, far_top + c],
-                main[row, far_bottom + c], load[row, load_at + c],
-                table[U, c], table[FAR, c], table[LOAD, c], table[FURTHER, c], ir_drop,
+            line[c] = _dropped(
+                tops[c], middles[c], bottoms[c], far_tops[c], far_bottoms[c], load_tops[c],
+                load_bottoms[c], third, load_second, u_scale[c], far_scale[c], load_scale[c], further[c], ir_drop,
             )  # fmt: skip
-            y = _converted(u, high[row, c], low[row, c], table[POWER, c], variance, scratch[c], step, levels)
-            y *= table[DIGITAL, c]
-            scratch[c] = y if part & FIRST else out[entry, c] + y
-        if part & LAST:
-            for c in range(width):
-                out[entry, c] = scratch[c] * table[FACTOR, c] + table[BIAS, c]
-        else:
-            for c in range(width):
-                out[entry, c] = scratch[c]
+        for c in range(width):
+            y = _converted(
+                line[c], highs[c], lows[c], power_second, power_scale[c], variance, normals[c], step, steps, levels
+            )
+            line[c] = y * digital[c]
+        _place(out[entry], line, factor, bias, part)
 
 
 @inlined
 def _normals_of_row(
-    scratch: Floats, keys: Words, columns: Ints, call: np.uint64, sample_low: np.uint64, sample_high: np.uint64
+    out: Floats, planes: Floats, words: Halves, keys: Words, columns: Ints, call: np.uint64, sample: np.uint64
 ) -> None:
-    """Normals of one MVM on all streams. scratch: sum of columns, and 8 to spare."""
+    """Normals of one MVM on all streams, side by side. out: sum of columns, and 8 to spare."""
     place = 0
     for stream in range(keys.shape[0]):
-        k0, k1 = keys[stream] & _LOW_WORD, keys[stream] >> _32
-        for block in range((columns[stream] + 3) >> 2):
-            w0, w1, w2, w3 = philox_block((np.uint64(block), call, sample_low, sample_high), k0, k1)
-            z0, z1 = normal_pair(w0, w1)
-            z2, z3 = normal_pair(w2, w3)
-            scratch[place + 4 * block] = z0
-            scratch[place + 4 * block + 1] = z1
-            scratch[place + 4 * block + 2] = z2
-            scratch[place + 4 * block + 3] = z3
+        blocks = (columns[stream] + 3) >> 2
+        normals_of_columns(out[place:], planes, words, 0, blocks, call, sample, keys[stream])
         place += columns[stream]
 
 
 @compiled
 def finish_planes(
-    out: Floats, main: Sums, places: Ints, load: Sums, load_at: int, power: Sums, low_at: int, table: Floats,
-    constants: Floats, keys: Words, columns: Ints, calls: Words, samples: Words, first_entry: int, first_column: int,
-    shape: Ints, part: int, scratch: Floats,
+    out: Floats, main: Sums, load: Sums, places: Ints, high: Sums, low: Sums, table: Floats,
+    constants: Floats, keys: Words, columns: Ints, sample: int, call: int, size: Ints, first_entry: int,
+    first_column: int, shape: Ints, part: int, numbers: Words, y: Floats, scratch: Floats,
 ) -> None:  # fmt: skip
     """Planes of a convolution: out (entries, columns of all groups, height, width); sums (planes * columns, positions).
 
-    power: (columns, high positions then, from ``low_at`` on, low ones); calls, samples: (positions,) number of the MVM
-    and of the sample at each position; shape: (positions an entry, pitch). scratch: (5, at least positions); the rest
-    is as in ``finish_rows``.
+    high, low: (columns, positions); size: height and width of the output, and entries of a sample; shape: ``numbers``
+    of the strip. numbers: (2, positions), y: (4, positions) and scratch: (8, TILE), to work in; the rest is as in ``finish_rows``.
     """
-    count, positions, pitch = calls.shape[0], shape[0], shape[1]
+    count = main.shape[1]
+    calls, samples = numbers[0], numbers[1]
+    _number(calls, samples, sample, call, size, first_entry, shape)
+    normals, words = scratch[:4], scratch[4:].view(np.uint32)
     place = 0
     for stream in range(keys.shape[0]):
-        k0, k1 = keys[stream] & _LOW_WORD, keys[stream] >> _32
-        for column in range(columns[stream]):
-            if column & 3 == 0:
-                block = np.uint64(column >> 2)
-                for at in range(count):
-                    sample = samples[at]
-                    words = (block, calls[at], sample & _LOW_WORD, sample >> _32)
-                    w0, w1, w2, w3 = philox_block(words, k0, k1)
-                    z0, z1 = normal_pair(w0, w1)
-                    z2, z3 = normal_pair(w2, w3)
-                    scratch[0, at], scratch[1, at], scratch[2, at], scratch[3, at] = z0, z1, z2, z3
-            _finish_plane(
-                scratch[4], main, places, load, load_at, power, low_at, table, constants, scratch[column & 3], place,
-                count,
-            )  # fmt: skip
-            _place_plane(out, scratch[4], table, first_entry, first_column, place, count // positions, positions,
-                         pitch, part)  # fmt: skip
-            place += 1
+        for block in range((columns[stream] + 3) >> 2):
+            four = min(columns[stream] - 4 * block, 4)
+            for start in range(0, count, TILE):
+                stop = min(start + TILE, count)
+                normals_of_calls(normals, words, block, calls[start:stop], samples[start:stop], keys[stream])
+                for k in range(four):
+                    _finish_plane(
+                        y[k], main, load, places, high, low, table, constants, normals[k], place + k, start, stop
+                    )
+            for k in range(four):
+                _place_plane(out, y[k, :count], table, first_entry, first_column, place + k, shape, part)
+            place += four
+
+
+@compiled
+def _number(calls: Words, samples: Words, sample: int, call: int, size: Ints, first_entry: int, shape: Ints) -> None:
+    """The MVM and the sample at each position of a strip."""
+    pitch, positions, first_row = shape[8], shape[9], shape[10]
+    for entry in range(calls.shape[0] // positions):
+        number = first_entry + entry
+        mine = np.uint64(sample) + np.uint64(number // size[2])
+        first = call + number % size[2] * size[0] * size[1] + first_row * size[1]
+        for at in range(positions):
+            calls[entry * positions + at] = np.uint64(first + at // pitch * size[1] + at % pitch)
+            samples[entry * positions + at] = mine
 
 
 @inlined
 def _finish_plane(
-    y: Floats, main: Sums, places: Ints, load: Sums, load_at: int, power: Sums, low_at: int, table: Floats,
-    constants: Floats, normals: Floats, c: int, count: int,
+    y: Floats, main: Sums, load: Sums, places: Ints, high: Sums, low: Sums, table: Floats,
+    constants: Floats, normals: Floats, c: int, start: int, stop: int,
+) -> None:  # fmt: skip
+    """A tile of one column, from ``start`` to ``stop``."""
+    _finish_line(
+        y[start:stop], normals,
+        main[places[TOP] + c, start:], main[places[MIDDLE] + c, start:], main[places[BOTTOM] + c, start:],
+        main[places[FAR_TOP] + c, start:], main[places[FAR_BOTTOM] + c, start:],
+        load[places[LOAD_TOP] + c, start:], load[places[LOAD_BOTTOM] + c, start:], high[c, start:], low[c, start:],
+        table[:, c].copy(), constants,
+    )  # fmt: skip
+
+
+@compiled
+def _finish_line(
+    y: Floats, normals: Floats, top: Sums, middle: Sums, bottom: Sums, far_top: Sums, far_bottom: Sums,
+    load_top: Sums, load_bottom: Sums, high: Sums, low: Sums, factors: Floats, constants: Floats,
 ) -> None:  # fmt: skip
     ir_drop, variance, step, levels = constants[IR_DROP], constants[VARIANCE], constants[STEP], constants[LEVELS]
-    top, middle, bottom = main[places[0] + c], main[places[1] + c], main[places[2] + c]
-    far_top, far_bottom, loads = main[places[3] + c], main[places[4] + c], load[load_at + c]
-    high, low = power[c], power[c, low_at:]
-    u_scale, far_scale, load_scale, further = table[U, c], table[FAR, c], table[LOAD, c], table[FURTHER, c]
-    power_scale, digital = table[POWER, c], table[DIGITAL, c]
-    for at in range(count):
+    third, load_second, power_second = constants[THIRD], constants[LOAD_SECOND], constants[POWER_SECOND]
+    u_scale, far_scale, load_scale, further = factors[U], factors[FAR], factors[LOAD], factors[FURTHER]
+    power_scale, digital, steps = factors[POWER], factors[DIGITAL], np.float32(1) / step
+    for at in range(y.shape[0]):
         u = _dropped(
-            top[at], middle[at], bottom[at], far_top[at], far_bottom[at], loads[at],
-            u_scale, far_scale, load_scale, further, ir_drop,
+            top[at], middle[at], bottom[at], far_top[at], far_bottom[at], load_top[at],
+            load_bottom[at], third, load_second, u_scale, far_scale, load_scale, further, ir_drop,
         )  # fmt: skip
-        y[at] = _converted(u, high[at], low[at], power_scale, variance, normals[at], step, levels) * digital
+        y[at] = digital * _converted(
+            u, high[at], low[at], power_second, power_scale, variance, normals[at], step, steps, levels
+        )
 
 
 @inlined
 def _place_plane(
-    out: Floats, y: Floats, table: Floats, first_entry: int, first_column: int, c: int, entries: int, positions: int,
-    pitch: int, part: int,
-) -> None:  # fmt: skip
-    """Copies the positions that are outputs to where they belong."""
-    height, width = out.shape[2], out.shape[3]
+    out: Floats, y: Floats, table: Floats, first_entry: int, first_column: int, c: int, shape: Ints, part: int
+) -> None:
+    """Accumulates the positions that are outputs where they belong."""
+    pitch, positions, first_row, rows = shape[8], shape[9], shape[10], shape[11]
     factor, bias = table[FACTOR, c], table[BIAS, c]
-    for entry in range(entries):
-        for row in range(height):
+    for entry in range(y.shape[0] // positions):
+        for row in range(rows):
             at = entry * positions + row * pitch
-            target = out[first_entry + entry, first_column + c, row]
-            if part == FIRST | LAST:
-                for k in range(width):
-                    target[k] = y[at + k] * factor + bias
-            elif part == FIRST:
-                for k in range(width):
-                    target[k] = y[at + k]
-            elif part == LAST:
-                for k in range(width):
-                    target[k] = (target[k] + y[at + k]) * factor + bias
-            else:
-                for k in range(width):
-                    target[k] += y[at + k]
+            _place_line(out[first_entry + entry, first_column + c, first_row + row], y[at:], factor, bias, part)

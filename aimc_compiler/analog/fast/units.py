@@ -43,7 +43,9 @@ def _inexact_product() -> str | None:
         w = torch.tensor([[127, -127, -128, 3], [-128, -128, 127, 127]], dtype=torch.int8).repeat(16, 128)
         found = torch._int_mm(x, w.t())
     except (AttributeError, RuntimeError) as fault:
-        return f"torch {torch.__version__} has no 8-bit integer product on this processor ({str(fault).splitlines()[0]})"
+        return (
+            f"torch {torch.__version__} has no 8-bit integer product on this processor ({str(fault).splitlines()[0]})"
+        )
     expected = x.to(torch.int64) @ w.to(torch.int64).t()
     if not torch.equal(found.to(torch.int64), expected):
         return f"the 8-bit integer product of torch {torch.__version__} is not exact on this processor"

@@ -1,0 +1,87 @@
+"""What ``fast`` takes, and why it does not take the rest."""
+
+from dataclasses import fields
+from math import inf, isfinite
+from typing import Literal
+
+import torch
+
+from aimc_compiler.analog.contraction import Contraction
+from aimc_compiler.analog.fast.units import missing_units
+from aimc_compiler.analog.settings import MvmSettings
+from aimc_compiler.records import record
+
+Precision = Literal["exact", "fast", "auto"]
+PRECISIONS: tuple[Precision, ...] = ("exact", "fast", "auto")
+
+_MODELLED = frozenset(
+    {"in_bound", "dac_step", "adc_step", "out_bound", "sigma_in", "sigma_out", "sigma_w", "read_noise", "ir_drop"}
+    | {"g_ratio"}
+)
+_MOST_LEVELS = 1 << 21
+_MOST_ROWS = 1 << 16
+_FEWEST_CELLS = 64
+
+
+@record
+class Choice:
+    """The precision an operation runs in; reason: why not ``fast`` (empty where it is)."""
+
+    precision: Literal["exact", "fast"]
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.precision} ({self.reason})" if self.reason else self.precision
+
+
+def choose(
+    asked: Precision,
+    settings: MvmSettings,
+    contraction: Contraction,
+    shape: tuple[int, int, int],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Choice:
+    """How an operation runs; shape: groups, columns and rows of its matrix; dtype, device: of its computation."""
+    if asked == "exact":
+        return Choice(precision="exact", reason="as asked")
+    reason = not_modelled(settings) or _unfit(contraction, shape, dtype, device) or missing_units()
+    return Choice(precision="exact", reason=reason) if reason else Choice(precision="fast")
+
+
+def not_modelled(settings: MvmSettings) -> str | None:
+    """The first of the settings that ``fast`` does not model; None where it models all."""
+    neutral = MvmSettings()
+    for field in fields(settings):
+        if field.name not in _MODELLED and getattr(settings, field.name) != getattr(neutral, field.name):
+            return f"{field.name} is not built in fast"
+    checks = (
+        (settings.dac_step < 1 / 127.5, "inputs without converters, or of more than 8 bits"),
+        (settings.in_bound != 1.0, "inputs that are not clipped to their range"),
+        (settings.sigma_in > 0, "input noise"),
+        (settings.adc_step == 0, "outputs without converters"),
+        (settings.out_bound == inf, "outputs that are not clipped"),
+        (settings.sigma_w > 0 and settings.read_noise != "pcm", f"read noise {settings.read_noise!r}"),
+        (not isfinite(settings.g_ratio) and settings.ir_drop > 0, "IR drop without wires"),
+    )
+    for wrong, reason in checks:
+        if wrong:
+            return f"{reason}: not built in fast"
+    if settings.out_bound / settings.adc_step > _MOST_LEVELS:
+        return f"an output converter of more than {_MOST_LEVELS} levels a side"
+    return None
+
+
+def _unfit(
+    contraction: Contraction, shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device
+) -> str | None:
+    groups, columns, rows = shape
+    if device.type != "cpu":
+        return f"integer products are built for the CPU, not for {device.type}"
+    if dtype != torch.float32:
+        return f"fast computes in float32, not {str(dtype).removeprefix('torch.')}"
+    if rows > _MOST_ROWS:
+        return f"{rows} rows: sums of integer products could overflow"
+    if groups > 1 and columns * rows < _FEWEST_CELLS:
+        return f"{groups} groups of {columns} x {rows} cells: too small for integer products to pay"
+    return None

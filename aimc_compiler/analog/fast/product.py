@@ -1,0 +1,154 @@
+"""Running the row blocks of an operation with integer products: linear layers by rows, convolutions by windows.
+
+Entries are worked off in chunks, each small enough that the sums of its products stay in the cache until the fused
+pass has read them; chunks are spread over torch's threads. Sums are exact integers and everything after them is done
+element by element, so the result depends on neither chunks nor threads.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from aimc_compiler.analog.fast.block import FastBlock
+from aimc_compiler.analog.fast.pool import spread
+from aimc_compiler.analog.fast.shape import Strip, WindowShape, strips
+from aimc_compiler.analog.fast.space import Spaces
+from aimc_compiler.analog.settings import MvmSettings
+from aimc_compiler.records import record
+from aimc_compiler.rng import Key
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+Words = npt.NDArray[np.uint64]
+
+_ROWS_A_CHUNK = 64
+
+
+@record
+class FastPart:
+    """One row block of one group. first_row: of the block in the matrix; table: the block's with its digital factors;
+    keys, columns: output noise streams of its pieces, side by side."""
+
+    block: FastBlock
+    group: int
+    groups: int
+    first_row: int
+    input_range: float
+    table: Floats
+    keys: Words
+    columns: Ints
+    part: int
+
+
+@record
+class Numbering:
+    """Window k of entry e of a sample is its MVM ``first_call + e * windows + k``; entries: of one sample."""
+
+    first_sample: int
+    first_call: int
+    entries: int
+
+
+def side_by_side(keys: tuple[Key, ...], columns: tuple[int, ...]) -> tuple[Words, Ints]:
+    """Streams as the compiled kernels take them."""
+    return np.array(keys, np.uint64), np.array(columns, np.int64)
+
+
+def run_rows(
+    x: Tensor, parts: tuple[FastPart, ...], outputs: int, windows: int, settings: MvmSettings, numbering: Numbering
+) -> Tensor:
+    """A linear layer. x: (entries * windows, features), contiguous; returns (entries * windows, outputs)."""
+    out = torch.empty(x.shape[0], outputs)
+    threads = torch.get_num_threads()
+    size = max(1, min(_ROWS_A_CHUNK, -(-x.shape[0] // threads)))
+    chunks = [(start, min(start + size, x.shape[0])) for start in range(0, x.shape[0], size)]
+    calls = windows * numbering.entries
+
+    def work(items: Iterator[tuple[int, int]]) -> None:
+        runner = _Rows(x, out, settings, numbering, calls)
+        for start, stop in items:
+            for part in parts:
+                runner.run(part, start, stop)
+
+    spread(work, chunks)
+    return out
+
+
+class _Rows:
+    """The memory of one thread, and a chunk of rows through one row block."""
+
+    def __init__(self, x: Tensor, out: Tensor, settings: MvmSettings, numbering: Numbering, calls: int) -> None:
+        self.x, self.out, self.settings = x.numpy(), out.numpy(), settings
+        self.numbering, self.calls = numbering, calls
+        self.spaces = Spaces(by_rows=True)
+        self.scratch = np.empty((10, out.shape[1] + 8), np.float32)
+
+    def run(self, part: FastPart, start: int, stop: int) -> None:
+        from aimc_compiler.analog.fast import inputs, outputs
+
+        block, settings, plan = part.block, self.settings, part.block.plan
+        space = self.spaces.of(block, stop - start)
+        flags = inputs.code_rows(
+            space.codes, self.x, start, part.first_row, np.float32(part.input_range), np.float32(settings.dac_step),
+            _levels(settings), plan.far > 0, plan.power,
+        )  # fmt: skip
+        sums = space.multiply(flags)
+        outputs.finish_rows(
+            self.out, sums.main, sums.load, sums.places, space.high, space.low, part.table, block.constants, part.keys,
+            part.columns, self.numbering.first_sample, self.numbering.first_call, self.calls, start, part.part,
+            self.scratch,
+        )  # fmt: skip
+
+
+def run_windows(
+    x: Tensor,
+    parts: tuple[FastPart, ...],
+    outputs: int,
+    shape: WindowShape,
+    settings: MvmSettings,
+    numbering: Numbering,
+) -> Tensor:
+    """A convolution. x: (entries, channels, height, width), contiguous; returns (entries, outputs, height, width)."""
+    out = torch.empty(x.shape[0], outputs, *shape.output)
+
+    def work(items: Iterator[Strip]) -> None:
+        runner = _Windows(x, out, shape, settings, numbering)
+        for strip in items:
+            for part in parts:
+                runner.run(part, strip)
+
+    spread(work, strips(x.shape[0], shape, torch.get_num_threads()))
+    return out
+
+
+class _Windows:
+    """The memory of one thread, and a strip of windows through one row block."""
+
+    def __init__(self, x: Tensor, out: Tensor, shape: WindowShape, settings: MvmSettings, numbering: Numbering) -> None:
+        self.x, self.out, self.shape, self.settings, self.numbering = x.numpy(), out.numpy(), shape, settings, numbering
+        self.size = np.array((*shape.output, numbering.entries), np.int64)
+        self.spaces = Spaces(by_rows=False)
+
+    def run(self, part: FastPart, strip: Strip) -> None:
+        from aimc_compiler.analog.fast import inputs, outputs
+
+        block, settings, plan = part.block, self.settings, part.block.plan
+        space = self.spaces.of(block, strip.entries * strip.positions)
+        flags = inputs.code_windows(
+            space.codes, self.spaces.cells(strip.cells), self.x, strip.first_entry,
+            part.group * (self.x.shape[1] // part.groups), part.first_row, strip.numbers,
+            np.float32(part.input_range), np.float32(settings.dac_step), _levels(settings), plan.far > 0, plan.power,
+        )  # fmt: skip
+        sums = space.multiply(flags)
+        outputs.finish_planes(
+            self.out, sums.main, sums.load, sums.places, space.high, space.low, part.table, block.constants, part.keys,
+            part.columns, self.numbering.first_sample, self.numbering.first_call, self.size, strip.first_entry,
+            part.group * block.columns, strip.numbers, part.part, *space.lines,
+        )  # fmt: skip
+
+
+def _levels(settings: MvmSettings) -> np.float32:
+    return np.float32(round(1 / settings.dac_step))
