@@ -5,7 +5,8 @@ Rasch et al., Nat. Commun. 14, 5282 (2023), Methods, "Drift compensation" (after
 ``ref = mean |y_ij|``; at the time of recalibration again, ``alpha = ref / now``. Both are at least 1e-4.
 
 With a one-hot input the MVM has a closed form in each weight, so no product is made: ``u_ij = w_ij``, the IR drop sees
-``A = |w_ij|``, the read noise ``|w_ij|``. Input noise reaches all rows, so there a product is needed.
+``A = |w_ij|``, the read noise ``|w_ij|``. Input noise reaches all rows, and other effects are not linear: with those
+the reading is made as MVMs.
 """
 
 from typing import Literal
@@ -16,8 +17,9 @@ from torch import Tensor
 from aimc_compiler.analog.contraction import WindowProduct
 from aimc_compiler.analog.converter import adc, dac
 from aimc_compiler.analog.ir_drop import drop, positions
-from aimc_compiler.analog.mvm import block_weights, mvm
-from aimc_compiler.analog.noise import Draw, add_input_noise, add_output_noise, needs_draw
+from aimc_compiler.analog.mvm import block_weights
+from aimc_compiler.analog.noise import Draw, add_output_noise, needs_draw
+from aimc_compiler.analog.row_block import read_windows
 from aimc_compiler.analog.settings import MvmSettings
 from aimc_compiler.analog.state import PieceDevices, Streams, time_name
 from aimc_compiler.analog.traced_drop import attenuated, one_hot_loss
@@ -60,9 +62,13 @@ def one_hot_outputs(w: Tensor, streams: Streams, reading: str, tile_row: int, se
 
     w: (columns, rows), the state that is read; reading: names the noise of this reading.
     """
-    draw = Draw(keys=(streams.key("compensation", reading),), columns=(w.shape[0],))
-    if settings.sigma_in:
-        return _read_rows(w, draw, streams.key("compensation input", reading), tile_row, settings)
+
+    def keys_of(purpose: str) -> tuple[Key, ...]:
+        return (streams.key("compensation" if purpose == "output" else f"compensation {purpose}", reading),)
+
+    draw = Draw(keys=keys_of("output"), columns=(w.shape[0],), keys_of=keys_of)
+    if not settings.reads_in_closed_form:
+        return _read_rows(w, draw, tile_row, settings)
     code = dac(w.new_ones(()), settings)
     rows = w.shape[1]
     u = w * code
@@ -85,12 +91,8 @@ def _one_hot_power(w: Tensor, code: Tensor, settings: MvmSettings) -> Tensor | N
     return (w.abs() if settings.read_noise == "pcm" else torch.ones_like(w)) * code.square()
 
 
-def _read_rows(w: Tensor, draw: Draw, input_key: Key, tile_row: int, settings: MvmSettings) -> Tensor:
-    """The reading as MVMs: one window a row, all rows noisy."""
-    rows = w.shape[1]
-    product = WindowProduct()
-    x = dac(torch.eye(rows, dtype=w.dtype, device=w.device), settings)
-    noise = Draw(keys=(input_key,), columns=(rows,)).normals(1, rows, "sample_call_column", x)
-    noisy = add_input_noise(x, noise[0], settings).reshape(1, 1, rows, rows)
+def _read_rows(w: Tensor, draw: Draw, tile_row: int, settings: MvmSettings) -> Tensor:
+    """The reading as MVMs: one window a row."""
+    inputs = torch.eye(w.shape[1], dtype=w.dtype, device=w.device)[None, None]
     first_row = torch.full((1, w.shape[0]), tile_row)
-    return mvm(noisy, block_weights(w[None], 0, first_row, product, settings), product, settings, draw)[0, 0]
+    return read_windows(inputs, block_weights(w[None], 0, first_row, WindowProduct(), settings), settings, draw)[0, 0]

@@ -6,6 +6,7 @@ bound, rounds to the nearest (halves to the even code) and then clips.
 
 from math import inf
 
+import torch
 from torch import Tensor
 
 from aimc_compiler.analog.settings import MvmSettings
@@ -19,6 +20,11 @@ def quantise(x: Tensor, step: float) -> Tensor:
 def clip(x: Tensor, bound: float) -> Tensor:
     """``x`` held to [-bound, bound]; an infinite bound leaves it alone."""
     return x if bound == inf else x.clamp(-bound, bound)
+
+
+def asymmetric(x: Tensor, asymmetry: float) -> Tensor:
+    """Negative values times ``1 - asymmetry``: any shape."""
+    return torch.where(x < 0, x * (1 - asymmetry), x) if asymmetry else x
 
 
 def dac(x: Tensor, settings: MvmSettings) -> Tensor:

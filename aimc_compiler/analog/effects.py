@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from aimc_compiler.analog.converter import clip, quantise
+from aimc_compiler.analog.converter import asymmetric, clip, quantise
 from aimc_compiler.analog.ir_drop import drop
 from aimc_compiler.analog.noise import add_input_noise, output_variance, read_variance
 from aimc_compiler.analog.state import accumulate_read_noise, drift, program
@@ -12,8 +12,10 @@ EFFECT_FUNCTIONS: dict[str, Callable[..., Any]] = {
     "range_clip": clip,
     "dac_quantisation": quantise,
     "input_noise": add_input_noise,
+    "input_asymmetry": asymmetric,
     "ir_drop": drop,
     "read_noise": read_variance,
+    "output_asymmetry": asymmetric,
     "output_noise": output_variance,
     "adc_quantisation": quantise,
     "adc_clip": clip,

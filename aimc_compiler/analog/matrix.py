@@ -12,7 +12,6 @@ from torch import Tensor
 
 from aimc_compiler.analog.compensation import compensation_factor
 from aimc_compiler.analog.contraction import Contraction
-from aimc_compiler.analog.converter import dac
 from aimc_compiler.analog.grid import RowBlock, row_blocks
 from aimc_compiler.analog.noise import Draw
 from aimc_compiler.analog.row_block import BlockProduct, block_products, multiply_block, windows_of
@@ -179,8 +178,7 @@ class MatrixOnTiles:
             inputs = contraction.inputs_of(x, groups, block.first_row, block.rows)
             if self.normalised:
                 inputs = inputs / contraction.along_inputs(ranges[:, block.index])
-            codes = dac(inputs, settings)
-            u = multiply_block(codes, block, products, contraction, settings, self._key, draw)
+            u = multiply_block(inputs, block, products, contraction, settings, self._key, draw)
             self.mvms += windows_of(u, self.outputs) * len(block.pieces)
             scale = contraction.along_columns(scales[block.index])
             total = u * scale if total is None else torch.addcmul(total, u, scale)

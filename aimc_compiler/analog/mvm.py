@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from aimc_compiler.analog.contraction import Product
-from aimc_compiler.analog.converter import adc
+from aimc_compiler.analog.converter import adc, asymmetric
 from aimc_compiler.analog.ir_drop import drop, positions
-from aimc_compiler.analog.noise import Draw, add_output_noise, needs_draw
+from aimc_compiler.analog.noise import Draw, add_output_noise, add_read_noise, needs_draw
 from aimc_compiler.analog.settings import MvmSettings
 from aimc_compiler.analog.traced_drop import attenuated, traced_loss
 from aimc_compiler.records import record
@@ -63,6 +63,13 @@ def mvm(x: Tensor, weights: BlockWeights, product: Product, settings: MvmSetting
     x: what the rows receive, as ``product`` takes it, normalised; draw: where the output noise comes from (needed
     with sigma_w or sigma_out). Returns outputs as ``product`` gives them.
     """
+    x = asymmetric(x, settings.input_asymmetry)
+    u, power = _collect(x, weights, product, settings)
+    return _convert(u, power, product, settings, draw)
+
+
+def _collect(x: Tensor, weights: BlockWeights, product: Product, settings: MvmSettings) -> tuple[Tensor, Tensor | None]:
+    """What columns collect of ``x``, and the power that its read noise goes by."""
     u = product.multiply(x, weights.main)
     load, power = _side_products(x, weights, product, settings)
     if settings.traces_wires:
@@ -71,8 +78,18 @@ def mvm(x: Tensor, weights: BlockWeights, product: Product, settings: MvmSetting
         assert load is not None
         u, weighted = torch.split(u, weights.columns, dim=product.columns_axis)
         u = drop(u, weighted, load, weights.rows, settings, weights.first_row)
+    return u, power
+
+
+def _convert(u: Tensor, power: Tensor | None, product: Product, settings: MvmSettings, draw: Draw | None) -> Tensor:
+    """Noise and output converters. u, power: as ``_collect`` gives them."""
     if needs_draw(settings):
         assert draw is not None
+    if draw is not None and settings.splits_noise and power is not None:
+        u = add_read_noise(u, power, _drawn(draw.of("read"), u, product), settings)
+        power = None
+    u = asymmetric(u, settings.output_asymmetry)
+    if draw is not None and (power is not None or settings.sigma_out):
         u = add_output_noise(u, power, _drawn(draw, u, product), settings)
     return adc(u, settings)
 

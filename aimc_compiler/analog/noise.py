@@ -7,10 +7,14 @@ distribution, half the draws.
 Draws are keyed by the piece and indexed by (sample, call, column): they know nothing of batches.
 """
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from aimc_compiler.analog.settings import MvmSettings
+from aimc_compiler.errors import InternalError
 from aimc_compiler.records import record
 from aimc_compiler.rng import Key, Layout, normals_side_by_side
 
@@ -20,7 +24,8 @@ class Draw:
     """Where the normals of some MVMs come from.
 
     keys, columns: of the streams that lie side by side along the columns; first_sample: index of the first sample;
-    first_call: index of a sample's first MVM; entries: leading batch entries that make up one sample.
+    first_call: index of a sample's first MVM; entries: leading batch entries that make up one sample; keys_of: the
+    streams of the same pieces for other purposes than the output noise.
     """
 
     keys: tuple[Key, ...]
@@ -28,6 +33,13 @@ class Draw:
     first_sample: int = 0
     first_call: int = 0
     entries: int = 1
+    keys_of: Callable[[str], tuple[Key, ...]] | None = None
+
+    def of(self, purpose: str) -> "Draw":
+        """The same MVMs' draws for another purpose. Raises InternalError where only output noise was asked for."""
+        if self.keys_of is None:
+            raise InternalError(f"an MVM needs a stream for its {purpose!r} draws and was given none")
+        return replace(self, keys=self.keys_of(purpose))
 
     def normals(self, batch: int, windows: int, layout: Layout, like: Tensor) -> Tensor:
         """(batch, windows, columns) or (batch, columns, windows) standard normals, dtype and device of ``like``."""
@@ -71,6 +83,11 @@ def add_output_noise(u: Tensor, power: Tensor | None, draw: Tensor, settings: Mv
     # A sum of squares can come out below zero by rounding where a convolution is made by transforms.
     deviation = variance.sqrt_() if settings.sigma_out else variance.clamp_(min=0).sqrt_()
     return torch.addcmul(u, deviation, draw)
+
+
+def add_read_noise(u: Tensor, power: Tensor, draw: Tensor, settings: MvmSettings) -> Tensor:
+    """Outputs with read noise alone, where the output noise comes later. As ``add_output_noise``."""
+    return torch.addcmul(u, read_variance(power, settings).clamp_(min=0).sqrt_(), draw)
 
 
 def add_input_noise(x: Tensor, draw: Tensor, settings: MvmSettings) -> Tensor:

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from aimc_compiler.analog.contraction import Contraction, Product, WindowProduct
+from aimc_compiler.analog.converter import dac
 from aimc_compiler.analog.grid import RowBlock
 from aimc_compiler.analog.mvm import BlockWeights, block_weights, mvm
 from aimc_compiler.analog.noise import Draw, add_input_noise
+from aimc_compiler.analog.scaling import constant_scale, scale_down, vector_scales
 from aimc_compiler.analog.settings import MvmSettings
 from aimc_compiler.mapping.ir import Piece
 from aimc_compiler.records import record
@@ -38,13 +40,13 @@ def block_products(
     disturb it differently, window by window, so each piece multiplies unfolded windows of its own. So does a piece
     whose wires are traced, which takes every window's load for itself.
     """
-    if not settings.unfolds:
+    product: Product = WindowProduct() if settings.unfolds else contraction
+    if not settings.reads_alone:
         tile_rows = torch.empty(w.shape[:2])
         for piece in block.pieces:
             tile_rows[piece.group, _columns(piece)] = piece.tile_row
-        weights = block_weights(w, block.first_row, tile_rows, contraction, settings)
-        return (BlockProduct(weights=weights, product=contraction, pieces=block.pieces, groups=slice(None)),)
-    product = WindowProduct()
+        weights = block_weights(w, block.first_row, tile_rows, product, settings)
+        return (BlockProduct(weights=weights, product=product, pieces=block.pieces, groups=slice(None)),)
     made = []
     for piece in block.pieces:
         part = w[piece.group, _columns(piece)][None]
@@ -65,23 +67,52 @@ def multiply_block(
 ) -> Tensor:
     """Converted outputs of the row block, in the form of ``contraction``, before digital scales.
 
-    x: inputs after the DAC, as ``contraction.inputs_of`` gives them; key_of: the stream of a piece for a purpose;
-    draw: which samples and calls these are.
+    x: inputs before the DAC, over their range, as ``contraction.inputs_of`` gives them; key_of: the stream of a piece
+    for a purpose; draw: which samples and calls these are. Where each window has a scale or noise of its own, its
+    codes are its own, too, and windows are unfolded.
     """
     if not settings.unfolds:
         (whole,) = products
-        return mvm(x, whole.weights, contraction, settings, _output_draw(whole, key_of, draw))
+        scale = constant_scale(settings)
+        codes = dac(x if scale == 1 else x / scale, settings)
+        u = mvm(codes, whole.weights, contraction, settings, _draw_of(whole, key_of, draw))
+        return u if scale == 1 else u * scale
     windows = contraction.unfold(x, block.first_row, block.rows)
-    batch, groups, count, rows = windows.shape
-    parts = []
-    for part in products:
-        noisy = windows[:, part.groups]
-        if settings.sigma_in:
-            noise = replace(draw, keys=(key_of(part.pieces[0], "input"),), columns=(rows,))
-            normals = noise.normals(batch, count, "sample_call_column", x).unsqueeze(1)
-            noisy = add_input_noise(noisy, normals, settings)
-        parts.append(mvm(noisy, part.weights, part.product, settings, _output_draw(part, key_of, draw)).flatten(1, 2))
-    return contraction.from_windows(torch.unflatten(torch.cat(parts, dim=1), 1, (groups, -1)), x)
+    parts = [
+        read_windows(windows[:, part.groups], part.weights, settings, _draw_of(part, key_of, draw)).flatten(1, 2)
+        for part in products
+    ]
+    return contraction.from_windows(torch.unflatten(torch.cat(parts, dim=1), 1, (windows.shape[1], -1)), x)
+
+
+def read_windows(windows: Tensor, weights: BlockWeights, settings: MvmSettings, draw: Draw | None) -> Tensor:
+    """(batch, groups, columns, windows) outputs of (batch, groups, windows, rows) inputs over their range.
+
+    weights: of a ``WindowProduct``; draw: None where nothing is drawn.
+    """
+    scales: Tensor | float = constant_scale(settings)
+    if settings.scales_vectors:
+        scales = vector_scales(windows, settings)
+        windows = scale_down(windows, scales)
+    elif scales != 1:
+        windows = windows / scales
+    u = _read(windows, weights, settings, draw)
+    return u * scales.transpose(2, 3) if isinstance(scales, Tensor) else u * scales if scales != 1 else u
+
+
+def _read(x: Tensor, weights: BlockWeights, settings: MvmSettings, draw: Draw | None) -> Tensor:
+    """One reading of scaled windows."""
+    x = dac(x, settings)
+    if settings.sigma_in:
+        assert draw is not None
+        x = add_input_noise(x, _row_draw(draw, "input", x), settings)
+    return mvm(x, weights, WindowProduct(), settings, draw)
+
+
+def _row_draw(draw: Draw, purpose: str, x: Tensor) -> Tensor:
+    """Normals for each row of each window of one piece: of the shape of x, (batch, 1, windows, rows)."""
+    batch, _, count, rows = x.shape
+    return replace(draw.of(purpose), columns=(rows,)).normals(batch, count, "sample_call_column", x).unsqueeze(1)
 
 
 def windows_of(u: Tensor, columns: int) -> int:
@@ -89,9 +120,12 @@ def windows_of(u: Tensor, columns: int) -> int:
     return prod(u.shape) // columns
 
 
-def _output_draw(part: BlockProduct, key_of: KeyOf, draw: Draw) -> Draw:
-    keys = tuple(key_of(piece, "output") for piece in part.pieces)
-    return replace(draw, keys=keys, columns=tuple(piece.columns for piece in part.pieces))
+def _draw_of(part: BlockProduct, key_of: KeyOf, draw: Draw) -> Draw:
+    def keys_of(purpose: str) -> tuple[Key, ...]:
+        return tuple(key_of(piece, purpose) for piece in part.pieces)
+
+    columns = tuple(piece.columns for piece in part.pieces)
+    return replace(draw, keys=keys_of("output"), columns=columns, keys_of=keys_of)
 
 
 def _columns(piece: Piece) -> slice:

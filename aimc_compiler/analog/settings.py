@@ -16,7 +16,8 @@ class MvmSettings:
     in_bound: inputs are clipped to it (inf: not); dac_step, adc_step: 0 is no rounding; out_bound: outputs are
     clipped to it; sigma_in, sigma_out, sigma_w: standard deviations; ir_drop: factor, 0 is none; g_ratio: conductance
     of the wire between two cells over that of a full weight, ``1 / (r_wire g_ir)``; ir_drop_model, ir_drop_load: as in
-    the spec, see ``ir_drop.py`` and ``traced_drop.py``.
+    the spec, see ``ir_drop.py`` and ``traced_drop.py``; input_scaling to sum_share: see ``scaling.py``; the others: see
+    ``asymmetric`` in ``converter.py``.
     """
 
     in_bound: float = inf
@@ -31,6 +32,16 @@ class MvmSettings:
     g_ratio: float = inf
     ir_drop_model: Literal["closed_form", "exact"] = "closed_form"
     ir_drop_load: Literal["spread", "aligned", "grounded"] = "spread"
+    input_scaling: Literal["none", "constant", "abs_max", "abs_max_sums"] = "none"
+    scaling_bound: float = 0.0
+    sum_share: float = 0.0
+    input_asymmetry: float = 0.0
+    output_asymmetry: float = 0.0
+
+    @property
+    def scales_vectors(self) -> bool:
+        """Whether each input vector has a scale of its own."""
+        return self.input_scaling in ("abs_max", "abs_max_sums")
 
     @property
     def drops_by_formula(self) -> bool:
@@ -50,7 +61,22 @@ class MvmSettings:
     @property
     def unfolds(self) -> bool:
         """Whether an MVM needs the input vector of each window, unfolded."""
+        return self.reads_alone or self.scales_vectors
+
+    @property
+    def reads_alone(self) -> bool:
+        """Whether every piece multiplies inputs of its own, rather than all pieces of a row block at once."""
         return self.sigma_in > 0 or self.traces_wires
+
+    @property
+    def splits_noise(self) -> bool:
+        """Whether something nonlinear stands between the read noise and the output noise."""
+        return self.output_asymmetry != 0
+
+    @property
+    def reads_in_closed_form(self) -> bool:
+        """Whether a reading with one-hot inputs follows from each weight by itself."""
+        return not (self.sigma_in > 0 or self.input_scaling != "none" or self.input_asymmetry or self.splits_noise)
 
     @classmethod
     def of(cls, tile: Tile, nonidealities: Nonidealities) -> "MvmSettings":
@@ -70,6 +96,11 @@ class MvmSettings:
             g_ratio=1 / conductance_ratio if conductance_ratio else inf,
             ir_drop_model=mvm.ir_drop_model,
             ir_drop_load="grounded" if tile.dac.input_mode == "amplitude" else mvm.ir_drop_load,
+            input_scaling=mvm.input_scaling,
+            scaling_bound=mvm.input_scaling_bound,
+            sum_share=0.0 if tile.adc.out_bound == "off" else 0.6 / tile.adc.out_bound,
+            input_asymmetry=mvm.input_asymmetry,
+            output_asymmetry=mvm.output_asymmetry,
         )
 
 

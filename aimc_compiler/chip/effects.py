@@ -77,6 +77,16 @@ EFFECTS: dict[str, Effect] = {
         equation="x <- x + sigma_in xi",
         source=f"{_RASCH}, Suppl. Table 1",
     ),
+    "input_asymmetry": Effect(
+        title="asymmetric inputs",
+        stage="input",
+        path="nonidealities.mvm.input_asymmetry",
+        off=0.0,
+        unit="share",
+        does="negative inputs reach the rows weaker than positive ones",
+        equation="x <- (1 - f) x where x < 0",
+        source=f"{_RASCH}, Methods",
+    ),
     "ir_drop": Effect(
         title="IR drop",
         stage="mac",
@@ -96,6 +106,16 @@ EFFECTS: dict[str, Effect] = {
         does="every weight is off by noise of its own at every multiplication",
         equation="u_i <- u_i + sigma_w sqrt(sum_j |w_ij| x_j^2) xi",
         source=f"{_RASCH}, Suppl. Table 1",
+    ),
+    "output_asymmetry": Effect(
+        title="asymmetric outputs",
+        stage="output",
+        path="nonidealities.mvm.output_asymmetry",
+        off=0.0,
+        unit="share",
+        does="negative outputs are converted weaker than positive ones",
+        equation="u <- (1 - f) u where u < 0",
+        source=f"{_RASCH}, Methods",
     ),
     "output_noise": Effect(
         title="output noise",

@@ -174,6 +174,16 @@ class MvmNonidealities(SpecModel):
     )
     r_wire_ohm: Ohms = Field(alias="r_wire", description="wire resistance between neighbouring cells of a column")
     g_ir_s: Siemens = Field(alias="g_ir", description="conductance of a full weight in the IR-drop formula")
+    input_scaling: Literal["none", "constant", "abs_max", "abs_max_sums"] = Field(
+        "none",
+        description="input vectors are divided by a scale, results multiplied; constant: input_scaling_bound; abs_max: "
+        "their largest input; abs_max_sums: more where inputs of one sign add up to large outputs",
+    )
+    input_scaling_bound: NonNegativeFloat = Field(
+        0.0, description="constant: the scale (0: 1); abs_max: the largest scale (0: no limit); in input ranges"
+    )
+    input_asymmetry: float = Field(0.0, ge=0, le=1, description="share that negative inputs lose")
+    output_asymmetry: float = Field(0.0, ge=0, le=1, description="share that negative outputs lose")
 
     @model_validator(mode="after")
     def ir_drop_has_a_wire(self) -> "MvmNonidealities":

@@ -27,6 +27,8 @@ SOME_OF_ALL = override(
     load_chip("analog-fabric"),
     {
         "nonidealities.mvm.sigma_in": 0.01,
+        "nonidealities.mvm.input_asymmetry": 0.01,
+        "nonidealities.mvm.output_asymmetry": 0.01,
         "nonidealities.defects": {"stuck_at_zero": 0.01, "stuck_at_g_max": 0.02, "stuck_random": 0.03},
     },
 )
@@ -43,6 +45,7 @@ TWO_TYPES = ChipSpec.model_validate(
 )
 ALL_CHIPS = [*CHIPS.values(), SOME_OF_ALL, TWO_TYPES]
 NAMES = tuple(EFFECTS)
+OFF_IN_STANDARD = {"input_noise", "input_asymmetry", "output_asymmetry"}
 some_chip = st.sampled_from(ALL_CHIPS)
 some_names = st.lists(st.sampled_from(NAMES), unique=True)
 
@@ -56,8 +59,10 @@ def test_names_in_the_order_of_the_signal_path() -> None:
         "range_clip",
         "dac_quantisation",
         "input_noise",
+        "input_asymmetry",
         "ir_drop",
         "read_noise",
+        "output_asymmetry",
         "output_noise",
         "adc_quantisation",
         "adc_clip",
@@ -85,7 +90,7 @@ def test_every_effect_is_a_figure_of_the_spec() -> None:
 def test_what_is_on() -> None:
     assert active(CHIPS["ideal"]) == ()
     assert active(CHIPS["isaac"]) == ("range_clip", "dac_quantisation", "adc_quantisation", "adc_clip")
-    standard = tuple(name for name in NAMES if not name.startswith("stuck") and name != "input_noise")
+    standard = tuple(name for name in NAMES if not name.startswith("stuck") and name not in OFF_IN_STANDARD)
     assert active(CHIPS["analog-fabric"]) == standard
     assert active(SOME_OF_ALL) == NAMES
 
