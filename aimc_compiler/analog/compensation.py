@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from aimc_compiler.analog.columns import ColumnFigures
 from aimc_compiler.analog.contraction import WindowProduct
 from aimc_compiler.analog.converter import adc, dac
 from aimc_compiler.analog.ir_drop import drop, positions
@@ -31,22 +32,29 @@ REFERENCE_MIN = 1e-4
 
 
 def compensation_factor(
-    kind: Compensation, devices: PieceDevices, recalibrated_s: float, tile_row: int, settings: MvmSettings
+    kind: Compensation,
+    devices: PieceDevices,
+    recalibrated_s: float,
+    tile_row: int,
+    settings: MvmSettings,
+    figures: ColumnFigures | None = None,
 ) -> Tensor:
     """alpha of a piece: (columns,).
 
     kind: "tile", one factor; "column", one each; "exact", one factor against the ideal target weights instead of the
     first reading; "off", ones. recalibrated_s: when it was read again, in seconds after programming; tile_row: the
-    piece's first row on its tile. A piece is read alone, also where several share a tile.
+    piece's first row on its tile; figures: what is fixed for its columns, None where they are alike. A piece is read
+    alone, also where several share a tile.
     """
     columns = devices.target.shape[0]
     if kind == "off":
         return devices.target.new_ones(columns)
-    now = one_hot_outputs(devices.at(recalibrated_s), devices.streams, time_name(recalibrated_s), tile_row, settings)
-    if kind == "exact":
-        reference = devices.target
-    else:
-        reference = one_hot_outputs(devices.programmed(), devices.streams, "programming", tile_row, settings)
+
+    def read(weights: Tensor, reading: str) -> Tensor:
+        return one_hot_outputs(weights, devices.streams, reading, tile_row, settings, figures)
+
+    now = read(devices.at(recalibrated_s), time_name(recalibrated_s))
+    reference = devices.target if kind == "exact" else read(devices.programmed(), "programming")
     return (_level(reference, kind) / _level(now, kind)).expand(columns)
 
 
@@ -57,7 +65,14 @@ def _level(outputs: Tensor, kind: Compensation) -> Tensor:
     return mean.clamp(min=REFERENCE_MIN)
 
 
-def one_hot_outputs(w: Tensor, streams: Streams, reading: str, tile_row: int, settings: MvmSettings) -> Tensor:
+def one_hot_outputs(
+    w: Tensor,
+    streams: Streams,
+    reading: str,
+    tile_row: int,
+    settings: MvmSettings,
+    figures: ColumnFigures | None = None,
+) -> Tensor:
     """(columns, rows): outputs y_ij of a tile read with one input on at a time.
 
     w: (columns, rows), the state that is read; reading: names the noise of this reading.
@@ -68,7 +83,7 @@ def one_hot_outputs(w: Tensor, streams: Streams, reading: str, tile_row: int, se
 
     draw = Draw(keys=keys_of("output"), columns=(w.shape[0],), keys_of=keys_of)
     if not settings.reads_in_closed_form:
-        return _read_rows(w, draw, tile_row, settings)
+        return _read_rows(w, draw, tile_row, settings, figures)
     code = dac(w.new_ones(()), settings)
     rows = w.shape[1]
     u = w * code
@@ -91,8 +106,13 @@ def _one_hot_power(w: Tensor, code: Tensor, settings: MvmSettings) -> Tensor | N
     return (w.abs() if settings.read_noise == "pcm" else torch.ones_like(w)) * code.square()
 
 
-def _read_rows(w: Tensor, draw: Draw, tile_row: int, settings: MvmSettings) -> Tensor:
+def _read_rows(
+    w: Tensor, draw: Draw, tile_row: int, settings: MvmSettings, figures: ColumnFigures | None = None
+) -> Tensor:
     """The reading as MVMs: one window a row."""
     inputs = torch.eye(w.shape[1], dtype=w.dtype, device=w.device)[None, None]
-    first_row = torch.full((1, w.shape[0]), tile_row)
-    return read_windows(inputs, block_weights(w[None], 0, first_row, WindowProduct(), settings), settings, draw)[0, 0]
+    first_row, product = torch.full((1, w.shape[0]), tile_row), WindowProduct()
+    if figures is not None:
+        figures = ColumnFigures.combine([figures], lambda tensors: product.along_columns(tensors[0].to(w)[None]))
+    weights = block_weights(w[None], 0, first_row, product, settings, figures)
+    return read_windows(inputs, weights, settings, draw)[0, 0]

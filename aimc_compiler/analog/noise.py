@@ -41,6 +41,14 @@ class Draw:
             raise InternalError(f"an MVM needs a stream for its {purpose!r} draws and was given none")
         return replace(self, keys=self.keys_of(purpose))
 
+    def again(self, reading: str) -> "Draw":
+        """The draws of another reading of the same inputs, all purposes."""
+
+        def keys_of(purpose: str) -> tuple[Key, ...]:
+            return self.of(f"{purpose} {reading}").keys
+
+        return replace(self, keys=keys_of("output"), keys_of=keys_of)
+
     def normals(self, batch: int, windows: int, layout: Layout, like: Tensor) -> Tensor:
         """(batch, windows, columns) or (batch, columns, windows) standard normals, dtype and device of ``like``."""
         samples, width = batch // self.entries, sum(self.columns)
@@ -75,8 +83,16 @@ def output_variance(settings: MvmSettings) -> float:
     return settings.sigma_out**2
 
 
-def add_output_noise(u: Tensor, power: Tensor | None, draw: Tensor, settings: MvmSettings) -> Tensor:
-    """Outputs with read and output noise. draw: standard normals of u's shape; power: None without read noise."""
+def add_output_noise(
+    u: Tensor, power: Tensor | None, draw: Tensor, settings: MvmSettings, sigma_out: Tensor | float | None = None
+) -> Tensor:
+    """Outputs with read and output noise. draw: standard normals of u's shape; power: None without read noise.
+
+    sigma_out: of each column where columns differ, broadcasting to u.
+    """
+    if isinstance(sigma_out, Tensor):
+        variance = sigma_out.square() if power is None else read_variance(power, settings) + sigma_out.square()
+        return torch.addcmul(u, variance.clamp(min=0).sqrt(), draw)
     if power is None:
         return torch.add(u, draw, alpha=settings.sigma_out)
     variance = read_variance(power, settings).add_(output_variance(settings))

@@ -6,44 +6,19 @@ and the documents go through this table. Symbols: x input, w normalised weight, 
 
 import math
 from collections.abc import Collection, Mapping
-from typing import Any, Literal
+from typing import Any
 
+from aimc_compiler.chip.column_effects import COLUMN_EFFECTS
+from aimc_compiler.chip.effect import Effect
 from aimc_compiler.chip.figures import dotted, plain, suggest, value_at
 from aimc_compiler.chip.reader import override
 from aimc_compiler.chip.spec import ChipSpec
 from aimc_compiler.errors import SpecError
-from aimc_compiler.records import record
-
-Stage = Literal["input", "mac", "output", "device"]
-Scaling = Literal["factor", "bits", "switch"]
 
 _RASCH = "Rasch et al., Nat. Commun. 14, 5282 (2023)"
 _NANDAKUMAR = f"{_RASCH}, Methods; Nandakumar et al., ICECS (2019)"
 
-
-@record
-class Effect:
-    """An entry. path: of its figure, from the spec's root, or from every tile type where ``per_tile``.
-
-    off: the figure's value without the effect; unit: of that figure; scaling: ``factor`` multiplies the figure, a
-    factor of 2 takes one of the ``bits`` (it doubles the step), a ``switch`` is on or off; built: modelled in this
-    version.
-    """
-
-    title: str
-    stage: Stage
-    path: str
-    off: bool | float | str
-    unit: str
-    does: str
-    equation: str
-    source: str
-    scaling: Scaling = "factor"
-    per_tile: bool = False
-    built: bool = True
-
-
-EFFECTS: dict[str, Effect] = {
+_STANDARD: dict[str, Effect] = {
     "range_clip": Effect(
         title="input range clipping",
         stage="input",
@@ -215,6 +190,11 @@ EFFECTS: dict[str, Effect] = {
         built=False,
     ),
 }
+
+_STAGES = ("input", "mac", "output", "device")
+EFFECTS: dict[str, Effect] = dict(
+    sorted({**_STANDARD, **COLUMN_EFFECTS}.items(), key=lambda entry: _STAGES.index(entry[1].stage))
+)
 
 
 def active(spec: ChipSpec) -> tuple[str, ...]:

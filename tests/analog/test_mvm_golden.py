@@ -24,6 +24,11 @@ CASES = {
     "quant_4b_adc_clip": MvmSettings(in_bound=1.0, dac_step=2 / 14, adc_step=6 / 14, out_bound=3.0),
     "quant_absmax": MvmSettings(**EIGHT_BITS, input_scaling="abs_max"),
     "ir_drop_only": MvmSettings(in_bound=1.0, ir_drop=1.0, g_ratio=G_RATIO),
+    "sshape_only": MvmSettings(in_bound=1.0, s_shape=0.05, out_bound=10.0),
+    "r_series_wmin0_slopecal": MvmSettings(
+        in_bound=1.0, r_series=0.02, reference_weight=0.0, slope_span=5.0, out_bound=10.0
+    ),
+    "posneg": MvmSettings(**EIGHT_BITS, passes="analog", ir_drop=1.0, g_ratio=G_RATIO),
     "inp_out_asym": MvmSettings(in_bound=1.0, input_asymmetry=0.05, output_asymmetry=0.03),
 }
 
