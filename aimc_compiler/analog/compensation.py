@@ -5,7 +5,8 @@ Rasch et al., Nat. Commun. 14, 5282 (2023), Methods, "Drift compensation" (after
 ``ref = mean |y_ij|``; at the time of recalibration again, ``alpha = ref / now``. Both are at least 1e-4.
 
 With a one-hot input the MVM has a closed form in each weight, so no product is made: ``u_ij = w_ij``, the IR drop sees
-``A = |w_ij|``, the read noise ``|w_ij|``. Input noise reaches all rows, so there a product is needed.
+``A = |w_ij|``, the read noise ``|w_ij|``. Input noise reaches all rows, and other effects are not linear: with those
+the reading is made as MVMs.
 """
 
 from typing import Literal
@@ -13,11 +14,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from aimc_compiler.analog.columns import ColumnFigures
 from aimc_compiler.analog.contraction import WindowProduct
 from aimc_compiler.analog.converter import adc, dac
 from aimc_compiler.analog.ir_drop import drop, positions
-from aimc_compiler.analog.mvm import block_weights, mvm
-from aimc_compiler.analog.noise import Draw, add_input_noise, add_output_noise, needs_draw
+from aimc_compiler.analog.mvm import block_weights
+from aimc_compiler.analog.noise import Draw, add_output_noise, needs_draw
+from aimc_compiler.analog.row_block import read_windows
 from aimc_compiler.analog.settings import MvmSettings
 from aimc_compiler.analog.state import PieceDevices, Streams, time_name
 from aimc_compiler.analog.traced_drop import attenuated, one_hot_loss
@@ -29,22 +32,29 @@ REFERENCE_MIN = 1e-4
 
 
 def compensation_factor(
-    kind: Compensation, devices: PieceDevices, recalibrated_s: float, tile_row: int, settings: MvmSettings
+    kind: Compensation,
+    devices: PieceDevices,
+    recalibrated_s: float,
+    tile_row: int,
+    settings: MvmSettings,
+    figures: ColumnFigures | None = None,
 ) -> Tensor:
     """alpha of a piece: (columns,).
 
     kind: "tile", one factor; "column", one each; "exact", one factor against the ideal target weights instead of the
     first reading; "off", ones. recalibrated_s: when it was read again, in seconds after programming; tile_row: the
-    piece's first row on its tile. A piece is read alone, also where several share a tile.
+    piece's first row on its tile; figures: what is fixed for its columns, None where they are alike. A piece is read
+    alone, also where several share a tile.
     """
     columns = devices.target.shape[0]
     if kind == "off":
         return devices.target.new_ones(columns)
-    now = one_hot_outputs(devices.at(recalibrated_s), devices.streams, time_name(recalibrated_s), tile_row, settings)
-    if kind == "exact":
-        reference = devices.target
-    else:
-        reference = one_hot_outputs(devices.programmed(), devices.streams, "programming", tile_row, settings)
+
+    def read(weights: Tensor, reading: str) -> Tensor:
+        return one_hot_outputs(weights, devices.streams, reading, tile_row, settings, figures)
+
+    now = read(devices.at(recalibrated_s), time_name(recalibrated_s))
+    reference = devices.target if kind == "exact" else read(devices.programmed(), "programming")
     return (_level(reference, kind) / _level(now, kind)).expand(columns)
 
 
@@ -55,14 +65,25 @@ def _level(outputs: Tensor, kind: Compensation) -> Tensor:
     return mean.clamp(min=REFERENCE_MIN)
 
 
-def one_hot_outputs(w: Tensor, streams: Streams, reading: str, tile_row: int, settings: MvmSettings) -> Tensor:
+def one_hot_outputs(
+    w: Tensor,
+    streams: Streams,
+    reading: str,
+    tile_row: int,
+    settings: MvmSettings,
+    figures: ColumnFigures | None = None,
+) -> Tensor:
     """(columns, rows): outputs y_ij of a tile read with one input on at a time.
 
     w: (columns, rows), the state that is read; reading: names the noise of this reading.
     """
-    draw = Draw(keys=(streams.key("compensation", reading),), columns=(w.shape[0],))
-    if settings.sigma_in:
-        return _read_rows(w, draw, streams.key("compensation input", reading), tile_row, settings)
+
+    def keys_of(purpose: str) -> tuple[Key, ...]:
+        return (streams.key("compensation" if purpose == "output" else f"compensation {purpose}", reading),)
+
+    draw = Draw(keys=keys_of("output"), columns=(w.shape[0],), keys_of=keys_of)
+    if not settings.reads_in_closed_form:
+        return _read_rows(w, draw, tile_row, settings, figures)
     code = dac(w.new_ones(()), settings)
     rows = w.shape[1]
     u = w * code
@@ -85,12 +106,13 @@ def _one_hot_power(w: Tensor, code: Tensor, settings: MvmSettings) -> Tensor | N
     return (w.abs() if settings.read_noise == "pcm" else torch.ones_like(w)) * code.square()
 
 
-def _read_rows(w: Tensor, draw: Draw, input_key: Key, tile_row: int, settings: MvmSettings) -> Tensor:
-    """The reading as MVMs: one window a row, all rows noisy."""
-    rows = w.shape[1]
-    product = WindowProduct()
-    x = dac(torch.eye(rows, dtype=w.dtype, device=w.device), settings)
-    noise = Draw(keys=(input_key,), columns=(rows,)).normals(1, rows, "sample_call_column", x)
-    noisy = add_input_noise(x, noise[0], settings).reshape(1, 1, rows, rows)
-    first_row = torch.full((1, w.shape[0]), tile_row)
-    return mvm(noisy, block_weights(w[None], 0, first_row, product, settings), product, settings, draw)[0, 0]
+def _read_rows(
+    w: Tensor, draw: Draw, tile_row: int, settings: MvmSettings, figures: ColumnFigures | None = None
+) -> Tensor:
+    """The reading as MVMs: one window a row."""
+    inputs = torch.eye(w.shape[1], dtype=w.dtype, device=w.device)[None, None]
+    first_row, product = torch.full((1, w.shape[0]), tile_row), WindowProduct()
+    if figures is not None:
+        figures = ColumnFigures.combine([figures], lambda tensors: product.along_columns(tensors[0].to(w)[None]))
+    weights = block_weights(w[None], 0, first_row, product, settings, figures)
+    return read_windows(inputs, weights, settings, draw)[0, 0]

@@ -6,8 +6,10 @@ bound, rounds to the nearest (halves to the even code) and then clips.
 
 from math import inf
 
+import torch
 from torch import Tensor
 
+from aimc_compiler.analog.columns import ColumnFigures
 from aimc_compiler.analog.settings import MvmSettings
 
 
@@ -21,14 +23,51 @@ def clip(x: Tensor, bound: float) -> Tensor:
     return x if bound == inf else x.clamp(-bound, bound)
 
 
-def dac(x: Tensor, settings: MvmSettings) -> Tensor:
+def asymmetric(x: Tensor, asymmetry: float) -> Tensor:
+    """Negative values times ``1 - asymmetry``: any shape."""
+    return torch.where(x < 0, x * (1 - asymmetry), x) if asymmetry else x
+
+
+def bow(x: Tensor, bound: float, curve: tuple[float, ...]) -> Tensor:
+    """``x + sum_k c_k v^k`` with ``v = clip(x / bound, -1, 1)``: any shape; curve: c_1, c_2, ... in the units of x."""
+    v = (x / bound).clamp(-1, 1)
+    deviation = torch.zeros_like(x)
+    for coefficient in reversed(curve):
+        deviation = (deviation + coefficient) * v
+    return x + deviation
+
+
+def round_by_chance(x: Tensor, step: float, draw: Tensor) -> Tensor:
+    """Codes about x, the upper one with the probability that gives x on average. draw: standard normals, x's shape."""
+    steps = x / step
+    below = steps.floor()
+    up: Tensor = torch.special.ndtr(draw) < steps - below
+    return (below + up) * step
+
+
+def dac(x: Tensor, settings: MvmSettings, draw: Tensor | None = None) -> Tensor:
     """Inputs as the rows receive them. x: any shape, normalised to the input range (1 is the range).
 
-    Rounding before clipping or after is the same, since the bound is a code.
+    draw: standard normals of that shape, where rounding is stochastic. Rounding before clipping or after is the same,
+    since the bound is a code.
     """
-    return clip(quantise(x, settings.dac_step), settings.in_bound)
+    rounded = quantise(x, settings.dac_step) if draw is None else round_by_chance(x, settings.dac_step, draw)
+    codes = clip(rounded, settings.in_bound)
+    return bow(codes, 1.0, settings.dac_inl) if settings.dac_inl else codes
 
 
 def adc(u: Tensor, settings: MvmSettings) -> Tensor:
     """Outputs as the converter gives them. u: any shape, in units of normalised weights times normalised inputs."""
     return clip(quantise(u, settings.adc_step), settings.out_bound)
+
+
+def mismatched(u: Tensor, figures: ColumnFigures) -> Tensor:
+    """What a converter with its own gain and offset takes u for."""
+    u = u * figures.gain if isinstance(figures.gain, Tensor) else u
+    return u + figures.offset if isinstance(figures.offset, Tensor) else u
+
+
+def corrected(y: Tensor, figures: ColumnFigures) -> Tensor:
+    """Outputs of calibrated converters: what was measured is taken off digitally."""
+    y = y - figures.offset_measured if isinstance(figures.offset_measured, Tensor) else y
+    return y / figures.gain_measured if isinstance(figures.gain_measured, Tensor) else y

@@ -3,20 +3,31 @@
 from collections.abc import Callable
 from typing import Any
 
-from aimc_compiler.analog.converter import clip, quantise
+from aimc_compiler.analog.column_effects import bias_column, s_shape
+from aimc_compiler.analog.converter import asymmetric, bow, clip, mismatched, quantise
 from aimc_compiler.analog.ir_drop import drop
-from aimc_compiler.analog.noise import add_input_noise, output_variance, read_variance
+from aimc_compiler.analog.noise import add_input_noise, add_output_noise, output_variance, read_variance
 from aimc_compiler.analog.state import accumulate_read_noise, drift, program
 
 EFFECT_FUNCTIONS: dict[str, Callable[..., Any]] = {
     "range_clip": clip,
     "dac_quantisation": quantise,
     "input_noise": add_input_noise,
+    "input_asymmetry": asymmetric,
+    "dac_nonlinearity": bow,
     "ir_drop": drop,
     "read_noise": read_variance,
+    "voltage_offset": bias_column,
+    "series_resistance": bias_column,
+    "output_asymmetry": asymmetric,
     "output_noise": output_variance,
     "adc_quantisation": quantise,
     "adc_clip": clip,
+    "s_shape": s_shape,
+    "output_noise_spread": add_output_noise,
+    "adc_gain": mismatched,
+    "adc_offset": mismatched,
+    "adc_nonlinearity": bow,
     "programming_noise": program,
     "drift": drift,
     "accumulated_read_noise": accumulate_read_noise,

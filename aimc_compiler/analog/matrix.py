@@ -10,9 +10,9 @@ from math import isfinite, prod
 import torch
 from torch import Tensor
 
+from aimc_compiler.analog.columns import ColumnFigures
 from aimc_compiler.analog.compensation import compensation_factor
 from aimc_compiler.analog.contraction import Contraction
-from aimc_compiler.analog.converter import dac
 from aimc_compiler.analog.grid import RowBlock, row_blocks
 from aimc_compiler.analog.noise import Draw
 from aimc_compiler.analog.row_block import BlockProduct, block_products, multiply_block, windows_of
@@ -103,7 +103,9 @@ class MatrixOnTiles:
         if self._kept is None or (self._kept.time_s, self._kept.recalibrated_s) != (time_s, read_s):
             self._kept = self._state(time_s, read_s)
             self._products = tuple(
-                block_products(block, _rows(self._kept.weights, block), self.contraction, self.settings)
+                block_products(
+                    block, _rows(self._kept.weights, block), self.contraction, self.settings, self._column_figures
+                )
                 for block in self.blocks
             )
         return self._kept
@@ -179,8 +181,7 @@ class MatrixOnTiles:
             inputs = contraction.inputs_of(x, groups, block.first_row, block.rows)
             if self.normalised:
                 inputs = inputs / contraction.along_inputs(ranges[:, block.index])
-            codes = dac(inputs, settings)
-            u = multiply_block(codes, block, products, contraction, settings, self._key, draw)
+            u = multiply_block(inputs, block, products, contraction, settings, self._key, draw)
             self.mvms += windows_of(u, self.outputs) * len(block.pieces)
             scale = contraction.along_columns(scales[block.index])
             total = u * scale if total is None else torch.addcmul(total, u, scale)
@@ -222,7 +223,8 @@ class MatrixOnTiles:
                 columns = slice(piece.first_column, piece.first_column + piece.columns)
                 devices = self._devices(piece)
                 _rows(weights, block)[piece.group, columns] = devices.at(time_s)
-                factor = compensation_factor(kind, devices, read_s, piece.tile_row, self.settings)
+                figures = self._column_figures(piece)
+                factor = compensation_factor(kind, devices, read_s, piece.tile_row, self.settings, figures)
                 alpha[block.index, piece.group, columns] = factor
         return MatrixState(time_s=time_s, recalibrated_s=read_s, weights=weights, alpha=alpha)
 
@@ -235,6 +237,9 @@ class MatrixOnTiles:
             effects=self.nonidealities.device,
             figures=self._figures,
         )
+
+    def _column_figures(self, piece: Piece) -> ColumnFigures:
+        return ColumnFigures.of_piece(piece, self.settings, self.seed, self.chip)
 
     def _key(self, piece: Piece, purpose: str) -> Key:
         name = (piece.name, purpose)

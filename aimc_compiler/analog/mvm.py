@@ -10,10 +10,12 @@ from math import prod
 import torch
 from torch import Tensor
 
+from aimc_compiler.analog.column_effects import bias_column, s_shape
+from aimc_compiler.analog.columns import ColumnFigures
 from aimc_compiler.analog.contraction import Product
-from aimc_compiler.analog.converter import adc
+from aimc_compiler.analog.converter import asymmetric, bow, clip, corrected, mismatched, quantise, round_by_chance
 from aimc_compiler.analog.ir_drop import drop, positions
-from aimc_compiler.analog.noise import Draw, add_output_noise, needs_draw
+from aimc_compiler.analog.noise import Draw, add_output_noise, add_read_noise, needs_draw
 from aimc_compiler.analog.settings import MvmSettings
 from aimc_compiler.analog.traced_drop import attenuated, traced_loss
 from aimc_compiler.records import record
@@ -24,7 +26,8 @@ class BlockWeights:
     """The weights of a row block, made ready for its products; a product that no effect needs is None.
 
     main: kernel of w, or of [w; w p] along the columns; magnitude: kernel of |w|; ones: (groups, 1) kernel of ones
-    at the block's rows; first_row: (groups, columns) tile rows j0 in broadcasting shape, None where all are 0.
+    at the block's rows; first_row: (groups, columns) tile rows j0 in broadcasting shape, None where all are 0; figures:
+    what is fixed for each column, in broadcasting shape.
     """
 
     main: Tensor
@@ -33,36 +36,75 @@ class BlockWeights:
     rows: int
     columns: int
     first_row: Tensor | None
+    figures: ColumnFigures
 
 
-def block_weights(w: Tensor, first_row: int, tile_row: Tensor, product: Product, settings: MvmSettings) -> BlockWeights:
+def block_weights(
+    w: Tensor,
+    first_row: int,
+    tile_row: Tensor,
+    product: Product,
+    settings: MvmSettings,
+    figures: ColumnFigures | None = None,
+) -> BlockWeights:
     """Prepare (groups, columns, rows) normalised weights.
 
-    first_row: the block's first row in the matrix; tile_row: (groups, columns), the block's first row on its tile.
+    first_row: the block's first row in the matrix; tile_row: (groups, columns), the block's first row on its tile;
+    figures: in the shape that ``product`` broadcasts, None where columns are alike.
     """
     rows = w.shape[2]
     drops = settings.drops_by_formula
     main = attenuated(w, tile_row, settings) if settings.drops_in_weights else w
     main = torch.cat([main, main * positions(rows, w.dtype, w.device)], dim=1) if drops else main
     magnitude = drops or (settings.sigma_w > 0 and settings.read_noise == "pcm")
-    constant = settings.sigma_w > 0 and settings.read_noise == "constant"
+    counts = settings.sigma_w > 0 and settings.read_noise == "constant"
+    counts = counts or (settings.biases_columns and settings.reference_weight != 0)
     offset = (drops or settings.traces_wires) and bool(tile_row.any())
     return BlockWeights(
         main=product.kernel_of(main, first_row),
         magnitude=product.kernel_of(w.abs(), first_row) if magnitude else None,
-        ones=product.kernel_of(torch.ones_like(w[:, :1]), first_row) if constant else None,
+        ones=product.kernel_of(torch.ones_like(w[:, :1]), first_row) if counts else None,
         rows=rows,
         columns=w.shape[1],
         first_row=product.along_columns(tile_row.to(w)) if offset else None,
+        figures=figures or ColumnFigures.nominal(settings),
     )
 
 
 def mvm(x: Tensor, weights: BlockWeights, product: Product, settings: MvmSettings, draw: Draw | None) -> Tensor:
     """Converted outputs of every window, before any digital scale.
 
-    x: what the rows receive, as ``product`` takes it, normalised; draw: where the output noise comes from (needed
-    with sigma_w or sigma_out). Returns outputs as ``product`` gives them.
+    x: what the rows receive, as ``product`` takes it, normalised; draw: where noise comes from (needed with sigma_w,
+    sigma_out or stochastic rounding of outputs). Returns outputs as ``product`` gives them.
     """
+    return mvm_and_clips(x, weights, product, settings, draw)[0]
+
+
+def mvm_and_clips(
+    x: Tensor, weights: BlockWeights, product: Product, settings: MvmSettings, draw: Draw | None
+) -> tuple[Tensor, Tensor | None]:
+    """As ``mvm``, and which outputs were clipped; None without bound management, which alone asks.
+
+    In two passes, the positive inputs and then the negative ones, each pass has its products and read noise; "analog"
+    adds them before the output converters, "digital" after.
+    """
+    x = asymmetric(x, settings.input_asymmetry)
+    if settings.passes == "one":
+        u, power = _collect(x, weights, product, settings)
+        return _convert(u, power, weights, product, settings, draw)
+    passes = [_collect(half, weights, product, settings) for half in (x.clamp(min=0), x.clamp(max=0))]
+    if settings.passes == "analog":
+        (u, power), (u_below, power_below) = passes
+        both = None if power is None or power_below is None else power + power_below
+        return _convert(u + u_below, both, weights, product, settings, draw)
+    second = draw if draw is None or draw.keys_of is None else draw.again("second pass")
+    y, clips = _convert(*passes[0], weights, product, settings, draw)
+    y_below, clips_below = _convert(*passes[1], weights, product, settings, second)
+    return y + y_below, None if clips is None or clips_below is None else clips | clips_below
+
+
+def _collect(x: Tensor, weights: BlockWeights, product: Product, settings: MvmSettings) -> tuple[Tensor, Tensor | None]:
+    """What columns collect of ``x``, and the power that its read noise goes by."""
     u = product.multiply(x, weights.main)
     load, power = _side_products(x, weights, product, settings)
     if settings.traces_wires:
@@ -71,10 +113,42 @@ def mvm(x: Tensor, weights: BlockWeights, product: Product, settings: MvmSetting
         assert load is not None
         u, weighted = torch.split(u, weights.columns, dim=product.columns_axis)
         u = drop(u, weighted, load, weights.rows, settings, weights.first_row)
+    if settings.biases_columns:
+        total = product.multiply(x, weights.ones) if weights.ones is not None and settings.reference_weight else None
+        u = bias_column(u, total, weights.figures, settings)
+    return u, power
+
+
+def _convert(
+    u: Tensor,
+    power: Tensor | None,
+    weights: BlockWeights,
+    product: Product,
+    settings: MvmSettings,
+    draw: Draw | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Noise and output converters. u, power: as ``_collect`` gives them; returns as ``mvm_and_clips``."""
+    figures = weights.figures
     if needs_draw(settings):
         assert draw is not None
-        u = add_output_noise(u, power, _drawn(draw, u, product), settings)
-    return adc(u, settings)
+    if draw is not None and settings.splits_noise and power is not None:
+        u = add_read_noise(u, power, _drawn(draw.of("read"), u, product), settings)
+        power = None
+    if settings.bends:
+        u = s_shape(u, figures)
+    u = asymmetric(u, settings.output_asymmetry)
+    if draw is not None and (power is not None or settings.sigma_out):
+        u = add_output_noise(u, power, _drawn(draw, u, product), settings, figures.sigma_out)
+    u = mismatched(u, figures)
+    if settings.adc_inl:
+        u = bow(u, settings.inl_bound, settings.adc_inl)
+    if settings.adc_stochastic:
+        assert draw is not None
+        codes = round_by_chance(u, settings.adc_step, _drawn(draw.of("output rounding"), u, product))
+    else:
+        codes = quantise(u, settings.adc_step)
+    clips = codes.abs() > settings.out_bound if settings.bound_management else None
+    return corrected(clip(codes, settings.out_bound), figures), clips
 
 
 def _side_products(
@@ -82,7 +156,8 @@ def _side_products(
 ) -> tuple[Tensor | None, Tensor | None]:
     """(load, power): sum |w||x| for the IR drop; sum |w| x^2, or sum x^2, for the read noise; None where off."""
     drops, reads = settings.drops_by_formula, settings.sigma_w > 0
-    power = product.multiply(x.square(), weights.ones) if reads and weights.ones is not None else None
+    constant = reads and settings.read_noise == "constant"
+    power = product.multiply(x.square(), weights.ones) if constant and weights.ones is not None else None
     if weights.magnitude is None:
         return None, power
     if not (drops and reads and power is None):

@@ -7,10 +7,14 @@ distribution, half the draws.
 Draws are keyed by the piece and indexed by (sample, call, column): they know nothing of batches.
 """
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from aimc_compiler.analog.settings import MvmSettings
+from aimc_compiler.errors import InternalError
 from aimc_compiler.records import record
 from aimc_compiler.rng import Key, Layout, normals_side_by_side
 
@@ -20,7 +24,8 @@ class Draw:
     """Where the normals of some MVMs come from.
 
     keys, columns: of the streams that lie side by side along the columns; first_sample: index of the first sample;
-    first_call: index of a sample's first MVM; entries: leading batch entries that make up one sample.
+    first_call: index of a sample's first MVM; entries: leading batch entries that make up one sample; keys_of: the
+    streams of the same pieces for other purposes than the output noise.
     """
 
     keys: tuple[Key, ...]
@@ -28,6 +33,21 @@ class Draw:
     first_sample: int = 0
     first_call: int = 0
     entries: int = 1
+    keys_of: Callable[[str], tuple[Key, ...]] | None = None
+
+    def of(self, purpose: str) -> "Draw":
+        """The same MVMs' draws for another purpose. Raises InternalError where only output noise was asked for."""
+        if self.keys_of is None:
+            raise InternalError(f"an MVM needs a stream for its {purpose!r} draws and was given none")
+        return replace(self, keys=self.keys_of(purpose))
+
+    def again(self, reading: str) -> "Draw":
+        """The draws of another reading of the same inputs, all purposes."""
+
+        def keys_of(purpose: str) -> tuple[Key, ...]:
+            return self.of(f"{purpose} {reading}").keys
+
+        return replace(self, keys=keys_of("output"), keys_of=keys_of)
 
     def normals(self, batch: int, windows: int, layout: Layout, like: Tensor) -> Tensor:
         """(batch, windows, columns) or (batch, columns, windows) standard normals, dtype and device of ``like``."""
@@ -63,14 +83,27 @@ def output_variance(settings: MvmSettings) -> float:
     return settings.sigma_out**2
 
 
-def add_output_noise(u: Tensor, power: Tensor | None, draw: Tensor, settings: MvmSettings) -> Tensor:
-    """Outputs with read and output noise. draw: standard normals of u's shape; power: None without read noise."""
+def add_output_noise(
+    u: Tensor, power: Tensor | None, draw: Tensor, settings: MvmSettings, sigma_out: Tensor | float | None = None
+) -> Tensor:
+    """Outputs with read and output noise. draw: standard normals of u's shape; power: None without read noise.
+
+    sigma_out: of each column where columns differ, broadcasting to u.
+    """
+    if isinstance(sigma_out, Tensor):
+        variance = sigma_out.square() if power is None else read_variance(power, settings) + sigma_out.square()
+        return torch.addcmul(u, variance.clamp(min=0).sqrt(), draw)
     if power is None:
         return torch.add(u, draw, alpha=settings.sigma_out)
     variance = read_variance(power, settings).add_(output_variance(settings))
     # A sum of squares can come out below zero by rounding where a convolution is made by transforms.
     deviation = variance.sqrt_() if settings.sigma_out else variance.clamp_(min=0).sqrt_()
     return torch.addcmul(u, deviation, draw)
+
+
+def add_read_noise(u: Tensor, power: Tensor, draw: Tensor, settings: MvmSettings) -> Tensor:
+    """Outputs with read noise alone, where the output noise comes later. As ``add_output_noise``."""
+    return torch.addcmul(u, read_variance(power, settings).clamp_(min=0).sqrt_(), draw)
 
 
 def add_input_noise(x: Tensor, draw: Tensor, settings: MvmSettings) -> Tensor:

@@ -7,16 +7,21 @@ from math import prod
 import torch
 from torch import Tensor
 
+from aimc_compiler.analog.bound_management import managed
+from aimc_compiler.analog.columns import ColumnFigures
 from aimc_compiler.analog.contraction import Contraction, Product, WindowProduct
+from aimc_compiler.analog.converter import dac
 from aimc_compiler.analog.grid import RowBlock
-from aimc_compiler.analog.mvm import BlockWeights, block_weights, mvm
+from aimc_compiler.analog.mvm import BlockWeights, block_weights, mvm, mvm_and_clips
 from aimc_compiler.analog.noise import Draw, add_input_noise
+from aimc_compiler.analog.scaling import constant_scale, scale_down, vector_scales
 from aimc_compiler.analog.settings import MvmSettings
 from aimc_compiler.mapping.ir import Piece
 from aimc_compiler.records import record
 from aimc_compiler.rng import Key
 
 KeyOf = Callable[[Piece, str], Key]
+FiguresOf = Callable[[Piece], ColumnFigures]
 
 
 @record
@@ -30,25 +35,29 @@ class BlockProduct:
 
 
 def block_products(
-    block: RowBlock, w: Tensor, contraction: Contraction, settings: MvmSettings
+    block: RowBlock, w: Tensor, contraction: Contraction, settings: MvmSettings, figures_of: FiguresOf | None = None
 ) -> tuple[BlockProduct, ...]:
     """Make ready the products of ``block``; w: (groups, columns, rows of the block), the weights as they are now.
 
     All column blocks see one input vector, so they are one product; with input noise every tile's converters
     disturb it differently, window by window, so each piece multiplies unfolded windows of its own. So does a piece
-    whose wires are traced, which takes every window's load for itself.
+    whose wires are traced, which takes every window's load for itself, and one that repeats what clips. figures_of:
+    what is fixed for the columns of a piece; None where they are alike.
     """
-    if not settings.unfolds:
+    product: Product = WindowProduct() if settings.unfolds else contraction
+    if not settings.reads_alone:
         tile_rows = torch.empty(w.shape[:2])
         for piece in block.pieces:
             tile_rows[piece.group, _columns(piece)] = piece.tile_row
-        weights = block_weights(w, block.first_row, tile_rows, contraction, settings)
-        return (BlockProduct(weights=weights, product=contraction, pieces=block.pieces, groups=slice(None)),)
-    product = WindowProduct()
+        figures = _figures_of(block.pieces, figures_of, product, w)
+        weights = block_weights(w, block.first_row, tile_rows, product, settings, figures)
+        return (BlockProduct(weights=weights, product=product, pieces=block.pieces, groups=slice(None)),)
     made = []
     for piece in block.pieces:
         part = w[piece.group, _columns(piece)][None]
-        weights = block_weights(part, 0, torch.full((1, piece.columns), piece.tile_row), product, settings)
+        tile_rows = torch.full((1, piece.columns), piece.tile_row)
+        figures = _figures_of((piece,), figures_of, product, part)
+        weights = block_weights(part, 0, tile_rows, product, settings, figures)
         groups = slice(piece.group, piece.group + 1)
         made.append(BlockProduct(weights=weights, product=product, pieces=(piece,), groups=groups))
     return tuple(made)
@@ -65,23 +74,71 @@ def multiply_block(
 ) -> Tensor:
     """Converted outputs of the row block, in the form of ``contraction``, before digital scales.
 
-    x: inputs after the DAC, as ``contraction.inputs_of`` gives them; key_of: the stream of a piece for a purpose;
-    draw: which samples and calls these are.
+    x: inputs before the DAC, over their range, as ``contraction.inputs_of`` gives them; key_of: the stream of a piece
+    for a purpose; draw: which samples and calls these are. Where each window has a scale or noise of its own, its
+    codes are its own, too, and windows are unfolded.
     """
     if not settings.unfolds:
         (whole,) = products
-        return mvm(x, whole.weights, contraction, settings, _output_draw(whole, key_of, draw))
+        scale = constant_scale(settings)
+        codes = dac(x if scale == 1 else x / scale, settings)
+        u = mvm(codes, whole.weights, contraction, settings, _draw_of(whole, key_of, draw))
+        return u if scale == 1 else u * scale
     windows = contraction.unfold(x, block.first_row, block.rows)
-    batch, groups, count, rows = windows.shape
-    parts = []
-    for part in products:
-        noisy = windows[:, part.groups]
-        if settings.sigma_in:
-            noise = replace(draw, keys=(key_of(part.pieces[0], "input"),), columns=(rows,))
-            normals = noise.normals(batch, count, "sample_call_column", x).unsqueeze(1)
-            noisy = add_input_noise(noisy, normals, settings)
-        parts.append(mvm(noisy, part.weights, part.product, settings, _output_draw(part, key_of, draw)).flatten(1, 2))
-    return contraction.from_windows(torch.unflatten(torch.cat(parts, dim=1), 1, (groups, -1)), x)
+    parts = [
+        read_windows(windows[:, part.groups], part.weights, settings, _draw_of(part, key_of, draw)).flatten(1, 2)
+        for part in products
+    ]
+    return contraction.from_windows(torch.unflatten(torch.cat(parts, dim=1), 1, (windows.shape[1], -1)), x)
+
+
+def read_windows(windows: Tensor, weights: BlockWeights, settings: MvmSettings, draw: Draw | None) -> Tensor:
+    """(batch, groups, columns, windows) outputs of (batch, groups, windows, rows) inputs over their range.
+
+    weights: of a ``WindowProduct``; draw: None where nothing is drawn.
+    """
+    scales: Tensor | float = constant_scale(settings)
+    if settings.scales_vectors:
+        scales = vector_scales(windows, settings)
+        windows = scale_down(windows, scales)
+    elif scales != 1:
+        windows = windows / scales
+    u = _read(windows, weights, settings, draw)
+    return u * scales.transpose(2, 3) if isinstance(scales, Tensor) else u * scales if scales != 1 else u
+
+
+def _read(x: Tensor, weights: BlockWeights, settings: MvmSettings, draw: Draw | None) -> Tensor:
+    """Scaled windows, read once or as often as bound management asks for."""
+    if not settings.bound_management:
+        return _read_once(x, weights, settings, draw)[0]
+
+    def read(halved: Tensor, attempt: int) -> tuple[Tensor, Tensor]:
+        fresh = draw if draw is None or not attempt else draw.again(f"attempt {attempt}")
+        y, clips = _read_once(halved, weights, settings, fresh)
+        assert clips is not None
+        return y, clips.any(dim=2, keepdim=True)
+
+    return managed(x, read, settings)
+
+
+def _read_once(
+    x: Tensor, weights: BlockWeights, settings: MvmSettings, draw: Draw | None
+) -> tuple[Tensor, Tensor | None]:
+    if settings.dac_stochastic:
+        assert draw is not None
+        x = dac(x, settings, _row_draw(draw, "input rounding", x))
+    else:
+        x = dac(x, settings)
+    if settings.sigma_in:
+        assert draw is not None
+        x = add_input_noise(x, _row_draw(draw, "input", x), settings)
+    return mvm_and_clips(x, weights, WindowProduct(), settings, draw)
+
+
+def _row_draw(draw: Draw, purpose: str, x: Tensor) -> Tensor:
+    """Normals for each row of each window of one piece: of the shape of x, (batch, 1, windows, rows)."""
+    batch, _, count, rows = x.shape
+    return replace(draw.of(purpose), columns=(rows,)).normals(batch, count, "sample_call_column", x).unsqueeze(1)
 
 
 def windows_of(u: Tensor, columns: int) -> int:
@@ -89,9 +146,24 @@ def windows_of(u: Tensor, columns: int) -> int:
     return prod(u.shape) // columns
 
 
-def _output_draw(part: BlockProduct, key_of: KeyOf, draw: Draw) -> Draw:
-    keys = tuple(key_of(piece, "output") for piece in part.pieces)
-    return replace(draw, keys=keys, columns=tuple(piece.columns for piece in part.pieces))
+def _draw_of(part: BlockProduct, key_of: KeyOf, draw: Draw) -> Draw:
+    def keys_of(purpose: str) -> tuple[Key, ...]:
+        return tuple(key_of(piece, purpose) for piece in part.pieces)
+
+    columns = tuple(piece.columns for piece in part.pieces)
+    return replace(draw, keys=keys_of("output"), columns=columns, keys_of=keys_of)
+
+
+def _figures_of(
+    pieces: tuple[Piece, ...], figures_of: FiguresOf | None, product: Product, w: Tensor
+) -> ColumnFigures | None:
+    """Of pieces that lie side by side, as ``product`` broadcasts them."""
+    if figures_of is None:
+        return None
+    parts = [figures_of(piece) for piece in pieces]
+    return ColumnFigures.combine(
+        parts, lambda tensors: product.along_columns(torch.cat(tensors).to(w).reshape(w.shape[:2]))
+    )
 
 
 def _columns(piece: Piece) -> slice:

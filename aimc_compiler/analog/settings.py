@@ -1,7 +1,7 @@
 """What the spec says about one MVM, as plain numbers, and what of a spec is not modelled yet."""
 
 from math import inf
-from typing import Literal
+from typing import Any, Literal
 
 from aimc_compiler.chip.devices import DEVICES
 from aimc_compiler.chip.spec import Adc, Dac, Nonidealities, Tile
@@ -16,7 +16,10 @@ class MvmSettings:
     in_bound: inputs are clipped to it (inf: not); dac_step, adc_step: 0 is no rounding; out_bound: outputs are
     clipped to it; sigma_in, sigma_out, sigma_w: standard deviations; ir_drop: factor, 0 is none; g_ratio: conductance
     of the wire between two cells over that of a full weight, ``1 / (r_wire g_ir)``; ir_drop_model, ir_drop_load: as in
-    the spec, see ``ir_drop.py`` and ``traced_drop.py``.
+    the spec, see ``ir_drop.py`` and ``traced_drop.py``; input_scaling to sum_share: see ``scaling.py``; asymmetries
+    to inl_bound: ``converter.py``, nonlinearities as coefficients of v, v^2, ... in units of x and u; v_offset_std to
+    offset_residual: ``columns.py``, ``s_shape`` per unit of output and ``slope_span`` in its units; bound_management:
+    ``bound_management.py``.
     """
 
     in_bound: float = inf
@@ -31,6 +34,36 @@ class MvmSettings:
     g_ratio: float = inf
     ir_drop_model: Literal["closed_form", "exact"] = "closed_form"
     ir_drop_load: Literal["spread", "aligned", "grounded"] = "spread"
+    input_scaling: Literal["none", "constant", "abs_max", "abs_max_sums"] = "none"
+    scaling_bound: float = 0.0
+    sum_share: float = 0.0
+    input_asymmetry: float = 0.0
+    output_asymmetry: float = 0.0
+    dac_stochastic: bool = False
+    adc_stochastic: bool = False
+    dac_inl: tuple[float, ...] = ()
+    adc_inl: tuple[float, ...] = ()
+    inl_bound: float = inf
+    v_offset_std: float = 0.0
+    r_series: float = 0.0
+    reference_weight: float = -1.0
+    s_shape: float = 0.0
+    s_shape_std: float = 0.0
+    slope_span: float = 0.0
+    sigma_out_spread: float = 0.0
+    columns_per_adc: int = 1
+    gain_std: float = 0.0
+    offset_std: float = 0.0
+    mismatch_calibrated: bool = False
+    gain_residual: float = 0.0
+    offset_residual: float = 0.0
+    passes: Literal["one", "analog", "digital"] = "one"
+    bound_management: bool = False
+
+    @property
+    def scales_vectors(self) -> bool:
+        """Whether each input vector has a scale of its own."""
+        return self.input_scaling in ("abs_max", "abs_max_sums")
 
     @property
     def drops_by_formula(self) -> bool:
@@ -50,12 +83,52 @@ class MvmSettings:
     @property
     def unfolds(self) -> bool:
         """Whether an MVM needs the input vector of each window, unfolded."""
-        return self.sigma_in > 0 or self.traces_wires
+        return self.reads_alone or self.scales_vectors
+
+    @property
+    def reads_alone(self) -> bool:
+        """Whether every piece multiplies inputs of its own, rather than all pieces of a row block at once."""
+        return self.sigma_in > 0 or self.dac_stochastic or self.traces_wires or self.bound_management
+
+    @property
+    def biases_columns(self) -> bool:
+        """Whether voltage offsets or series resistance act."""
+        return self.v_offset_std > 0 or self.r_series > 0
+
+    @property
+    def bends(self) -> bool:
+        """Whether the S-shape or the calibration of its slope acts."""
+        return self.s_shape > 0 or (self.slope_span > 0 and self.r_series > 0)
+
+    @property
+    def splits_noise(self) -> bool:
+        """Whether something nonlinear stands between the read noise and the output noise."""
+        return self.output_asymmetry != 0 or self.bends
+
+    @property
+    def reads_in_closed_form(self) -> bool:
+        """Whether a reading with one-hot inputs follows from each weight by itself."""
+        return not (
+            self.sigma_in > 0
+            or self.input_scaling != "none"
+            or self.input_asymmetry
+            or self.splits_noise
+            or self.dac_stochastic
+            or self.adc_stochastic
+            or self.adc_inl
+            or self.biases_columns
+            or self.sigma_out_spread
+            or self.gain_std
+            or self.offset_std
+            or self.passes != "one"
+            or self.bound_management
+        )
 
     @classmethod
     def of(cls, tile: Tile, nonidealities: Nonidealities) -> "MvmSettings":
         """From a spec that passed its checks."""
         mvm = nonidealities.mvm
+        full = 0.0 if tile.adc.out_bound == "off" else tile.adc.out_bound
         conductance_ratio = mvm.r_wire_ohm * mvm.g_ir_s
         return cls(
             in_bound=1.0 if mvm.range_clip else inf,
@@ -70,7 +143,41 @@ class MvmSettings:
             g_ratio=1 / conductance_ratio if conductance_ratio else inf,
             ir_drop_model=mvm.ir_drop_model,
             ir_drop_load="grounded" if tile.dac.input_mode == "amplitude" else mvm.ir_drop_load,
+            input_scaling=mvm.input_scaling,
+            scaling_bound=mvm.input_scaling_bound,
+            sum_share=0.6 / full if full else 0.0,
+            input_asymmetry=mvm.input_asymmetry,
+            output_asymmetry=mvm.output_asymmetry,
+            v_offset_std=mvm.v_offset_std,
+            r_series=mvm.r_series,
+            reference_weight=mvm.reference_weight,
+            s_shape=mvm.s_shape / full if full else 0.0,
+            s_shape_std=mvm.s_shape_std,
+            slope_span=mvm.slope_calibration * full,
+            sigma_out_spread=mvm.sigma_out_spread,
+            passes=mvm.passes,
+            bound_management=mvm.bound_management,
+            **_converters(tile),
         )
+
+
+def _converters(tile: Tile) -> dict[str, Any]:
+    """What converters are beyond steps and bounds. A nonlinearity is in LSB: without steps there is none."""
+    dac, adc = tile.dac, tile.adc
+    dac_lsb, adc_lsb = dac.inl * _dac_step(dac), adc.inl * _adc_step(adc)
+    return {
+        "dac_stochastic": dac.rounding == "stochastic" and dac.bits != "off",
+        "adc_stochastic": adc.rounding == "stochastic" and adc.bits != "off",
+        "dac_inl": tuple(dac_lsb * c for c in dac.inl_curve) if dac_lsb else (),
+        "adc_inl": tuple(adc_lsb * c for c in adc.inl_curve) if adc_lsb else (),
+        "inl_bound": inf if adc.out_bound == "off" else adc.out_bound,
+        "columns_per_adc": adc.columns_per_adc,
+        "gain_std": adc.gain_std,
+        "offset_std": adc.offset_std,
+        "mismatch_calibrated": adc.mismatch_calibrated,
+        "gain_residual": adc.gain_residual,
+        "offset_residual": adc.offset_residual,
+    }
 
 
 def _dac_step(dac: Dac) -> float:

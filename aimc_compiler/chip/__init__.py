@@ -3,7 +3,8 @@
 from aimc_compiler.chip.builtin import builtin_names, load_chip
 from aimc_compiler.chip.costs import COST_CLASSES, FREE
 from aimc_compiler.chip.devices import DEVICES
-from aimc_compiler.chip.effects import EFFECTS, Effect, active, all_off, only, scale, switch_off
+from aimc_compiler.chip.effect import Effect
+from aimc_compiler.chip.effects import EFFECTS, active, all_off, only, scale, switch_off
 from aimc_compiler.chip.figures import Figure, figures, missing_provenance
 from aimc_compiler.chip.reader import dump_yaml, json_schema, override, read_spec
 from aimc_compiler.chip.spec import ChipSpec, Tile

@@ -24,6 +24,15 @@ _OFF_WITHOUT_RANGE = {
     "mvm.sigma_out": 0,
     "mvm.sigma_w": 0,
     "mvm.ir_drop": 0,
+    "mvm.input_scaling": "none",
+    "mvm.input_asymmetry": 0,
+    "mvm.output_asymmetry": 0,
+    "mvm.v_offset_std": 0,
+    "mvm.r_series": 0,
+    "mvm.s_shape": 0,
+    "mvm.slope_calibration": 0,
+    "mvm.sigma_out_spread": 0,
+    "mvm.bound_management": False,
     "device.programming_noise": 0,
     "device.drift": 0,
     "device.accumulated_read_noise": 0,
@@ -32,7 +41,13 @@ _OFF_WITHOUT_RANGE = {
     "defects.stuck_at_g_max": 0,
     "defects.stuck_random": 0,
 }
-_OFF_WITHOUT_RANGE_TILE = {"dac.bits": "off", "adc.bits": "off", "adc.out_bound": "off"}
+_OFF_WITHOUT_RANGE_TILE = {
+    "dac.bits": "off",
+    "adc.bits": "off",
+    "adc.out_bound": "off",
+    "adc.gain_std": 0,
+    "adc.offset_std": 0,
+}
 
 
 def adc_has_a_step(adc: "Adc") -> Fault | None:
@@ -126,6 +141,8 @@ def chip_agrees(spec: "ChipSpec") -> Iterator[Fault]:
     for path, tile in _tiles(spec):
         if tile.normalisation == "none":
             yield from _off_without_range(spec, path)
+        elif tile.adc.out_bound == "off":
+            yield from _bends_at_a_bound(spec, path)
     yield from _provenance(spec)
 
 
@@ -157,6 +174,15 @@ def _off_without_range(spec: "ChipSpec", tile_path: tuple[str, ...]) -> Iterator
             shown = str(off).lower()
             reason = f"{dotted(tile_path)}.normalisation is none, which leaves it without a range"
             yield path, f"is {_shown(value)}, but {reason}; set it to {shown}, or normalisation to column"
+
+
+def _bends_at_a_bound(spec: "ChipSpec", tile_path: tuple[str, ...]) -> Iterator[Fault]:
+    """Both figures are relative to the bound of the output converter."""
+    mvm = spec.nonidealities.mvm
+    for key, value in (("s_shape", mvm.s_shape), ("slope_calibration", mvm.slope_calibration)):
+        if value:
+            reason = f"{dotted(tile_path)}.adc.out_bound, which it goes by, is off; give out_bound a number, or set"
+            yield ("nonidealities", "mvm", key), f"is {value:g}, but {reason} {key}: 0"
 
 
 def _shown(value: object) -> str:

@@ -6,44 +6,19 @@ and the documents go through this table. Symbols: x input, w normalised weight, 
 
 import math
 from collections.abc import Collection, Mapping
-from typing import Any, Literal
+from typing import Any
 
+from aimc_compiler.chip.column_effects import COLUMN_EFFECTS
+from aimc_compiler.chip.effect import Effect
 from aimc_compiler.chip.figures import dotted, plain, suggest, value_at
 from aimc_compiler.chip.reader import override
 from aimc_compiler.chip.spec import ChipSpec
 from aimc_compiler.errors import SpecError
-from aimc_compiler.records import record
-
-Stage = Literal["input", "mac", "output", "device"]
-Scaling = Literal["factor", "bits", "switch"]
 
 _RASCH = "Rasch et al., Nat. Commun. 14, 5282 (2023)"
 _NANDAKUMAR = f"{_RASCH}, Methods; Nandakumar et al., ICECS (2019)"
 
-
-@record
-class Effect:
-    """An entry. path: of its figure, from the spec's root, or from every tile type where ``per_tile``.
-
-    off: the figure's value without the effect; unit: of that figure; scaling: ``factor`` multiplies the figure, a
-    factor of 2 takes one of the ``bits`` (it doubles the step), a ``switch`` is on or off; built: modelled in this
-    version.
-    """
-
-    title: str
-    stage: Stage
-    path: str
-    off: bool | float | str
-    unit: str
-    does: str
-    equation: str
-    source: str
-    scaling: Scaling = "factor"
-    per_tile: bool = False
-    built: bool = True
-
-
-EFFECTS: dict[str, Effect] = {
+_STANDARD: dict[str, Effect] = {
     "range_clip": Effect(
         title="input range clipping",
         stage="input",
@@ -77,6 +52,16 @@ EFFECTS: dict[str, Effect] = {
         equation="x <- x + sigma_in xi",
         source=f"{_RASCH}, Suppl. Table 1",
     ),
+    "input_asymmetry": Effect(
+        title="asymmetric inputs",
+        stage="input",
+        path="nonidealities.mvm.input_asymmetry",
+        off=0.0,
+        unit="share",
+        does="negative inputs reach the rows weaker than positive ones",
+        equation="x <- (1 - f) x where x < 0",
+        source=f"{_RASCH}, Methods",
+    ),
     "ir_drop": Effect(
         title="IR drop",
         stage="mac",
@@ -96,6 +81,16 @@ EFFECTS: dict[str, Effect] = {
         does="every weight is off by noise of its own at every multiplication",
         equation="u_i <- u_i + sigma_w sqrt(sum_j |w_ij| x_j^2) xi",
         source=f"{_RASCH}, Suppl. Table 1",
+    ),
+    "output_asymmetry": Effect(
+        title="asymmetric outputs",
+        stage="output",
+        path="nonidealities.mvm.output_asymmetry",
+        off=0.0,
+        unit="share",
+        does="negative outputs are converted weaker than positive ones",
+        equation="u <- (1 - f) u where u < 0",
+        source=f"{_RASCH}, Methods",
     ),
     "output_noise": Effect(
         title="output noise",
@@ -195,6 +190,11 @@ EFFECTS: dict[str, Effect] = {
         built=False,
     ),
 }
+
+_STAGES = ("input", "mac", "output", "device")
+EFFECTS: dict[str, Effect] = dict(
+    sorted({**_STANDARD, **COLUMN_EFFECTS}.items(), key=lambda entry: _STAGES.index(entry[1].stage))
+)
 
 
 def active(spec: ChipSpec) -> tuple[str, ...]:

@@ -28,6 +28,8 @@ from aimc_compiler.chip.quantity import (
 
 #: Resolution of a converter: 1 bit would have no step, and fp32 holds no more than 24.
 Bits = Annotated[int, Field(ge=2, le=24)]
+#: Coefficients of a polynomial without a constant: an offset is not nonlinearity.
+Curve = Annotated[tuple[float, ...], Field(min_length=1)]
 #: A name that stands in dotted paths.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$")]
 
@@ -49,13 +51,36 @@ class Device(SpecModel):
 class Dac(SpecModel):
     bits: Bits | Literal["off"] = Field(description="resolution: 2^bits - 2 steps over twice the bound")
     input_mode: Literal["pulse_width", "amplitude", "bit_serial"] = Field(description="how a code drives a row")
+    rounding: Literal["nearest", "stochastic"] = Field(
+        "nearest", description="stochastic: up by chance, right on average"
+    )
+    inl: NonNegativeFloat = Field(0.0, description="integral nonlinearity, in LSB, by which inl_curve is multiplied")
+    inl_curve: Curve = Field((-1.0, 0.0, 1.0), description="c1, c2, ...: sum c_k v^k, v the input over its bound")
 
 
 class Adc(SpecModel):
     bits: Bits | Literal["off"] = Field(description="resolution: 2^bits - 2 steps over twice out_bound")
     out_bound: PositiveFloat | Literal["off"] = Field(description="largest output, in units of normalised w times x")
     clip: bool = Field(True, description="outputs beyond out_bound are clipped to it (false: a converter without end)")
-    columns_per_adc: PositiveInt = Field(1, description="columns that share a converter (no effect yet)")
+    columns_per_adc: PositiveInt = Field(1, description="columns that share a converter")
+    rounding: Literal["nearest", "stochastic"] = Field(
+        "nearest", description="stochastic: up by chance, right on average"
+    )
+    gain_std: float = Field(0.0, ge=0, le=0.14, description="standard deviation of the converters' gains about 1")
+    offset_std: NonNegativeFloat = Field(
+        0.0, description="standard deviation of the converters' offsets, in units of normalised w times x"
+    )
+    mismatch_calibrated: bool = Field(
+        False, description="each converter's gain and offset were measured and are taken off digitally"
+    )
+    gain_residual: float = Field(
+        0.0, ge=0, le=0.14, description="error of a measured gain: standard deviation over the gain"
+    )
+    offset_residual: NonNegativeFloat = Field(
+        0.0, description="error of a measured offset: standard deviation, its units"
+    )
+    inl: NonNegativeFloat = Field(0.0, description="integral nonlinearity, in LSB, by which inl_curve is multiplied")
+    inl_curve: Curve = Field((-1.0, 0.0, 1.0), description="c1, c2, ...: sum c_k v^k, v the output over out_bound")
 
     @model_validator(mode="after")
     def has_a_step(self) -> "Adc":
@@ -174,6 +199,40 @@ class MvmNonidealities(SpecModel):
     )
     r_wire_ohm: Ohms = Field(alias="r_wire", description="wire resistance between neighbouring cells of a column")
     g_ir_s: Siemens = Field(alias="g_ir", description="conductance of a full weight in the IR-drop formula")
+    input_scaling: Literal["none", "constant", "abs_max", "abs_max_sums"] = Field(
+        "none",
+        description="input vectors are divided by a scale, results multiplied; constant: input_scaling_bound; abs_max: "
+        "their largest input; abs_max_sums: more where inputs of one sign add up to large outputs",
+    )
+    input_scaling_bound: NonNegativeFloat = Field(
+        0.0, description="constant: the scale (0: 1); abs_max: the largest scale (0: no limit); in input ranges"
+    )
+    input_asymmetry: float = Field(0.0, ge=0, le=1, description="share that negative inputs lose")
+    output_asymmetry: float = Field(0.0, ge=0, le=1, description="share that negative outputs lose")
+    v_offset_std: NonNegativeFloat = Field(
+        0.0, description="voltage offset of a column, a share of the read voltage: max(0, v_offset_std xi), fixed"
+    )
+    r_series: NonNegativeFloat = Field(
+        0.0, description="series resistance: the loss of a column per unit of output, in normalised w times x"
+    )
+    reference_weight: float = Field(
+        -1.0, ge=-1, le=0, description="weight of the reference column that is subtracted; 0: there is none"
+    )
+    s_shape: NonNegativeFloat = Field(0.0, description="curvature of S-shaped converters at out_bound")
+    s_shape_std: NonNegativeFloat = Field(0.0, description="its spread from converter to converter, a share of s_shape")
+    slope_calibration: NonNegativeFloat = Field(
+        0.0, description="share of out_bound at which the slope lost to S-shape and series resistance is given back"
+    )
+    sigma_out_spread: NonNegativeFloat = Field(
+        0.0, description="spread of the output noise from converter to converter, a share of sigma_out"
+    )
+    passes: Literal["one", "analog", "digital"] = Field(
+        "one",
+        description="analog, digital: positive and negative inputs one after the other, summed before or after the ADC",
+    )
+    bound_management: bool = Field(
+        False, description="a tile repeats a multiplication whose output clips, with halved inputs"
+    )
 
     @model_validator(mode="after")
     def ir_drop_has_a_wire(self) -> "MvmNonidealities":

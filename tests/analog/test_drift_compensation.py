@@ -53,7 +53,7 @@ def test_closed_form_equals_one_hot_mvms(mvm: dict[str, Any], tile_row: int, sha
     w = torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(shape[0]))
     closed = one_hot_outputs(w, STREAMS, "now", tile_row, model)
     draw = compensation_module.Draw(keys=(STREAMS.key("compensation", "now"),), columns=(shape[0],))
-    multiplied = compensation_module._read_rows(w, draw, STREAMS.key("unused"), tile_row, model)
+    multiplied = compensation_module._read_rows(w, draw, tile_row, model)
     torch.testing.assert_close(closed, multiplied, rtol=0, atol=1e-12)
 
 

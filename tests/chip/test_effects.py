@@ -18,6 +18,7 @@ from aimc_compiler.chip import (
     scale,
     switch_off,
 )
+from aimc_compiler.chip.column_effects import COLUMN_EFFECTS
 from aimc_compiler.chip.figures import figures, section_paths
 from aimc_compiler.errors import SpecError
 
@@ -27,6 +28,16 @@ SOME_OF_ALL = override(
     load_chip("analog-fabric"),
     {
         "nonidealities.mvm.sigma_in": 0.01,
+        "nonidealities.mvm.input_asymmetry": 0.01,
+        "nonidealities.mvm.output_asymmetry": 0.01,
+        "nonidealities.mvm.v_offset_std": 0.01,
+        "nonidealities.mvm.r_series": 0.01,
+        "nonidealities.mvm.s_shape": 0.01,
+        "nonidealities.mvm.sigma_out_spread": 0.01,
+        "tile.dac.inl": 0.5,
+        "tile.adc.inl": 0.5,
+        "tile.adc.gain_std": 0.004,
+        "tile.adc.offset_std": 0.1,
         "nonidealities.defects": {"stuck_at_zero": 0.01, "stuck_at_g_max": 0.02, "stuck_random": 0.03},
     },
 )
@@ -43,6 +54,7 @@ TWO_TYPES = ChipSpec.model_validate(
 )
 ALL_CHIPS = [*CHIPS.values(), SOME_OF_ALL, TWO_TYPES]
 NAMES = tuple(EFFECTS)
+OFF_IN_STANDARD = {"input_noise", "input_asymmetry", "output_asymmetry", *COLUMN_EFFECTS}
 some_chip = st.sampled_from(ALL_CHIPS)
 some_names = st.lists(st.sampled_from(NAMES), unique=True)
 
@@ -56,11 +68,21 @@ def test_names_in_the_order_of_the_signal_path() -> None:
         "range_clip",
         "dac_quantisation",
         "input_noise",
+        "input_asymmetry",
+        "dac_nonlinearity",
         "ir_drop",
         "read_noise",
+        "voltage_offset",
+        "series_resistance",
+        "output_asymmetry",
         "output_noise",
         "adc_quantisation",
         "adc_clip",
+        "s_shape",
+        "output_noise_spread",
+        "adc_gain",
+        "adc_offset",
+        "adc_nonlinearity",
         "programming_noise",
         "drift",
         "accumulated_read_noise",
@@ -85,7 +107,7 @@ def test_every_effect_is_a_figure_of_the_spec() -> None:
 def test_what_is_on() -> None:
     assert active(CHIPS["ideal"]) == ()
     assert active(CHIPS["isaac"]) == ("range_clip", "dac_quantisation", "adc_quantisation", "adc_clip")
-    standard = tuple(name for name in NAMES if not name.startswith("stuck") and name != "input_noise")
+    standard = tuple(name for name in NAMES if not name.startswith("stuck") and name not in OFF_IN_STANDARD)
     assert active(CHIPS["analog-fabric"]) == standard
     assert active(SOME_OF_ALL) == NAMES
 
@@ -137,7 +159,7 @@ def test_scaling_by_one_and_by_zero(spec: ChipSpec, name: str) -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from([name for name in NAMES if EFFECTS[name].scaling == "factor"]), st.floats(0.01, 30))
 def test_numbers_are_multiplied(name: str, factor: float) -> None:
-    path = EFFECTS[name].path
+    path = ("tile." if EFFECTS[name].per_tile else "") + EFFECTS[name].path
     scaled = scale(SOME_OF_ALL, name, factor)
     assert values(scaled)[path] == pytest.approx(values(SOME_OF_ALL)[path] * factor)  # type: ignore[operator]
     assert {other: value for other, value in values(scaled).items() if other != path} == {
