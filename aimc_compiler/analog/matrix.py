@@ -13,6 +13,8 @@ from torch import Tensor
 from aimc_compiler.analog.columns import ColumnFigures
 from aimc_compiler.analog.compensation import compensation_factor
 from aimc_compiler.analog.contraction import Contraction
+from aimc_compiler.analog.fast import Choice, FastMatrix, NotFiniteError, Numbering, Precision, choose
+from aimc_compiler.analog.fast.plan import LARGEST_DEVIATION
 from aimc_compiler.analog.grid import RowBlock, row_blocks
 from aimc_compiler.analog.noise import Draw
 from aimc_compiler.analog.row_block import BlockProduct, block_products, multiply_block, windows_of
@@ -27,6 +29,7 @@ from aimc_compiler.records import record
 from aimc_compiler.rng import Key
 
 _CHUNK_ELEMENTS = 1 << 17
+_NOT_FINITE = "an input of {!r} is not finite, which no converter takes: check the data"
 
 
 @record
@@ -45,9 +48,10 @@ class MatrixOnTiles:
     weight: (groups, columns, rows), row ``channel * places + place`` for convolutions; factor, bias: (groups *
     columns,) or None, digital; pieces: of this matrix alone; seed, chip: name the manufactured chip; dtype: of the
     network; the chip computes in float32, or in float64 to compare with a reference. Raises NotBuiltError where the
-    tile asks for what is not modelled, DataError on weights that are not finite.
+    tile asks for what is not modelled, DataError on weights that are not finite. precision: see ``analog/fast``.
 
-    ``mvms`` counts the MVMs executed so far: windows times pieces.
+    ``mvms`` counts the MVMs executed so far: windows times pieces. ``choice`` is the precision it runs in, and why
+    that is not fast.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class MatrixOnTiles:
         seed: int = 0,
         chip: int = 0,
         dtype: torch.dtype = torch.float32,
+        precision: Precision = "exact",
     ) -> None:
         require_built(tile, nonidealities, pieces[0].tile_type)
         self.name = pieces[0].matrix
@@ -87,6 +92,11 @@ class MatrixOnTiles:
         self._keys: dict[tuple[str, str], Key] = {}
         self._kept: MatrixState | None = None
         self._products: tuple[tuple[BlockProduct, ...], ...] = ()
+        self._asked: Precision = precision
+        self.choice = self._choice()
+        self._fast: FastMatrix | None = None
+        self._fast_at: tuple[float, float] | None = None
+        self._alpha = torch.ones_like(self.scales)
 
     def state(self, time_s: float, recalibrated_s: float | None = None) -> MatrixState:
         """The devices and drift compensation at ``time_s`` seconds after programming.
@@ -94,20 +104,10 @@ class MatrixOnTiles:
         recalibrated_s: when the tiles were last read for drift compensation; None: at ``time_s``. Raises AimcError on
         a negative or infinite time or a recalibration after ``time_s``. The last state asked for is kept.
         """
-        read_s = time_s if recalibrated_s is None else recalibrated_s
-        if not (isfinite(time_s) and 0 <= read_s <= time_s):
-            raise AimcError(
-                f"time {time_s} s with recalibration at {read_s} s: times count from programming, are finite and not "
-                "negative, and recalibration comes before the time asked for"
-            )
-        if self._kept is None or (self._kept.time_s, self._kept.recalibrated_s) != (time_s, read_s):
-            self._kept = self._state(time_s, read_s)
-            self._products = tuple(
-                block_products(
-                    block, _rows(self._kept.weights, block), self.contraction, self.settings, self._column_figures
-                )
-                for block in self.blocks
-            )
+        times = self._times(time_s, recalibrated_s)
+        if self._kept is None or (self._kept.time_s, self._kept.recalibrated_s) != times:
+            self._kept = self._state(*times)
+            self._products = ()
         return self._kept
 
     def forward(
@@ -129,14 +129,89 @@ class MatrixOnTiles:
         matrix already made for a sample (where several operations share it). Windows count in raster order. Raises
         CalibrationError without ranges, DataError on inputs that are not finite.
         """
-        state = self.state(time_s, recalibrated_s)
+        fast = self._prepare_fast(time_s, recalibrated_s) if self.choice.precision == "fast" else None
         used = self._ranges(ranges)
+        if fast is not None:
+            numbers = (first_sample, first_call, samples)
+            return self._forward_fast(fast, x, used, *numbers)
+        state = self._prepare(time_s, recalibrated_s)
         scales = self.scales * state.alpha * used.T.unsqueeze(-1)
         x = x.to(self.target.dtype)
-        _require_finite(x, f"an input of {self.name!r} is not finite, which no converter takes: check the data")
+        _require_finite(x, _NOT_FINITE.format(self.name))
         if x.dim() == self.contraction.sample_axes:
             return self._batched(x[None], used, scales, first_sample, first_call, samples)[0]
         return self._batched(x, used, scales, first_sample, first_call, samples)
+
+    def _times(self, time_s: float, recalibrated_s: float | None) -> tuple[float, float]:
+        """Time and time of recalibration, checked."""
+        read_s = time_s if recalibrated_s is None else recalibrated_s
+        if not (isfinite(time_s) and 0 <= read_s <= time_s):
+            raise AimcError(
+                f"time {time_s} s with recalibration at {read_s} s: times count from programming, are finite and not "
+                "negative, and recalibration comes before the time asked for"
+            )
+        return time_s, read_s
+
+    def _prepare(self, time_s: float, recalibrated_s: float | None) -> MatrixState:
+        """The state, its products ready in ``exact``."""
+        state = self.state(time_s, recalibrated_s)
+        if not self._products:
+            self._products = tuple(
+                block_products(
+                    block, _rows(state.weights, block), self.contraction, self.settings, self._column_figures
+                )
+                for block in self.blocks
+            )
+        return state
+
+    def _prepare_fast(self, time_s: float, recalibrated_s: float | None) -> FastMatrix | None:
+        """The state's digits, which are kept instead of its weights; None where they would not be exact enough."""
+        times = self._times(time_s, recalibrated_s)
+        if self._fast_at != times:
+            state = self._kept if self._products else None
+            if state is None or (state.time_s, state.recalibrated_s) != times:
+                state = self._state(*times)
+            self._fast = FastMatrix(state.weights, self.blocks, self.contraction, self.settings, self._key)
+            self._fast_at, self._alpha = times, state.alpha
+            self._kept, self._products = None, ()
+        assert self._fast is not None
+        if self._fast.deviation >= LARGEST_DEVIATION:
+            reason = f"rounding weights to digits could move outputs by {self._fast.deviation:.2f} converter steps"
+            self.choice = Choice(precision="exact", reason=reason)
+            self._fast, self._fast_at = None, None
+        return self._fast
+
+    def _forward_fast(
+        self, fast: FastMatrix, x: Tensor, ranges: Tensor, first_sample: int, first_call: int, samples: int | None
+    ) -> Tensor:
+        scales = self.scales * self._alpha * ranges.T.unsqueeze(-1)
+        single = x.dim() == self.contraction.sample_axes
+        batch = (x[None] if single else x).detach().to(self.target.dtype)
+        entries = self._entries(batch.shape[0], samples)
+        if not batch.shape[0]:
+            return x.new_empty(self.contraction.output_shape(tuple(x.shape), self.outputs))
+        numbering = Numbering(first_sample=first_sample, first_call=first_call, entries=entries)
+        try:
+            y = fast.forward(batch, ranges, scales, self.factor, self.bias, numbering)
+        except NotFiniteError:
+            raise DataError(_NOT_FINITE.format(self.name)) from None
+        self.mvms += y.numel() // self.outputs * sum(len(block.pieces) for block in self.blocks)
+        return y[0] if single else y
+
+    def _entries(self, batch: int, samples: int | None) -> int:
+        """Batch entries that make up one sample."""
+        if samples is None or not batch:
+            return 1
+        if samples < 1 or batch % samples:
+            raise AimcError(f"{batch} batch entries of {self.name!r} do not make up {samples} samples evenly")
+        return batch // samples
+
+    def _choice(self) -> Choice:
+        groups, columns, rows = self.target.shape
+        target = self.target
+        return choose(
+            self._asked, self.settings, self.contraction, (groups, columns, rows), target.dtype, target.device
+        )
 
     @property
     def outputs(self) -> int:
@@ -148,7 +223,8 @@ class MatrixOnTiles:
         self.target, self.scales = self.target.to(device), self.scales.to(device)
         self.factor = None if self.factor is None else self.factor.to(device)
         self.bias = None if self.bias is None else self.bias.to(device)
-        self._kept, self._products = None, ()
+        self._kept, self._products, self._fast, self._fast_at = None, (), None, None
+        self.choice = self._choice()
         return self
 
     def _batched(
@@ -159,12 +235,10 @@ class MatrixOnTiles:
         shape = self.contraction.output_shape(tuple(x.shape), self.outputs)
         if not batch:
             return x.new_empty(shape)
-        if samples is not None and (samples < 1 or batch % samples):
-            raise AimcError(f"{batch} batch entries of {self.name!r} do not make up {samples} samples evenly")
+        entries = self._entries(batch, samples)
         if self.settings.traces_wires:
             windows = batch * prod(shape[1:]) // self.outputs
             require_traceable(windows, self.target.numel(), x.numel(), self.settings, self.name)
-        entries = 1 if samples is None else batch // samples
         chunk = entries * max(1, _CHUNK_ELEMENTS // max(1, entries * prod(shape[1:])))
         parts = []
         for start in range(0, batch, chunk):

@@ -67,8 +67,8 @@ def _show_accuracy(compiled: aimc.CompiledModel, result: Any, seconds: float) ->
     console.print(Rule("how accurate it is", align="left"))
     console.print(
         f"first {result.n_samples:,} of the 10,000 test images, {counted(result.n_chips, 'programmed chip')}, "
-        f"weights mapped directly (no retraining), drift compensation: {compiled.chip.nonidealities.drift_compensation}; "
-        f"took {seconds:.0f} s\n",
+        "weights mapped directly (no retraining), drift compensation: "
+        f"{compiled.chip.nonidealities.drift_compensation}; took {seconds:.0f} s\n",
     )
     console.print(evaluation_table(result))
     console.print("A*: 100 % is the float network, 0 % is always naming the commonest class.\n", style="dim")

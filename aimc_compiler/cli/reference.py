@@ -116,7 +116,7 @@ def _arrays(path: Path, names: tuple[str, ...]) -> list[Tensor]:
 def _tensor(path: Path, name: str, array: np.ndarray) -> Tensor:
     if not array.ndim:
         raise DataError(f"{path}: {name} is a single number: its first dimension counts samples")
-    if array.dtype.kind not in "biuf":
+    if array.dtype.kind not in "biufc":
         raise DataError(f"{path}: {name} holds {array.dtype}, no numbers: convert it before numpy.savez")
     return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from aimc_compiler.calibration import RangeMethod, calibrate_ranges
-from aimc_compiler.chip import ChipSpec, figures
+from aimc_compiler.chip import EFFECTS, ChipSpec, figures
 from aimc_compiler.errors import CalibrationError, SpecError
 from aimc_compiler.executor import Device, InputRanges, run_graph
 from aimc_compiler.graph import Graph
@@ -144,4 +144,8 @@ def _is_numeric(path: str) -> bool:
 
 
 _NUMERIC_SECTIONS = ("nonidealities", "evaluation")
-_NUMERIC_TILE_FIGURES = ("normalisation", "dac.bits", "adc.bits", "adc.out_bound", "adc.clip")
+_NUMERIC_TILE_FIGURES = (
+    "normalisation",
+    "adc.out_bound",
+    *(effect.path for effect in EFFECTS.values() if effect.per_tile),
+)

@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 
 from aimc_compiler.analog import Contraction, MatrixOnTiles, MatrixState
 from aimc_compiler.chip import ChipSpec
-from aimc_compiler.errors import DataError, InternalError
+from aimc_compiler.errors import DataError, InternalError, NotBuiltError
 from aimc_compiler.executor.ranges import InputRanges
 from aimc_compiler.graph import Graph, MatrixModule
 from aimc_compiler.graph.values import tensor_of
@@ -229,10 +229,21 @@ def contraction_of(module: MatrixModule) -> Contraction:
 
 
 def _batch_axis(graph: Graph, op: str) -> int:
-    """The axis of the operation's input that counts samples; 0 where the batch is folded into the first axis."""
+    """The axis of the operation's input that counts samples, or into which they are folded.
+
+    Raises NotBuiltError where the input is one for all samples of a batch.
+    """
     operand = graph.matrix_nodes()[op].args[0]
     value = tensor_of(operand) if isinstance(operand, fx.Node) else None
-    return 0 if value is None or value.batch is None else value.batch
+    if not graph.batch.dynamic:
+        return 0
+    if value is None or value.batch is None:
+        raise NotBuiltError(
+            f"the input of {op!r} has no batch dimension, so all samples of a batch share it, while a chip multiplies "
+            "it anew for every sample. Give that input a batch dimension, compute the operation before the network, "
+            f"keep it digital (a rule for {op!r}), or compile with batch_dim=None"
+        )
+    return value.batch
 
 
 def _mvm_events(program: Program) -> dict[str, int]:

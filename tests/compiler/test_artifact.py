@@ -85,6 +85,10 @@ def test_other_format_versions_are_refused(compiled: aimc.CompiledModel, tmp_pat
     _rewrite(path, {"manifest.json": manifest.replace(b'"format_version": 1', b'"format_version": 99')})
     with pytest.raises(ArtifactError, match="version 99; this version reads"):
         aimc.load(path)
+    for wrong in (b"[]", b"3", manifest.replace(b'"seed": 5', b'"seed": "x"'), manifest.replace(b'"seed": 5,', b"")):
+        _rewrite(path, {"manifest.json": wrong})
+        with pytest.raises(ArtifactError, match=r"manifest.json|is None version None"):
+            aimc.load(path)
 
 
 def test_a_place_that_cannot_be_written_or_read(compiled: aimc.CompiledModel, tmp_path: Path) -> None:

@@ -215,3 +215,22 @@ def test_a_chip_is_not_run_before_its_recalibration(compiled: aimc.CompiledModel
 def test_an_unknown_operation_is_named(compiled: aimc.CompiledModel) -> None:
     with pytest.raises(DataError, match=r"no analog operation is called 'conv1': there are 0, 4"):
         compiled.deploy(seed=0).conductances("conv1", 1.0)
+
+
+def test_an_input_without_a_batch_is_refused_by_name() -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.query, self.key = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x: Tensor, table: Tensor) -> Tensor:
+            return self.query(x) @ self.key(table).T
+
+    x, table = torch.rand(1, 4), torch.rand(5, 4)
+    model = Shared().eval()
+    compiled = aimc.compile(model, "ideal", (x, table), batch_dim=(0, None))
+    with pytest.raises(NotBuiltError, match=r"the input of 'key' has no batch dimension"):
+        compiled.deploy()
+    digital = aimc.compile(model, "ideal", (x, table), batch_dim=(0, None), rules={"key": {"analog": False}})
+    batch = torch.rand(3, 4)
+    assert torch.allclose(digital.deploy()(batch, table), model(batch, table), atol=1e-6)

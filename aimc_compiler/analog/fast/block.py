@@ -1,5 +1,7 @@
 """The digits and factors of one row block in its state at one time."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -7,18 +9,17 @@ from torch import Tensor
 
 from aimc_compiler.analog.fast.plan import DigitPlan, plan_digits
 from aimc_compiler.analog.settings import MvmSettings
-from aimc_compiler.records import record
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 
-@record
+@dataclass(frozen=True, eq=False, kw_only=True)
 class FastBlock:
     """The weights of one group of a row block.
 
     digits: ((main + far + load) * columns, rows) int8; table: (8, columns) factors of each column, the digital ones
-    left 1; constants: of the fused pass.
+    left 1; constants: of the fused pass. A block is itself alone: what is prepared for it is kept under it.
     """
 
     digits: Tensor

@@ -14,9 +14,31 @@ from aimc_compiler.records import record
 Precision = Literal["exact", "fast", "auto"]
 PRECISIONS: tuple[Precision, ...] = ("exact", "fast", "auto")
 
+# Settings of the standard model, and those that do nothing without another that is not.
 _MODELLED = frozenset(
-    {"in_bound", "dac_step", "adc_step", "out_bound", "sigma_in", "sigma_out", "sigma_w", "read_noise", "ir_drop"}
-    | {"g_ratio"}
+    [
+        "in_bound",
+        "dac_step",
+        "adc_step",
+        "out_bound",
+        "sigma_in",
+        "sigma_out",
+        "sigma_w",
+        "read_noise",
+        "ir_drop",
+        "g_ratio",
+        "scaling_bound",
+        "sum_share",
+        "inl_bound",
+        "reference_weight",
+        "s_shape_std",
+        "columns_per_adc",
+        "mismatch_calibrated",
+        "gain_residual",
+        "offset_residual",
+        "ir_drop_load",
+        "slope_span",
+    ]
 )
 _MOST_LEVELS = 1 << 21
 _MOST_ROWS = 1 << 16
@@ -53,8 +75,9 @@ def not_modelled(settings: MvmSettings) -> str | None:
     """The first of the settings that ``fast`` does not model; None where it models all."""
     neutral = MvmSettings()
     for field in fields(settings):
-        if field.name not in _MODELLED and getattr(settings, field.name) != getattr(neutral, field.name):
-            return f"{field.name} is not built in fast"
+        value = getattr(settings, field.name)
+        if field.name not in _MODELLED and value != getattr(neutral, field.name):
+            return f"{field.name} {value} is not built in fast"
     checks = (
         (settings.dac_step < 1 / 127.5, "inputs without converters, or of more than 8 bits"),
         (settings.in_bound != 1.0, "inputs that are not clipped to their range"),
@@ -62,6 +85,7 @@ def not_modelled(settings: MvmSettings) -> str | None:
         (settings.adc_step == 0, "outputs without converters"),
         (settings.out_bound == inf, "outputs that are not clipped"),
         (settings.sigma_w > 0 and settings.read_noise != "pcm", f"read noise {settings.read_noise!r}"),
+        (settings.bends, "an S-shape"),
         (not isfinite(settings.g_ratio) and settings.ir_drop > 0, "IR drop without wires"),
     )
     for wrong, reason in checks:

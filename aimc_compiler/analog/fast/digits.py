@@ -32,9 +32,9 @@ def _whole(value: float, largest: float) -> float:
 def measure(out: Doubles, w: Floats, positions: Doubles) -> None:
     """Magnitudes and rounding errors of each column. w: (columns, rows); positions: (rows,), p of the IR drop.
 
-    out: (MEASURES, columns): the largest |w| and |w p|; sums over rows of |w|, |w| p, |w| |p - 0.75|; sums of
-    |error| of w in two and three digits and of w p in two; of |w| in one and two digits, the larger of the sums of errors up and
-    of errors down (its inputs have one sign).
+    out: (MEASURES, columns): the largest |w| and |w p|; sums over rows of |w|, |w| p, |w| |p - 0.75|; sums of |error|
+    of w in two and three digits and of w p in two; of |w| in one digit (by itself, or as the first of two) and in two,
+    the larger of the sums of errors up and of errors down (its inputs have one sign).
     """
     columns, rows = w.shape
     for c in range(columns):
@@ -44,8 +44,8 @@ def measure(out: Doubles, w: Floats, positions: Doubles) -> None:
             largest = max(largest, abs(line[j]))
             largest_far = max(largest_far, abs(np.float64(line[j]) * positions[j]))
         out[STEP_W, c], out[STEP_FAR, c] = largest, largest_far
-        w2, w3 = _step(largest, 2), _step(largest, 3)
-        far2, load1, load2 = _step(largest_far, 2), _step(largest, 1), 256 * _step(largest, 2)
+        w2, w3 = _step(np.float64(largest), 2), _step(np.float64(largest), 3)
+        far2, load1, load2 = _step(largest_far, 2), _step(np.float64(largest), 1), 256 * _step(np.float64(largest), 2)
         total, total_far, spread, off2, off3, off_far = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
         up1, down1, up2, down2, up, down = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
         for j in range(rows):
@@ -91,7 +91,11 @@ def split(out: Bytes, steps: Floats, w: Floats, positions: Doubles, main: int, f
         for j in range(rows):
             largest = max(largest, abs(w[c, j]))
             largest_far = max(largest_far, abs(np.float64(w[c, j]) * positions[j]))
-        step_w, step_far, step_load = _step(largest, main), _step(largest_far, 2), _step(largest, max(load, 1))
+        step_w, step_far, step_load = (
+            _step(np.float64(largest), main),
+            _step(largest_far, 2),
+            _step(np.float64(largest), max(load, 1)),
+        )
         steps[0, c], steps[1, c], steps[2, c] = step_w, step_far, step_load
         line = w[c]
         for j in range(rows):

@@ -1,6 +1,7 @@
-"""A matrix operation on its tiles in ``fast`` precision: the state's digits, and running them."""
+"""A matrix operation on its tiles in ``fast`` precision: the digits of its state, and running them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,98 +14,115 @@ from aimc_compiler.analog.fast.shape import WindowShape
 from aimc_compiler.analog.grid import RowBlock
 from aimc_compiler.analog.settings import MvmSettings
 from aimc_compiler.mapping.ir import Piece
-from aimc_compiler.records import record
 from aimc_compiler.rng import Key
 
 KeyOf = Callable[[Piece, str], Key]
 
 
-@record
-class FastProducts:
-    """A matrix's row blocks with their digits at one time: blocks[b][g] of row block b and group g.
+class FastMatrix:
+    """A matrix at one time, ready for integer products.
 
-    deviation: the most that rounding weights can move any output before its converter rounds it, in ADC steps.
+    weights: (groups, columns, rows), normalised, as the devices hold them; key_of: the stream of a piece for a purpose.
+    ``deviation`` bounds how far rounding weights to digits can move any output before its converter rounds it, in ADC
+    steps.
     """
 
-    blocks: tuple[tuple[FastBlock, ...], ...]
+    def __init__(
+        self,
+        weights: Tensor,
+        blocks: tuple[RowBlock, ...],
+        contraction: Contraction,
+        settings: MvmSettings,
+        key_of: KeyOf,
+    ) -> None:
+        self.contraction, self.settings = contraction, settings
+        self._outputs = weights.shape[0] * weights.shape[1]
+        self._parts = tuple(
+            _part(block, group, weights, blocks, settings, key_of) for block in blocks for group in range(len(weights))
+        )
+        self._scaled: tuple[Tensor, Tensor, tuple[FastPart, ...]] | None = None
 
     @property
     def deviation(self) -> float:
-        return max(block.plan.deviation for groups in self.blocks for block in groups)
+        return max(part.block.plan.deviation for part in self._parts)
+
+    @property
+    def products(self) -> int:
+        """Integer products of its own size for each input vector, of the block that has most."""
+        return max(part.block.plan.products for part in self._parts)
+
+    def forward(
+        self,
+        x: Tensor,
+        ranges: Tensor,
+        scales: Tensor,
+        factor: Tensor | None,
+        bias: Tensor | None,
+        numbering: Numbering,
+    ) -> Tensor:
+        """The operation's output. x: a batch, as the operation takes it; ranges: (groups, row blocks); scales: (row
+        blocks, groups, columns), all digital factors of a row block; factor, bias: (outputs,) or None.
+
+        Raises NotFiniteError on inputs that are not finite.
+        """
+        parts = self._with_scales(ranges, scales, factor, bias)
+        shape = self.contraction.output_shape(tuple(x.shape), self._outputs)
+        if self.contraction.kind == "linear":
+            rows = x.reshape(-1, x.shape[-1]).contiguous()
+            windows = rows.shape[0] // x.shape[0]
+            return run_rows(rows, parts, self._outputs, windows, self.settings, numbering).reshape(shape)
+        images = x.unsqueeze(2) if x.dim() == 3 else x
+        windows_shape = WindowShape.of(self.contraction, tuple(x.shape[2:]))
+        y = run_windows(images.contiguous(), parts, self._outputs, windows_shape, self.settings, numbering)
+        return y.reshape(shape)
+
+    def _with_scales(
+        self, ranges: Tensor, scales: Tensor, factor: Tensor | None, bias: Tensor | None
+    ) -> tuple[FastPart, ...]:
+        """The parts with these digital factors; the last ones asked for are kept."""
+        kept = self._scaled
+        if kept is not None and torch.equal(kept[0], ranges) and torch.equal(kept[1], scales):
+            return kept[2]
+        parts = tuple(_scaled(part, ranges, scales, factor, bias) for part in self._parts)
+        self._scaled = (ranges.clone(), scales.clone(), parts)
+        return parts
 
 
-def fast_products(weights: Tensor, blocks: tuple[RowBlock, ...], settings: MvmSettings) -> FastProducts:
-    """Make ready (groups, columns, rows) normalised weights, as they are at some time."""
-    made = []
-    for block in blocks:
-        tile_rows = torch.empty(weights.shape[:2])
-        for piece in block.pieces:
-            tile_rows[piece.group, piece.first_column : piece.first_column + piece.columns] = piece.tile_row
-        rows = slice(block.first_row, block.first_row + block.rows)
-        made.append(tuple(fast_block(w[:, rows], j0, settings) for w, j0 in zip(weights, tile_rows, strict=True)))
-    return FastProducts(blocks=tuple(made))
+def _part(
+    block: RowBlock, group: int, weights: Tensor, blocks: tuple[RowBlock, ...], settings: MvmSettings, key_of: KeyOf
+) -> FastPart:
+    from aimc_compiler.analog.fast import outputs
+
+    pieces = tuple(piece for piece in block.pieces if piece.group == group)
+    tile_rows = torch.cat([torch.full((piece.columns,), piece.tile_row) for piece in pieces])
+    rows = slice(block.first_row, block.first_row + block.rows)
+    held: FastBlock = fast_block(weights[group, :, rows], tile_rows, settings)
+    keys, columns = side_by_side(
+        tuple(key_of(piece, "output") for piece in pieces), tuple(piece.columns for piece in pieces)
+    )
+    return FastPart(
+        block=held,
+        index=block.index,
+        group=group,
+        groups=len(weights),
+        first_row=block.first_row,
+        input_range=1.0,
+        table=held.table,
+        keys=keys,
+        columns=columns,
+        part=(outputs.FIRST if block is blocks[0] else 0) | (outputs.LAST if block is blocks[-1] else 0),
+    )
 
 
-def run_fast(
-    x: Tensor,
-    products: FastProducts,
-    blocks: tuple[RowBlock, ...],
-    contraction: Contraction,
-    settings: MvmSettings,
-    scales: Tensor,
-    ranges: Tensor,
-    factor: Tensor | None,
-    bias: Tensor | None,
-    key_of: KeyOf,
-    numbering: Numbering,
-) -> Tensor:
-    """The operation's output. x: a batch, as the operation takes it; scales: (row blocks, groups, columns), all digital
-    factors of a row block; ranges: (groups, row blocks); factor, bias: (outputs,) or None.
+def _scaled(part: FastPart, ranges: Tensor, scales: Tensor, factor: Tensor | None, bias: Tensor | None) -> FastPart:
+    from aimc_compiler.analog.fast import outputs
 
-    Raises NotFiniteError on inputs that are not finite.
-    """
-    from aimc_compiler.analog.fast import outputs as kernels
-
-    groups, columns = scales.shape[1:]
-    parts = []
-    for block, members in zip(blocks, products.blocks, strict=True):
-        order = (kernels.FIRST if block.index == 0 else 0) | (kernels.LAST if block is blocks[-1] else 0)
-        for group, held in enumerate(members):
-            table = held.table.copy()
-            table[kernels.DIGITAL] = scales[block.index, group].numpy()
-            mine = slice(group * columns, (group + 1) * columns)
-            if factor is not None:
-                table[kernels.FACTOR] = factor[mine].numpy()
-            if bias is not None:
-                table[kernels.BIAS] = bias[mine].numpy()
-            pieces = tuple(piece for piece in block.pieces if piece.group == group)
-            keys = tuple(key_of(piece, "output") for piece in pieces)
-            streams = side_by_side(keys, tuple(piece.columns for piece in pieces))
-            parts.append(
-                FastPart(
-                    block=held, group=group, groups=groups, first_row=block.first_row,
-                    input_range=float(ranges[group, block.index]), table=table, keys=streams[0], columns=streams[1],
-                    part=order,
-                )
-            )  # fmt: skip
-    return _run(x, tuple(parts), groups * columns, contraction, settings, numbering)
-
-
-def _run(
-    x: Tensor,
-    parts: tuple[FastPart, ...],
-    outputs: int,
-    contraction: Contraction,
-    settings: MvmSettings,
-    numbering: Numbering,
-) -> Tensor:
-    shape = contraction.output_shape(tuple(x.shape), outputs)
-    if not np.prod(shape):
-        return x.new_empty(shape)
-    if contraction.kind == "linear":
-        rows = x.reshape(-1, x.shape[-1]).contiguous()
-        windows = rows.shape[0] // x.shape[0]
-        return run_rows(rows, parts, outputs, windows, settings, numbering).reshape(shape)
-    images = x.unsqueeze(2) if x.dim() == 3 else x
-    window_shape = WindowShape.of(contraction, tuple(x.shape[2:]))
-    return run_windows(images.contiguous(), parts, outputs, window_shape, settings, numbering).reshape(shape)
+    columns = part.block.columns
+    mine = slice(part.group * columns, (part.group + 1) * columns)
+    table = part.table.copy()
+    table[outputs.DIGITAL] = scales[part.index, part.group].numpy()
+    if factor is not None:
+        table[outputs.FACTOR] = factor[mine].numpy()
+    if bias is not None:
+        table[outputs.BIAS] = bias[mine].numpy()
+    return replace(part, table=np.ascontiguousarray(table), input_range=float(ranges[part.group, part.index]))

@@ -2,7 +2,8 @@
 
 Of each output: the sums of the digits' products, IR drop (``analog/ir_drop.py``), one Gaussian of variance
 ``sigma_w^2 V + sigma_out^2`` (``analog/noise.py``) from the same keyed streams as ``exact``, the converter, the
-digital factors (Rasch et al., Nat. Commun. 14, 5282 (2023), Methods). Normals are made in the first-level cache, never stored.
+digital factors (Rasch et al., Nat. Commun. 14, 5282 (2023), Methods). Normals are made in the first-level cache, never
+stored.
 
 An effect that is off has scale 0 and reads any sum at all: it adds exactly nothing.
 """
@@ -26,7 +27,6 @@ TOP, MIDDLE, BOTTOM, FAR_TOP, FAR_BOTTOM, LOAD_TOP, LOAD_BOTTOM = range(7)
 # First and last row block of an operation.
 FIRST, LAST = 1, 2
 
-TILE = 256
 _ROUNDING = np.float32(1.5 * 2**23)
 _DIGIT = np.float32(2.0**-8)
 _CUBIC, _SQUARE, _LINEAR = np.float32(0.05), np.float32(0.2), np.float32(0.5)
@@ -102,8 +102,9 @@ def finish_rows(
     """Rows of a linear layer: out (entries, columns) from entry ``first_entry`` on; sums (entries, planes * columns).
 
     places: the column at which each plane begins, of ``load`` those of |w|, of ``main`` the others; high, low:
-    (entries, columns). Entry e is MVM ``call + e % calls`` of sample ``sample + e // calls``. keys, columns: streams side by
-    side. part: FIRST overwrites out, otherwise it is added to; LAST applies factor and bias. scratch: (10, columns + 8).
+    (entries, columns). Entry e is MVM ``call + e % calls`` of sample ``sample + e // calls``. keys, columns: streams
+    side by side. part: FIRST overwrites out, otherwise it is added to; LAST applies factor and bias. scratch:
+    (10, columns + 8).
     """
     ir_drop, variance, step, levels = constants[IR_DROP], constants[VARIANCE], constants[STEP], constants[LEVELS]
     third, load_second, power_second = constants[THIRD], constants[LOAD_SECOND], constants[POWER_SECOND]
@@ -150,31 +151,28 @@ def _normals_of_row(
 def finish_planes(
     out: Floats, main: Sums, load: Sums, places: Ints, high: Sums, low: Sums, table: Floats,
     constants: Floats, keys: Words, columns: Ints, sample: int, call: int, size: Ints, first_entry: int,
-    first_column: int, shape: Ints, part: int, numbers: Words, y: Floats, scratch: Floats,
+    first_column: int, shape: Ints, part: int, numbers: Words, scratch: Floats,
 ) -> None:  # fmt: skip
     """Planes of a convolution: out (entries, columns of all groups, height, width); sums (planes * columns, positions).
 
     high, low: (columns, positions); size: height and width of the output, and entries of a sample; shape: ``numbers``
-    of the strip. numbers: (2, positions), y: (4, positions) and scratch: (8, TILE), to work in; the rest is as in ``finish_rows``.
+    of the strip. numbers: (2, positions) and scratch: (9, positions), to work in; the rest is as in ``finish_rows``.
     """
     count = main.shape[1]
     calls, samples = numbers[0], numbers[1]
     _number(calls, samples, sample, call, size, first_entry, shape)
-    normals, words = scratch[:4], scratch[4:].view(np.uint32)
+    normals, y, words = scratch[:4], scratch[4], scratch[5:].view(np.uint32)
     place = 0
     for stream in range(keys.shape[0]):
-        for block in range((columns[stream] + 3) >> 2):
-            four = min(columns[stream] - 4 * block, 4)
-            for start in range(0, count, TILE):
-                stop = min(start + TILE, count)
-                normals_of_calls(normals, words, block, calls[start:stop], samples[start:stop], keys[stream])
-                for k in range(four):
-                    _finish_plane(
-                        y[k], main, load, places, high, low, table, constants, normals[k], place + k, start, stop
-                    )
-            for k in range(four):
-                _place_plane(out, y[k, :count], table, first_entry, first_column, place + k, shape, part)
-            place += four
+        for column in range(columns[stream]):
+            if column & 3 == 0:
+                normals_of_calls(normals, words, column >> 2, calls, samples, keys[stream])
+            _finish_plane(
+                y, main, load, places, high, low, table, constants, normals[column & 3], place,
+                count,
+            )  # fmt: skip
+            _place_plane(out, y, table, first_entry, first_column, place, shape, part)
+            place += 1
 
 
 @compiled
@@ -193,34 +191,25 @@ def _number(calls: Words, samples: Words, sample: int, call: int, size: Ints, fi
 @inlined
 def _finish_plane(
     y: Floats, main: Sums, load: Sums, places: Ints, high: Sums, low: Sums, table: Floats,
-    constants: Floats, normals: Floats, c: int, start: int, stop: int,
-) -> None:  # fmt: skip
-    """A tile of one column, from ``start`` to ``stop``."""
-    _finish_line(
-        y[start:stop], normals,
-        main[places[TOP] + c, start:], main[places[MIDDLE] + c, start:], main[places[BOTTOM] + c, start:],
-        main[places[FAR_TOP] + c, start:], main[places[FAR_BOTTOM] + c, start:],
-        load[places[LOAD_TOP] + c, start:], load[places[LOAD_BOTTOM] + c, start:], high[c, start:], low[c, start:],
-        table[:, c].copy(), constants,
-    )  # fmt: skip
-
-
-@compiled
-def _finish_line(
-    y: Floats, normals: Floats, top: Sums, middle: Sums, bottom: Sums, far_top: Sums, far_bottom: Sums,
-    load_top: Sums, load_bottom: Sums, high: Sums, low: Sums, factors: Floats, constants: Floats,
+    constants: Floats, normals: Floats, c: int, count: int,
 ) -> None:  # fmt: skip
     ir_drop, variance, step, levels = constants[IR_DROP], constants[VARIANCE], constants[STEP], constants[LEVELS]
     third, load_second, power_second = constants[THIRD], constants[LOAD_SECOND], constants[POWER_SECOND]
-    u_scale, far_scale, load_scale, further = factors[U], factors[FAR], factors[LOAD], factors[FURTHER]
-    power_scale, digital, steps = factors[POWER], factors[DIGITAL], np.float32(1) / step
-    for at in range(y.shape[0]):
+    steps = np.float32(1) / step
+    top, middle, bottom = main[places[TOP] + c], main[places[MIDDLE] + c], main[places[BOTTOM] + c]
+    far_top, far_bottom = main[places[FAR_TOP] + c], main[places[FAR_BOTTOM] + c]
+    load_top, load_bottom = load[places[LOAD_TOP] + c], load[places[LOAD_BOTTOM] + c]
+    highs, lows = high[c], low[c]
+    u_scale, far_scale, load_scale, further = table[U, c], table[FAR, c], table[LOAD, c], table[FURTHER, c]
+    power_scale, digital = table[POWER, c], table[DIGITAL, c]
+    for at in range(count):
         u = _dropped(
             top[at], middle[at], bottom[at], far_top[at], far_bottom[at], load_top[at],
             load_bottom[at], third, load_second, u_scale, far_scale, load_scale, further, ir_drop,
         )  # fmt: skip
-        y[at] = digital * _converted(
-            u, high[at], low[at], power_second, power_scale, variance, normals[at], step, steps, levels
+        y[at] = (
+            _converted(u, highs[at], lows[at], power_second, power_scale, variance, normals[at], step, steps, levels)
+            * digital
         )
 
 

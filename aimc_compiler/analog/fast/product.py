@@ -15,7 +15,7 @@ from torch import Tensor
 from aimc_compiler.analog.fast.block import FastBlock
 from aimc_compiler.analog.fast.pool import spread
 from aimc_compiler.analog.fast.shape import Strip, WindowShape, strips
-from aimc_compiler.analog.fast.space import Spaces
+from aimc_compiler.analog.fast.space import Memory, memory
 from aimc_compiler.analog.settings import MvmSettings
 from aimc_compiler.records import record
 from aimc_compiler.rng import Key
@@ -29,10 +29,11 @@ _ROWS_A_CHUNK = 64
 
 @record
 class FastPart:
-    """One row block of one group. first_row: of the block in the matrix; table: the block's with its digital factors;
-    keys, columns: output noise streams of its pieces, side by side."""
+    """One row block of one group. index: of the row block; first_row: of it in the matrix; table: the block's with its
+    digital factors; keys, columns: output noise streams of its pieces, side by side; part: FIRST and LAST flags."""
 
     block: FastBlock
+    index: int
     group: int
     groups: int
     first_row: int
@@ -68,10 +69,11 @@ def run_rows(
     calls = windows * numbering.entries
 
     def work(items: Iterator[tuple[int, int]]) -> None:
-        runner = _Rows(x, out, settings, numbering, calls)
-        for start, stop in items:
-            for part in parts:
-                runner.run(part, start, stop)
+        with memory() as held:
+            runner = _Rows(x, out, settings, numbering, calls, held)
+            for start, stop in items:
+                for part in parts:
+                    runner.run(part, start, stop)
 
     spread(work, chunks)
     return out
@@ -80,17 +82,19 @@ def run_rows(
 class _Rows:
     """The memory of one thread, and a chunk of rows through one row block."""
 
-    def __init__(self, x: Tensor, out: Tensor, settings: MvmSettings, numbering: Numbering, calls: int) -> None:
+    def __init__(
+        self, x: Tensor, out: Tensor, settings: MvmSettings, numbering: Numbering, calls: int, held: Memory
+    ) -> None:
         self.x, self.out, self.settings = x.numpy(), out.numpy(), settings
         self.numbering, self.calls = numbering, calls
-        self.spaces = Spaces(by_rows=True)
-        self.scratch = np.empty((10, out.shape[1] + 8), np.float32)
+        self.memory = held
+        self.scratch = held.of("scratch", (10, out.shape[1] + 8), torch.float32).numpy()
 
     def run(self, part: FastPart, start: int, stop: int) -> None:
         from aimc_compiler.analog.fast import inputs, outputs
 
         block, settings, plan = part.block, self.settings, part.block.plan
-        space = self.spaces.of(block, stop - start)
+        space = self.memory.space(block, stop - start, by_rows=True)
         flags = inputs.code_rows(
             space.codes, self.x, start, part.first_row, np.float32(part.input_range), np.float32(settings.dac_step),
             _levels(settings), plan.far > 0, plan.power,
@@ -115,10 +119,11 @@ def run_windows(
     out = torch.empty(x.shape[0], outputs, *shape.output)
 
     def work(items: Iterator[Strip]) -> None:
-        runner = _Windows(x, out, shape, settings, numbering)
-        for strip in items:
-            for part in parts:
-                runner.run(part, strip)
+        with memory() as held:
+            runner = _Windows(x, out, shape, settings, numbering, held)
+            for strip in items:
+                for part in parts:
+                    runner.run(part, strip)
 
     spread(work, strips(x.shape[0], shape, torch.get_num_threads()))
     return out
@@ -127,18 +132,26 @@ def run_windows(
 class _Windows:
     """The memory of one thread, and a strip of windows through one row block."""
 
-    def __init__(self, x: Tensor, out: Tensor, shape: WindowShape, settings: MvmSettings, numbering: Numbering) -> None:
+    def __init__(
+        self,
+        x: Tensor,
+        out: Tensor,
+        shape: WindowShape,
+        settings: MvmSettings,
+        numbering: Numbering,
+        held: Memory,
+    ) -> None:
         self.x, self.out, self.shape, self.settings, self.numbering = x.numpy(), out.numpy(), shape, settings, numbering
         self.size = np.array((*shape.output, numbering.entries), np.int64)
-        self.spaces = Spaces(by_rows=False)
+        self.memory = held
 
     def run(self, part: FastPart, strip: Strip) -> None:
         from aimc_compiler.analog.fast import inputs, outputs
 
         block, settings, plan = part.block, self.settings, part.block.plan
-        space = self.spaces.of(block, strip.entries * strip.positions)
+        space = self.memory.space(block, strip.entries * strip.positions, by_rows=False)
         flags = inputs.code_windows(
-            space.codes, self.spaces.cells(strip.cells), self.x, strip.first_entry,
+            space.codes, self.memory.cells(strip.cells), self.x, strip.first_entry,
             part.group * (self.x.shape[1] // part.groups), part.first_row, strip.numbers,
             np.float32(part.input_range), np.float32(settings.dac_step), _levels(settings), plan.far > 0, plan.power,
         )  # fmt: skip

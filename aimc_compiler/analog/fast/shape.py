@@ -5,6 +5,8 @@ meets at all output positions lie one after the other. The padded width of a pha
 between an output row's end and the next row's begin mean nothing.
 """
 
+from itertools import pairwise
+
 import numpy as np
 import numpy.typing as npt
 
@@ -69,8 +71,10 @@ class WindowShape:
 
 @record
 class Strip:
-    """Some output rows of some entries; of one entry, or all rows. numbers: as the compiled kernels take its geometry
-    (kernel, stride, dilation, left padding, first row of the input, pitch, positions, first row and rows of the output).
+    """Some output rows of some entries: of one entry, or all rows.
+
+    numbers: its geometry as the compiled kernels take it (kernel, stride, dilation, left padding, first row of the
+    input, pitch, positions, first row and rows of the output).
     """
 
     first_entry: int
@@ -89,7 +93,7 @@ def strips(entries: int, shape: WindowShape, threads: int) -> list[Strip]:
     parts = 1 if together > 1 else max(1, round(whole / size))
     cuts = [height * k // parts for k in range(parts + 1)]
     made = []
-    for first, last in zip(cuts, cuts[1:], strict=False):
+    for first, last in pairwise(cuts):
         rows = last - first
         top = first * shape.stride[0] - shape.padding[0]
         fields = (*shape.kernel, *shape.stride, *shape.dilation, shape.padding[1], top, shape.pitch)

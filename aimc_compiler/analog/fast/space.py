@@ -1,6 +1,10 @@
 """The memory of one thread, and the integer products of a chunk in it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import prod
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +15,6 @@ from aimc_compiler.analog.fast.block import FastBlock
 from aimc_compiler.records import record
 
 Bytes = npt.NDArray[np.int8]
-Floats = npt.NDArray[np.float32]
 Sums = npt.NDArray[np.int32]
 
 
@@ -47,12 +50,10 @@ class Space:
     codes: (4, count, rows) or (4, rows, count); sums: (count, digits * columns) or (digits * columns, count).
     """
 
-    def __init__(self, block: FastBlock, count: int, by_rows: bool, memory: "_Memory") -> None:
+    def __init__(self, block: FastBlock, count: int, by_rows: bool, memory: "Memory") -> None:
         plan = block.plan
         self._by_rows, self._count, self._memory = by_rows, count, memory
         codes = memory.of("codes", (4, count, block.rows) if by_rows else (4, block.rows, count), torch.int8)
-        from aimc_compiler.analog.fast.outputs import TILE
-
         self.codes: Bytes = codes.numpy()
         self.power = [self._product(block.power, codes[2 + k], f"power {k}") for k in range(plan.power)]
         squares = [product.out for product in self.power] or [
@@ -69,11 +70,10 @@ class Space:
             self.joint = self.apart = self._sums(
                 block, (self._product(block.joint, codes[0], "main"),), nonnegative=True
             )
-        self.lines: tuple[Floats, ...] = ()
+        self.lines: tuple[npt.NDArray[Any], ...] = ()
         if not by_rows:
             numbers = memory.of("numbers", (2, count), torch.int64).numpy().view(np.uint64)
-            lines, tile = ("lines", (4, count)), ("tile", (8, TILE))
-            self.lines = (numbers, *(memory.of(name, shape, torch.float32).numpy() for name, shape in (lines, tile)))
+            self.lines = (numbers, memory.of("lines", (9, count), torch.float32).numpy())
 
     def multiply(self, flags: int) -> BlockSums:
         """All integer products of the codes. flags: of the inputs. Raises NotFiniteError."""
@@ -104,35 +104,44 @@ class Space:
         return (self._count, columns) if self._by_rows else (columns, self._count)
 
 
-class Spaces:
-    """The spaces of one thread, which share their memory."""
-
-    def __init__(self, *, by_rows: bool) -> None:
-        self._by_rows = by_rows
-        self._memory = _Memory()
-        self._made: dict[tuple[int, int], Space] = {}
-
-    def of(self, block: FastBlock, count: int) -> Space:
-        key = (id(block), count)
-        if key not in self._made:
-            self._made[key] = Space(block, count, self._by_rows, self._memory)
-        return self._made[key]
-
-    def cells(self, shape: tuple[int, int]) -> Bytes:
-        """(4, phases, cells) for one channel's codes."""
-        cells: Bytes = self._memory.of("cells", (4, *shape), torch.int8).numpy()
-        return cells
-
-
-class _Memory:
-    """Buffers by name, each with room for the largest shape it was asked for."""
+class Memory:
+    """Buffers by name, each with room for the largest shape it was asked for; one thread's at a time."""
 
     def __init__(self) -> None:
         self._held: dict[str, Tensor] = {}
+        self.made: WeakKeyDictionary[FastBlock, dict[int, Space]] = WeakKeyDictionary()
 
     def of(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         size = prod(shape)
         held = self._held.get(name)
         if held is None or held.numel() < size:
             held = self._held[name] = torch.empty(size, dtype=dtype)
+            self.made.clear()
         return held[:size].view(shape)
+
+    def space(self, block: FastBlock, count: int, *, by_rows: bool) -> "Space":
+        """The space of some rows or positions through a block; kept for as long as the block is."""
+        spaces = self.made.get(block)
+        space = spaces.get(count) if spaces else None
+        if space is None:
+            space = Space(block, count, by_rows, self)
+            self.made.setdefault(block, {})[count] = space
+        return space
+
+    def cells(self, shape: tuple[int, int]) -> Bytes:
+        """(4, phases, cells) for one channel's codes."""
+        cells: Bytes = self.of("cells", (4, *shape), torch.int8).numpy()
+        return cells
+
+
+_SPARE: list[Memory] = []
+
+
+@contextmanager
+def memory() -> Iterator[Memory]:
+    """The memory of a thread while it works; it is used again, so that it need not be mapped anew each time."""
+    held = _SPARE.pop() if _SPARE else Memory()
+    try:
+        yield held
+    finally:
+        _SPARE.append(held)
