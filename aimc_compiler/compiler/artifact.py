@@ -142,12 +142,16 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}; give the path of an artifact") from error
     except (zipfile.BadZipFile, ValueError) as error:
         raise ArtifactError(f"{path} is damaged or no artifact ({error}); compile the network again") from error
+    if not isinstance(manifest, dict):
+        raise ArtifactError(f"{path}: {MANIFEST} is no JSON object, so this is no artifact; compile the network again")
     if manifest.get("format") != FORMAT or manifest.get("format_version") != FORMAT_VERSION:
         found = f"{manifest.get('format')} version {manifest.get('format_version')}"
         raise ArtifactError(f"{path} is {found}; this version reads {FORMAT} version {FORMAT_VERSION}: compile again")
     for name, content in contents.items():
         if manifest.get("sha256", {}).get(name) != hashlib.sha256(content).hexdigest():
             raise ArtifactError(f"{path}: {name} does not match its checksum, so the file is damaged: compile again")
+    if type(manifest.get("seed")) is not int:
+        raise ArtifactError(f"{path}: {MANIFEST} has no whole number as seed, so it is damaged: compile again")
     return manifest, contents
 
 

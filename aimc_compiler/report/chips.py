@@ -32,8 +32,9 @@ _TITLES = {
 _COLUMNS = ("chip", "tiles", "cells", "device", "MVM", "energy", "TOPS", "TOPS/W", "runs")
 _NUMBERS = ("tiles", "cells", "MVM", "energy", "TOPS", "TOPS/W")
 _CAPTION = (
-    "cells: of a tile; MVM, energy: one multiplication of a tile; TOPS: all tiles at once\n"
-    "runs: all (values, time, energy) or timing (no values: aimc chips NAME says why)"
+    "cells: of a tile; MVM, energy: one multiplication of a tile\n"
+    "TOPS: all tiles at once; runs: all (values, time, energy), or timing alone:\n"
+    "aimc chips NAME says why"
 )
 
 

@@ -87,7 +87,7 @@ def test_other_format_versions_are_refused(compiled: aimc.CompiledModel, tmp_pat
         aimc.load(path)
     for wrong in (b"[]", b"3", manifest.replace(b'"seed": 5', b'"seed": "x"'), manifest.replace(b'"seed": 5,', b"")):
         _rewrite(path, {"manifest.json": wrong})
-        with pytest.raises(ArtifactError, match=r"manifest.json|is None version None"):
+        with pytest.raises(ArtifactError, match=r"manifest\.json"):
             aimc.load(path)
 
 
