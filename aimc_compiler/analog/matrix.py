@@ -207,11 +207,9 @@ class MatrixOnTiles:
         return batch // samples
 
     def _choice(self) -> Choice:
-        groups, columns, rows = self.target.shape
-        target = self.target
-        return choose(
-            self._asked, self.settings, self.contraction, (groups, columns, rows), target.dtype, target.device
-        )
+        target, rows = self.target, tuple(block.rows for block in self.blocks)
+        shape = (target.shape[0], target.shape[1], rows)
+        return choose(self._asked, self.settings, self.contraction, shape, target.dtype, target.device)
 
     @property
     def outputs(self) -> int:
