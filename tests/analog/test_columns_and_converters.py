@@ -7,11 +7,13 @@ import pytest
 import torch
 from analog_chips import effects, pieces, tile
 
-from aimc_compiler.analog import Contraction, MatrixOnTiles, MvmSettings
+from aimc_compiler.analog import Contraction, MatrixOnTiles, MvmSettings, Streams, one_hot_outputs
 from aimc_compiler.analog.columns import ColumnFigures
 from aimc_compiler.analog.converter import bow, dac, round_by_chance
 from aimc_compiler.analog.scaling import vector_scales
+from aimc_compiler.chip import load_chip, override
 from aimc_compiler.chip.spec import Nonidealities, Tile
+from aimc_compiler.errors import SpecError
 from aimc_compiler.mapping.ir import Piece
 
 LINEAR = Contraction(kind="linear")
@@ -214,3 +216,36 @@ def test_gradients_pass_through_bent_columns() -> None:
     mvm = {"s_shape": 0.5, "r_series": 0.05, "v_offset_std": 0.1, "input_scaling": "abs_max", "passes": "analog"}
     x = X[:2].clone().requires_grad_()
     assert torch.autograd.gradcheck(lambda v: outputs((tile_with(), effects(mvm)), v, 3), (x,))
+
+
+def test_drift_compensation_reads_through_the_columns() -> None:
+    """One-hot inputs give the weights themselves, bent and mismatched as every output of those columns."""
+    keys, mvm = {"gain_std": 0.1, "offset_std": 0.2, "columns_per_adc": 2}, {"s_shape": 0.5, "input_asymmetry": 0.3}
+    settings = MvmSettings.of(tile_with({}, keys), effects(mvm))
+    held = figures(keys, mvm, piece_at(3, 5))
+    w = torch.randn(5, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    found = one_hot_outputs(w, Streams(seed=0, chip=0, piece="any"), "now", 0, settings, held)
+    assert isinstance(held.gain, torch.Tensor)
+    assert isinstance(held.offset, torch.Tensor)
+    expected = held.gain[:, None] * w / (1 + 0.05 * w.abs()) + held.offset[:, None]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+def test_zero_vectors_give_zero_where_vectors_are_scaled() -> None:
+    spec = tile_with({}, {"offset_std": 0.5}), effects({"input_scaling": "abs_max", "sigma_out": 0.04})
+    x = torch.cat([torch.zeros(1, 24, dtype=torch.float64), X])
+    assert torch.count_nonzero(outputs(spec, x)[0]) == 0
+    assert torch.count_nonzero(outputs(spec, x)[1:]) == 20 * 40
+
+
+def test_bends_need_a_bound() -> None:
+    keys = {"tile.adc.bits": "off", "tile.adc.out_bound": "off", "nonidealities.mvm.s_shape": 0.5}
+    with pytest.raises(SpecError, match=r"nonidealities.mvm.s_shape: is 0.5, but tile.adc.out_bound, .* is off; give"):
+        override(load_chip("analog-fabric"), keys)
+
+
+def test_a_chip_without_ranges_has_none_of_it() -> None:
+    with pytest.raises(SpecError, match=r"input_asymmetry: is 0.1, but tile.normalisation is none"):
+        override(load_chip("ideal"), {"nonidealities.mvm.input_asymmetry": 0.1})
+    with pytest.raises(SpecError, match=r"tile.adc.gain_std: is 0.1, but tile.normalisation is none"):
+        override(load_chip("ideal"), {"tile.adc.gain_std": 0.1})
