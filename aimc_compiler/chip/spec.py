@@ -246,6 +246,18 @@ class DeviceNonidealities(SpecModel):
     accumulated_read_noise: NonNegativeFloat = Field(1.0, description="factor on the device's 1/f read noise")
 
 
+class DigitalNonidealities(SpecModel):
+    activation_bits: Bits | Literal["off"] = Field(
+        "off", description="inputs of a matrix are sent as integers of these bits over their row block's range"
+    )
+    partial_sums: Literal["off", "fp16", "bf16"] = Field(
+        "off", description="sums of row blocks are made in this format (off: in that of the computation)"
+    )
+    column_scale_bits: Annotated[int, Field(ge=1, le=24)] | Literal["off"] = Field(
+        "off", description="column scales of a piece are integers of these bits times one scale"
+    )
+
+
 class Defects(SpecModel):
     stuck_at_zero: float = Field(0.0, ge=0, le=1, description="share of devices that stay at zero")
     stuck_at_g_max: float = Field(0.0, ge=0, le=1, description="share of devices that stay at g_max")
@@ -255,6 +267,7 @@ class Defects(SpecModel):
 class Nonidealities(SpecModel):
     mvm: MvmNonidealities = Field(description="at every multiplication")
     device: DeviceNonidealities = Field(DeviceNonidealities(), description="of the stored weights")
+    digital: DigitalNonidealities = Field(DigitalNonidealities(), description="of the digital numbers about a tile")
     drift_compensation: Literal["off", "tile", "column", "exact"] = Field(description="what is read again, and scaled")
     defects: Defects = Field(Defects(), description="devices that never answer to programming")
 

@@ -6,6 +6,7 @@ are sums of integer codes, so that nothing depends on how.
 """
 
 from collections.abc import Iterator
+from dataclasses import fields
 from math import log, sqrt
 
 import numpy as np
@@ -35,15 +36,22 @@ class AgedPiece:
     alpha: Tensor
 
 
+_MODELLED = frozenset({"target", "streams", "effects", "figures"})
+_EFFECTS = frozenset({"programming_noise", "drift", "accumulated_read_noise"})
+
+
 def ages_fast(devices: PieceDevices) -> bool:
-    """Whether these devices are of the kind that is built here."""
-    figures = devices.figures
+    """Whether these devices are of the kind that is built here, and nothing else is on."""
+    figures, effects = devices.figures, devices.effects
+    others = (getattr(devices, f.name) == f.default for f in fields(devices) if f.name not in _MODELLED)
+    extras = type(effects).model_fields.items()
     return (
-        type(devices) is PieceDevices
-        and isinstance(figures, PcmFigures)
+        isinstance(figures, PcmFigures)
         and len(figures.programming_us) <= 4
         and devices.target.dtype == torch.float32
         and devices.target.device.type == "cpu"
+        and all(others)
+        and all(getattr(effects, name) == extra.default for name, extra in extras if name not in _EFFECTS)
     )
 
 
