@@ -17,6 +17,8 @@ from aimc_compiler.errors import DataError
 from aimc_compiler.executor import Device
 from aimc_compiler.records import record
 from aimc_compiler.study.metric import Metric, MetricFunction, find_metric, join, normalised
+from aimc_compiler.study.recalibration import Recalibration
+from aimc_compiler.study.times import require_times
 from aimc_compiler.units import print_time
 
 Advance = Callable[[str], None]
@@ -41,7 +43,8 @@ class TimeResult:
 
 @record
 class Evaluation:
-    """float_metric: of the floating-point network on the same samples; chance: what A* takes for zero."""
+    """float_metric: of the floating-point network on the same samples; chance: what A* takes for zero; recalibration:
+    when the chips were read for drift compensation."""
 
     metric: str
     float_metric: float
@@ -50,6 +53,7 @@ class Evaluation:
     n_chips: int
     n_samples: int
     seed: int
+    recalibration: str = "always"
 
 
 def evaluate(
@@ -61,19 +65,24 @@ def evaluate(
     n_chips: int = 25,
     seed: int = 0,
     *,
+    recalibration: str | Recalibration = "always",
     progress: bool | None = None,
 ) -> Evaluation:
     """Program ``n_chips`` chips and score each at each time.
 
     data: batches of (inputs, targets); inputs as for ``compile``'s calibration. metric: "accuracy", or a function
     (outputs, targets) -> float, higher is better, called once on all outputs. chance: the metric of a network that
-    knows nothing, needed for A* with a function of your own. times_s: the chip spec's by default. progress: a bar on
-    standard error; by default where that is a terminal.
+    knows nothing, needed for A* with a function of your own. times_s: the chip spec's by default. recalibration: when
+    each chip is read for drift compensation: "always" (at every one of the times), "never" (after programming and not
+    again), "1h" (at the latest full hour), or times as in "0s,1d". progress: a bar on standard error; by default where
+    that is a terminal.
 
     Chip k of a seed is the same chip whatever ``n_chips`` and ``times_s`` are.
     """
-    times = tuple(compiled.chip.evaluation.times_s if times_s is None else times_s)
-    _check(times, n_chips)
+    times = require_times(compiled.chip.evaluation.times_s if times_s is None else times_s)
+    if n_chips < 1:
+        raise DataError(f"n_chips is {n_chips}: at least one chip is needed")
+    policy = Recalibration.parse(recalibration) if isinstance(recalibration, str) else recalibration
     batches = list(data)
     if not batches:
         raise DataError("the evaluation data is empty: give at least one batch of (inputs, targets)")
@@ -86,6 +95,7 @@ def evaluate(
         for chip_index in range(n_chips):
             chip = compiled.deploy(seed, chip_index=chip_index)
             for place, time_s in enumerate(times):
+                chip.recalibrate(policy.last_s(time_s))
                 values[place].append(_score(chip, time_s, batches, scored, targets, advance))
     base = chance if chance is not None or scored.chance is None else scored.chance(targets)
     results = tuple(_summary(time, found, reference, base) for time, found in zip(times, values, strict=True))
@@ -97,6 +107,7 @@ def evaluate(
         n_chips=n_chips,
         n_samples=sum(compiled.graph.sample_count(*as_call(x)[0], **as_call(x)[1]) for x, _ in batches),
         seed=seed,
+        recalibration=str(policy),
     )
 
 
@@ -129,14 +140,6 @@ def _summary(time_s: float, values: list[float], reference: float, chance: float
         a_star=normalised(mean, float_value=reference, chance=chance) if known and chance is not None else None,
         values=tuple(values),
     )
-
-
-def _check(times: tuple[float, ...], n_chips: int) -> None:
-    if n_chips < 1:
-        raise DataError(f"n_chips is {n_chips}: at least one chip is needed")
-    wrong = [time for time in times if not (math.isfinite(time) and time >= 0)]
-    if wrong or not times:
-        raise DataError(f"times_s is {list(times)}: give one or more times in seconds after programming, 0 or later")
 
 
 def _pair(batch: Any, number: int) -> tuple[Any, Any]:
