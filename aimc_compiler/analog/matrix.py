@@ -136,6 +136,11 @@ class MatrixOnTiles:
             return self._batched(x[None], used, scales, first_sample, first_call, samples)[0]
         return self._batched(x, used, scales, first_sample, first_call, samples)
 
+    def rescale_outputs(self, factor: Tensor | None, bias: Tensor | None) -> None:
+        """Put another digital factor and bias, each (groups * columns,) or None, in place of those in force."""
+        self.factor = None if factor is None else factor.detach().to(self.target)
+        self.bias = None if bias is None else bias.detach().to(self.target)
+
     @property
     def outputs(self) -> int:
         """Outputs of all groups together."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from aimc_compiler.analog import RangeObserver
 from aimc_compiler.errors import CalibrationError, DataError
-from aimc_compiler.executor import InputRanges, RangeRow, contraction_of
+from aimc_compiler.executor import InputRanges, RangeRow, as_call, contraction_of
 from aimc_compiler.graph import Graph, MatrixModule
 from aimc_compiler.mapping import Mapping, Piece
 from aimc_compiler.records import record
@@ -86,13 +86,6 @@ def calibrate_ranges(
         raise CalibrationError("the calibration data is empty: give at least one batch of inputs")
     rows = tuple(row for module in observing.values() for row in module.rows(method))
     return InputRanges(method=str(method), samples=samples, rows=rows)
-
-
-def as_call(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """(args, kwargs) of a batch that is a tensor, a tuple or list of inputs, or a dict of keyword inputs."""
-    if isinstance(batch, dict):
-        return (), batch
-    return (tuple(batch), {}) if isinstance(batch, tuple | list) else ((batch,), {})
 
 
 class ObservedMatrix(nn.Module):

@@ -125,6 +125,12 @@ def run(
     chips: Annotated[int, typer.Option(min=1, help="Programmed chips to average over.")] = 10,
     seed: Seed = 0,
     recalibrate: Recalibrate = "always",
+    columns: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Correct each chip's columns at each time by these inputs.")
+    ] = None,
+    norms: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Measure batch norms on each chip at each time by these inputs.")
+    ] = None,
     batch: Batch = 100,
     limit: Limit = None,
     as_json: Json = False,
@@ -135,14 +141,24 @@ def run(
     compiled = aimc.load(artifact)
     batches = limit_samples(find_data(data, batch), limit)
     chosen = None if times is None else parse_times(times)
-    result = aimc.evaluate(compiled, batches, times_s=chosen, n_chips=chips, seed=seed, recalibration=recalibrate)
+    result = aimc.evaluate(
+        compiled,
+        batches,
+        times_s=chosen,
+        n_chips=chips,
+        seed=seed,
+        recalibration=recalibrate,
+        columns=None if columns is None else inputs_of(find_data(columns, batch)),
+        norms=None if norms is None else inputs_of(find_data(norms, batch)),
+    )
     if as_json:
         _emit({**evaluation_json(result), "timing": timing_json(compiled.timing)}, as_json=True)
         return
     console = terminal()
     console.print(
         f"{result.n_samples:,} samples on {result.n_chips} programmed chips of {compiled.chip.name}, seed {seed}; "
-        f"drift compensation: {compiled.chip.nonidealities.drift_compensation}, recalibrated: {result.recalibration}\n"
+        f"drift compensation: {compiled.chip.nonidealities.drift_compensation}, recalibrated: {result.recalibration}; "
+        f"corrected: {' and '.join(result.corrections) or 'nothing'}\n"
     )
     console.print(evaluation_table(result))
     console.print()

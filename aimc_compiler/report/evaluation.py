@@ -41,6 +41,7 @@ def evaluation_json(result: Evaluation) -> dict[str, Any]:
         "n_samples": result.n_samples,
         "seed": result.seed,
         "recalibration": result.recalibration,
+        "corrections": list(result.corrections),
     }
 
 

@@ -44,7 +44,7 @@ class TimeResult:
 @record
 class Evaluation:
     """float_metric: of the floating-point network on the same samples; chance: what A* takes for zero; recalibration:
-    when the chips were read for drift compensation."""
+    when the chips were read for drift compensation; corrections: "columns", "norms", made at each time."""
 
     metric: str
     float_metric: float
@@ -54,6 +54,7 @@ class Evaluation:
     n_samples: int
     seed: int
     recalibration: str = "always"
+    corrections: tuple[str, ...] = ()
 
 
 def evaluate(
@@ -66,6 +67,8 @@ def evaluate(
     seed: int = 0,
     *,
     recalibration: str | Recalibration = "always",
+    columns: Iterable[Any] | None = None,
+    norms: Iterable[Any] | None = None,
     progress: bool | None = None,
 ) -> Evaluation:
     """Program ``n_chips`` chips and score each at each time.
@@ -74,8 +77,9 @@ def evaluate(
     (outputs, targets) -> float, higher is better, called once on all outputs. chance: the metric of a network that
     knows nothing, needed for A* with a function of your own. times_s: the chip spec's by default. recalibration: when
     each chip is read for drift compensation: "always" (at every one of the times), "never" (after programming and not
-    again), "1h" (at the latest full hour), or times as in "0s,1d". progress: a bar on standard error; by default where
-    that is a terminal.
+    again), "1h" (at the latest full hour), or times as in "0s,1d". columns, norms: batches of inputs by which
+    each chip's columns are corrected, then its batch norms recalibrated, at each time (``Device.correct_columns``,
+    ``Device.recalibrate_norms``). progress: a bar on standard error; by default where that is a terminal.
 
     Chip k of a seed is the same chip whatever ``n_chips`` and ``times_s`` are.
     """
@@ -83,7 +87,7 @@ def evaluate(
     if n_chips < 1:
         raise DataError(f"n_chips is {n_chips}: at least one chip is needed")
     policy = Recalibration.parse(recalibration) if isinstance(recalibration, str) else recalibration
-    batches = list(data)
+    batches, corrections = list(data), _Corrections(columns, norms)
     if not batches:
         raise DataError("the evaluation data is empty: give at least one batch of (inputs, targets)")
     scored = find_metric(metric)
@@ -95,7 +99,9 @@ def evaluate(
         for chip_index in range(n_chips):
             chip = compiled.deploy(seed, chip_index=chip_index)
             for place, time_s in enumerate(times):
+                chip.rewind()  # an evaluation's samples are numbered from 0 at each time
                 chip.recalibrate(policy.last_s(time_s))
+                corrections.apply(chip, time_s)
                 values[place].append(_score(chip, time_s, batches, scored, targets, advance))
     base = chance if chance is not None or scored.chance is None else scored.chance(targets)
     results = tuple(_summary(time, found, reference, base) for time, found in zip(times, values, strict=True))
@@ -108,12 +114,32 @@ def evaluate(
         n_samples=sum(compiled.graph.sample_count(*as_call(x)[0], **as_call(x)[1]) for x, _ in batches),
         seed=seed,
         recalibration=str(policy),
+        corrections=corrections.names,
     )
 
 
-def _score(chip: Device, time_s: float, batches: list[Any], metric: Metric, targets: Any, advance: Advance) -> float:
-    chip.rewind()  # an evaluation's samples are numbered from 0 at each time
+class _Corrections:
+    """What is corrected on each chip at each time, columns first: norms then measure what is left."""
 
+    def __init__(self, columns: Iterable[Any] | None, norms: Iterable[Any] | None) -> None:
+        self.columns = None if columns is None else list(columns)
+        self.norms = None if norms is None else list(norms)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        given = {"columns": self.columns, "norms": self.norms}
+        return tuple(name for name, batches in given.items() if batches is not None)
+
+    def apply(self, chip: Device, time_s: float) -> None:
+        if self.norms is not None:
+            chip.recalibrate_norms(None)
+        if self.columns is not None:
+            chip.correct_columns(self.columns, time_s)
+        if self.norms is not None:
+            chip.recalibrate_norms(self.norms, time_s)
+
+
+def _score(chip: Device, time_s: float, batches: list[Any], metric: Metric, targets: Any, advance: Advance) -> float:
     def run(*args: Any, **kwargs: Any) -> Any:
         return chip(*args, time_s=time_s, **kwargs)
 
