@@ -36,7 +36,7 @@ Recalibrate = Annotated[
         "multiples of a period (1h), or at several times (0s,1d).",
     ),
 ]
-RANGES_HELP = "How input ranges are set: percentile:P, k-sigma:K or max."
+RANGES_HELP = "How input ranges are set: percentile:P, k-sigma:K, mse or max."
 
 
 @app.command()
