@@ -24,8 +24,8 @@ from aimc_compiler.workload import Workload
 
 @record
 class RangeMethod:
-    """How a range is chosen: a percentile of |x|, k standard deviations of x about zero, the least squared error of rounding
-    and clipping at the input converter, or the largest |x|."""
+    """How a range is chosen: a percentile of |x|, k standard deviations of x about zero, the least mean square of what
+    rounding and clipping at the input converter lose, or the largest |x|."""
 
     kind: Literal["percentile", "k-sigma", "mse", "max"]
     value: float = 0.0
