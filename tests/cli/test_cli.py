@@ -188,3 +188,19 @@ def test_run_takes_a_recalibration_policy(aimc_command: Any) -> None:
     code, _, err = aimc_command("run", "net.aimc", *options, "--recalibrate", "hourly")
     assert code == 2
     assert "write always, never, a period as in 1h" in err
+
+
+def test_run_corrects_chips_as_they_age(aimc_command: Any, tmp_path: Path) -> None:
+    (tmp_path / "normed.py").write_text(
+        MODEL.replace("nn.Linear(12, 20), nn.ReLU()", "nn.Linear(12, 20), nn.BatchNorm1d(20), nn.ReLU()")
+    )
+    aimc_command("compile", "normed.py:network", "-o", "n.aimc", "--calibrate", "normed.py:batches", "--ranges", "mse")
+    options = ("--data", "normed.py:batches", "--times", "1y", "--chips", "2", "--json")
+    found = {}
+    for names in ((), ("columns",), ("columns", "norms")):
+        extra = [part for name in names for part in (f"--{name}", "normed.py:batches")]
+        code, out, _ = aimc_command("run", "n.aimc", *options, *extra)
+        assert code == 0
+        found[names] = json.loads(out)
+        assert found[names]["corrections"] == list(names)
+    assert found[()]["times"][0]["values"] != found["columns",]["times"][0]["values"]
