@@ -13,9 +13,9 @@ from torch import Tensor
 from aimc_compiler.analog.columns import ColumnFigures
 from aimc_compiler.analog.compensation import compensation_factor
 from aimc_compiler.analog.contraction import Contraction
+from aimc_compiler.analog.digital import in_format, integer_scales, send
 from aimc_compiler.analog.fast import Choice, FastMatrix, NotFiniteError, Numbering, Precision, choose
 from aimc_compiler.analog.fast.plan import LARGEST_DEVIATION
-from aimc_compiler.analog.digital import in_format, integer_scales, send
 from aimc_compiler.analog.grid import RowBlock, row_blocks
 from aimc_compiler.analog.noise import Draw
 from aimc_compiler.analog.row_block import BlockProduct, block_products, multiply_block, windows_of
@@ -211,6 +211,11 @@ class MatrixOnTiles:
         target, rows = self.target, tuple(block.rows for block in self.blocks)
         shape = (target.shape[0], target.shape[1], rows)
         return choose(self._asked, self.settings, self.contraction, shape, target.dtype, target.device)
+
+    def rescale_outputs(self, factor: Tensor | None, bias: Tensor | None) -> None:
+        """Put another digital factor and bias, each (groups * columns,) or None, in place of those in force."""
+        self.factor = None if factor is None else factor.detach().to(self.target)
+        self.bias = None if bias is None else bias.detach().to(self.target)
 
     @property
     def outputs(self) -> int:

@@ -12,32 +12,35 @@ import torch
 from torch import Tensor, nn
 
 from aimc_compiler.analog import RangeObserver
+from aimc_compiler.chip import ChipSpec
+from aimc_compiler.chip.spec import Tile
 from aimc_compiler.errors import CalibrationError, DataError
-from aimc_compiler.executor import InputRanges, RangeRow, contraction_of
+from aimc_compiler.executor import InputRanges, RangeRow, as_call, contraction_of
 from aimc_compiler.graph import Graph, MatrixModule
 from aimc_compiler.mapping import Mapping, Piece
 from aimc_compiler.records import record
 from aimc_compiler.workload import Workload
 
-_KINDS = ("percentile", "k-sigma", "max")
-
 
 @record
 class RangeMethod:
-    """How a range is chosen: a percentile of |x|, k standard deviations of x about zero, or the largest |x|."""
+    """How a range is chosen: a percentile of |x|, k standard deviations of x about zero, the least mean square of what
+    rounding and clipping at the input converter lose, or the largest |x|."""
 
-    kind: Literal["percentile", "k-sigma", "max"]
+    kind: Literal["percentile", "k-sigma", "mse", "max"]
     value: float = 0.0
 
     def __str__(self) -> str:
-        return self.kind if self.kind == "max" else f"{self.kind}:{self.value:g}"
+        return self.kind if self.kind in ("mse", "max") else f"{self.kind}:{self.value:g}"
 
     @classmethod
     def parse(cls, text: str) -> "RangeMethod":
-        """From "percentile:99.9", "k-sigma:4" or "max". Raises CalibrationError."""
+        """From "percentile:99.9", "k-sigma:4", "mse" or "max". Raises CalibrationError."""
         kind, _, number = text.partition(":")
         if kind == "max" and not number:
             return cls(kind="max")
+        if kind == "mse" and not number:
+            return cls(kind="mse")
         try:
             value = float(number)
         except ValueError:
@@ -47,18 +50,25 @@ class RangeMethod:
         if kind == "k-sigma" and 0 < value < float("inf"):
             return cls(kind="k-sigma", value=value)
         raise CalibrationError(
-            f"{text!r} is no way to set input ranges: write percentile:P (0 < P <= 100), k-sigma:K (K > 0) or max"
+            f"{text!r} is no way to set input ranges: write percentile:P (0 < P <= 100), k-sigma:K (K > 0), mse or max"
         )
 
-    def choose(self, observer: RangeObserver) -> float:
-        """The range from what was observed."""
+    def choose(self, observer: RangeObserver, dac_levels: int | None) -> float:
+        """The range from what was observed. dac_levels: steps of the input converter over twice the range, or None."""
+        if self.kind == "mse":
+            return observer.least_squares(dac_levels)
         if self.kind == "percentile":
             return observer.percentile(self.value)
         return observer.k_sigma(self.value) if self.kind == "k-sigma" else observer.maximum()
 
 
 def calibrate_ranges(
-    graph: Graph, workload: Workload, mapping: Mapping, batches: Iterable[Any], method: RangeMethod
+    graph: Graph,
+    workload: Workload,
+    mapping: Mapping,
+    chip: ChipSpec,
+    batches: Iterable[Any],
+    method: RangeMethod,
 ) -> InputRanges:
     """Run the float Graph over ``batches`` and choose each row block's range.
 
@@ -84,15 +94,14 @@ def calibrate_ranges(
         samples += graph.sample_count(*args, **kwargs)
     if not samples:
         raise CalibrationError("the calibration data is empty: give at least one batch of inputs")
-    rows = tuple(row for module in observing.values() for row in module.rows(method))
+    levels = {op.name: _dac_levels(chip.tile_types[op.tile_type]) for op in workload.analog_ops}
+    rows = tuple(row for op, module in observing.items() for row in module.rows(method, levels[op]))
     return InputRanges(method=str(method), samples=samples, rows=rows)
 
 
-def as_call(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """(args, kwargs) of a batch that is a tensor, a tuple or list of inputs, or a dict of keyword inputs."""
-    if isinstance(batch, dict):
-        return (), batch
-    return (tuple(batch), {}) if isinstance(batch, tuple | list) else ((batch,), {})
+def _dac_levels(tile: Tile) -> int | None:
+    """Steps of the input converter over twice its bound; None without one."""
+    return None if tile.dac.bits == "off" else int(2**tile.dac.bits - 2)
 
 
 class ObservedMatrix(nn.Module):
@@ -116,11 +125,11 @@ class ObservedMatrix(nn.Module):
         y: Tensor = self.module(x)
         return y
 
-    def rows(self, method: RangeMethod) -> list[RangeRow]:
+    def rows(self, method: RangeMethod, dac_levels: int | None) -> list[RangeRow]:
         """The chosen ranges; a block that saw only zeros gets range 1 and says so."""
         rows = []
         for (group, block), observer in self.observers.items():
-            chosen = method.choose(observer)
+            chosen = method.choose(observer, dac_levels)
             note = "" if chosen > 0 else f"{method} gave 0; the largest input is used, or 1 where every input was 0"
             chosen = chosen or observer.maximum() or 1.0
             rows.append(

@@ -34,7 +34,15 @@ Set = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change a figure of the chip, as in tile.rows=128; repeatable."),
 ]
 RANGES = "percentile:99.9"
-RANGES_HELP = "How input ranges are set: percentile:P, k-sigma:K or max."
+RANGES_HELP = "How input ranges are set: percentile:P, k-sigma:K, mse or max."
+Recalibrate = Annotated[
+    str,
+    typer.Option(
+        metavar="always|never|PERIOD|TIMES",
+        help="When tiles are read for drift compensation: at every time asked for, never after programming, at the "
+        "multiples of a period (1h), or at several times (0s,1d).",
+    ),
+]
 
 
 @app.command()
@@ -133,6 +141,13 @@ def run(
     times: Annotated[str | None, typer.Option(help="Times after programming (default: the chip's).")] = None,
     chips: Annotated[int, typer.Option(min=1, help="Programmed chips to average over.")] = 10,
     seed: Seed = 0,
+    recalibrate: Recalibrate = "always",
+    columns: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Correct each chip's columns at each time by these inputs.")
+    ] = None,
+    norms: Annotated[
+        str | None, typer.Option(metavar="DATA", help="Measure batch norms on each chip at each time by these inputs.")
+    ] = None,
     batch: Batch = 100,
     limit: Limit = None,
     as_json: Json = False,
@@ -143,18 +158,62 @@ def run(
     compiled = aimc.load(artifact)
     batches = limit_samples(find_data(data, batch), limit)
     chosen = None if times is None else parse_times(times)
-    result = aimc.evaluate(compiled, batches, times_s=chosen, n_chips=chips, seed=seed)
+    result = aimc.evaluate(
+        compiled,
+        batches,
+        times_s=chosen,
+        n_chips=chips,
+        seed=seed,
+        recalibration=recalibrate,
+        columns=None if columns is None else find_inputs(columns, batch),
+        norms=None if norms is None else find_inputs(norms, batch),
+    )
     if as_json:
         _emit({**evaluation_json(result), "timing": timing_json(compiled.timing)}, as_json=True)
         return
     console = terminal()
     console.print(
         f"{counted(result.n_samples, 'sample')} on {counted(result.n_chips, 'programmed chip')} of "
-        f"{compiled.chip.name}, seed {seed}\n"
+        f"{compiled.chip.name}, seed {seed}; drift compensation: {compiled.chip.nonidealities.drift_compensation}, "
+        f"recalibrated: {result.recalibration}; corrected: {' and '.join(result.corrections) or 'nothing'}\n"
     )
     console.print(evaluation_table(result))
     console.print()
     console.print(timing_table(compiled.timing))
+
+
+@app.command("mvm-error")
+def mvm_error_command(
+    chip: Annotated[str, typer.Option(help="A built-in chip or a spec file.")] = "analog-fabric",
+    times: Annotated[str | None, typer.Option(help="Times after programming (default: the chip's).")] = None,
+    chips: Annotated[int, typer.Option(min=1, help="Programmed tiles to average over.")] = 1,
+    vectors: Annotated[int, typer.Option(min=1, help="Input vectors a tile and time.")] = 256,
+    tile_type: Annotated[str | None, typer.Option(help="Which of the chip's tile types (default: the first).")] = None,
+    recalibrate: Recalibrate = "always",
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw it: .svg, .png or .pdf.")] = None,
+    seed: Seed = 0,
+    sets: Set = None,
+    as_json: Json = False,
+) -> None:
+    """How far one full tile is off, effect by effect and all together, over time."""
+    from aimc_compiler.report import mvm_error_json, mvm_error_lines, mvm_error_table, plot_mvm_error
+    from aimc_compiler.study import mvm_error
+
+    spec = aimc.load_chip(chip, overrides=tuple(sets or ()))
+    chosen = None if times is None else parse_times(times)
+    found = mvm_error(
+        spec, chosen, tile_type=tile_type, n_chips=chips, vectors=vectors, seed=seed, recalibration=recalibrate
+    )
+    if plot is not None:
+        plot_mvm_error(found, plot)
+    if as_json:
+        _emit(mvm_error_json(found), as_json=True)
+        return
+    console = terminal()
+    console.print(mvm_error_table(found))
+    console.print(*mvm_error_lines(found), sep="\n", style="dim")
+    if plot is not None:
+        console.print(f"\nwrote {plot}")
 
 
 def _inspect(compiled: aimc.CompiledModel, *, as_json: bool, wrote: Path | None = None) -> None:

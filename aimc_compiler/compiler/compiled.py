@@ -64,7 +64,9 @@ class CompiledModel:
 
     def calibrate(self, batches: Iterable[Any], method: str = "percentile:99.9") -> "CompiledModel":
         """The same program with input ranges from ``batches`` (inputs only). Raises CalibrationError."""
-        ranges = calibrate_ranges(self.graph, self.workload, self.mapping, batches, RangeMethod.parse(method))
+        ranges = calibrate_ranges(
+            self.graph, self.workload, self.mapping, self.chip, batches, RangeMethod.parse(method)
+        )
         return self._replace(ranges=ranges)
 
     def with_chip(self, chip: ChipSpec) -> "CompiledModel":

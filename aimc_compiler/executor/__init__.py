@@ -1,5 +1,6 @@
 """The executor: runs a network at every level, and on the virtual chip."""
 
+from aimc_compiler.executor.batches import as_call
 from aimc_compiler.executor.device import Counts, Device, RunResult, contraction_of
 from aimc_compiler.executor.level import run_graph, run_mapping
 from aimc_compiler.executor.ranges import InputRanges, RangeRow
@@ -10,6 +11,7 @@ __all__ = [
     "InputRanges",
     "RangeRow",
     "RunResult",
+    "as_call",
     "contraction_of",
     "run_graph",
     "run_mapping",

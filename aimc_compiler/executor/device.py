@@ -5,7 +5,7 @@ MVMs alone: samples are numbered from deployment on, and their noise follows the
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
 from typing import Any
 
@@ -14,11 +14,14 @@ from torch import Tensor, fx, nn
 
 from aimc_compiler.analog import Contraction, MatrixOnTiles, MatrixState
 from aimc_compiler.chip import ChipSpec
-from aimc_compiler.errors import DataError, InternalError, NotBuiltError
+from aimc_compiler.errors import CalibrationError, DataError, InternalError, NotBuiltError
+from aimc_compiler.executor.batches import as_call
+from aimc_compiler.executor.correction import ColumnFit, Fit, NormFit, OutputScaling, Recorded
+from aimc_compiler.executor.level import run_graph
 from aimc_compiler.executor.ranges import InputRanges
 from aimc_compiler.graph import Graph, MatrixModule
 from aimc_compiler.graph.values import tensor_of
-from aimc_compiler.mapping import Mapping
+from aimc_compiler.mapping import Mapping as PieceMapping
 from aimc_compiler.program import Program, Timing
 from aimc_compiler.records import record
 from aimc_compiler.units import print_time
@@ -54,7 +57,7 @@ class Device:
         *,
         graph: Graph,
         workload: Workload,
-        mapping: Mapping,
+        mapping: PieceMapping,
         program: Program,
         chip: ChipSpec,
         ranges: InputRanges | None,
@@ -74,9 +77,10 @@ class Device:
             tiles = _matrix_on_tiles(op, modules[op.name], mapping, chip, seed, chip_index).to(torch_device)
             scale = None if ranges is None else ranges.of(op.name)
             axis = _batch_axis(graph, op.name)
-            self._ops[op.name] = _OnTiles(tiles, scale, self._clock, calls.get(op.matrix, 0), axis)
+            self._ops[op.name] = _OnTiles(tiles, scale, self._clock, calls.get(op.matrix, 0), axis, modules[op.name])
             calls[op.matrix] = calls.get(op.matrix, 0) + op.windows
         self._graph = graph.with_modules(dict(self._ops))
+        self._float_graph = graph
 
     @property
     def samples(self) -> int:
@@ -123,6 +127,74 @@ class Device:
         if time_s is not None:
             _require_age(time_s, "recalibrated")
         self._clock.recalibrated_s = time_s
+
+    def correct_columns(self, batches: Iterable[Any] | None, time_s: float = 0.0) -> None:
+        """Fit an affine map of each output to the chip at ``time_s``, and keep it; None takes it back.
+
+        batches: inputs, as for ``compile``'s calibration. The chip and the floating-point network run them once, and
+        each operation's products are compared. Batch norms stay as they are. Raises CalibrationError on no batches or
+        such that do not run.
+        """
+        if batches is None:
+            for op in self._ops.values():
+                op.scaling.gain = op.scaling.offset = None
+                op.rescale(op.scaling)
+            return
+        recorded = {name: Recorded(op.scaling.module, op.batch_axis) for name, op in self._ops.items()}
+        fits = {name: ColumnFit(op.scaling.copy(), recorded[name]) for name, op in self._ops.items()}
+        self._correct(fits, batches, time_s, self._float_graph.with_modules(dict(recorded)))
+
+    def recalibrate_norms(self, batches: Iterable[Any] | None, time_s: float = 0.0) -> None:
+        """Measure mean and variance of every folded batch norm on the chip at ``time_s``; None takes them back.
+
+        batches: inputs, of some hundred samples in all. A column correction stays and comes before. Raises
+        CalibrationError on no batches, such that do not run, and networks whose analog operations have no batch norm.
+        """
+        if batches is None:
+            for op in self._ops.values():
+                op.scaling.norm = op.scaling.module.norm
+                op.rescale(op.scaling)
+            return
+        norms = {name: op.scaling.module.norm for name, op in self._ops.items()}
+        fits = {name: NormFit(self._ops[name].scaling.copy(), norm) for name, norm in norms.items() if norm is not None}
+        if not fits:
+            raise CalibrationError(
+                "no analog operation of this network has a batch norm folded into it, so there are no statistics to "
+                "measure: correct columns instead"
+            )
+        self._correct(fits, batches, time_s)
+
+    def _correct(
+        self, fits: Mapping[str, Fit], batches: Iterable[Any], time_s: float, beside: Graph | None = None
+    ) -> None:
+        """Run the batches with these fits, in ``beside`` and on the chip; where that fails, everything is as it was."""
+        before = {name: self._ops[name].scaling for name in fits}
+        after = before
+        try:
+            for name, fit in fits.items():
+                self._ops[name].fit(fit)
+            if not self._run_all(batches, time_s, beside):
+                raise CalibrationError("there are no batches to correct by: give at least one batch of inputs")
+            after = {name: fit.scaling for name, fit in fits.items()}
+        finally:
+            for name, scaling in after.items():
+                self._ops[name].rescale(scaling)
+
+    def _run_all(self, batches: Iterable[Any], time_s: float, beside: Graph | None) -> int:
+        """How many batches were run."""
+        count = 0
+        for count, batch in enumerate(batches, start=1):
+            args, kwargs = as_call(batch)
+            try:
+                if beside is not None:
+                    run_graph(beside, *args, **kwargs)
+                self(*args, time_s=time_s, **kwargs)
+            except (TypeError, ValueError, RuntimeError, DataError) as error:
+                raise CalibrationError(
+                    f"batch {count - 1} does not run on the chip: {error}. Each batch must be the network's inputs "
+                    "alone (a tensor, a tuple or a dict), without labels: (x for x, _ in loader)"
+                ) from error
+        return count
 
     def rewind(self) -> None:
         """Number samples from 0 again: the same inputs then give the same bytes."""
@@ -173,16 +245,25 @@ class _OnTiles(nn.Module):
     """A matrix operation of the graph, run on its tiles."""
 
     def __init__(
-        self, tiles: MatrixOnTiles, ranges: Tensor | None, clock: _Clock, first_call: int, batch_axis: int
+        self,
+        tiles: MatrixOnTiles,
+        ranges: Tensor | None,
+        clock: _Clock,
+        first_call: int,
+        batch_axis: int,
+        module: MatrixModule,
     ) -> None:
         super().__init__()
         self.tiles, self.ranges, self.clock = tiles, ranges, clock
         self.first_call, self.batch_axis = first_call, batch_axis
+        self.scaling = OutputScaling(module)
+        self._fit: Fit | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """x: the operation's input; returns its output in the same dtype."""
+        inputs = x.movedim(self.batch_axis, 0)
         y = self.tiles.forward(
-            x.movedim(self.batch_axis, 0),
+            inputs,
             self.ranges,
             self.clock.time_s,
             recalibrated_s=self.clock.recalibrated_s,
@@ -190,7 +271,20 @@ class _OnTiles(nn.Module):
             first_call=self.first_call,
             samples=self.clock.count,
         )
+        if self._fit is not None:
+            self._fit.observe(y)
+            y = self._fit.scaling.apply(y)
         return y.movedim(0, self.batch_axis).to(x.dtype)
+
+    def fit(self, fit: Fit) -> None:
+        """Until ``rescale``: give ``fit`` the raw products, and outputs as it has them by then."""
+        self._fit = fit
+        self.tiles.rescale_outputs(None, None)
+
+    def rescale(self, scaling: OutputScaling) -> None:
+        """Use this scaling from now on."""
+        self._fit, self.scaling = None, scaling
+        self.tiles.rescale_outputs(*scaling.digital())
 
 
 def _require_age(time_s: object, done: str) -> None:
@@ -201,7 +295,7 @@ def _require_age(time_s: object, done: str) -> None:
 
 
 def _matrix_on_tiles(
-    op: MatrixOp, module: MatrixModule, mapping: Mapping, chip: ChipSpec, seed: int, chip_index: int
+    op: MatrixOp, module: MatrixModule, mapping: PieceMapping, chip: ChipSpec, seed: int, chip_index: int
 ) -> MatrixOnTiles:
     return MatrixOnTiles(
         module.blocks(),

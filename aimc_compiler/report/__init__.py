@@ -3,6 +3,7 @@
 from aimc_compiler.report.chip_map import chip_map
 from aimc_compiler.report.evaluation import evaluation_json, evaluation_table
 from aimc_compiler.report.layers import counted, layer_rows, layers_table
+from aimc_compiler.report.mvm_error import mvm_error_json, mvm_error_lines, mvm_error_table, plot_mvm_error
 from aimc_compiler.report.summary import inspect_json, summary_table
 from aimc_compiler.report.timing import energy_note, energy_table, resource_table, timing_json, timing_table
 
@@ -16,6 +17,10 @@ __all__ = [
     "inspect_json",
     "layer_rows",
     "layers_table",
+    "mvm_error_json",
+    "mvm_error_lines",
+    "mvm_error_table",
+    "plot_mvm_error",
     "resource_table",
     "summary_table",
     "timing_json",

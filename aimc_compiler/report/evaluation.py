@@ -40,6 +40,8 @@ def evaluation_json(result: Evaluation) -> dict[str, Any]:
         "n_chips": result.n_chips,
         "n_samples": result.n_samples,
         "seed": result.seed,
+        "recalibration": result.recalibration,
+        "corrections": list(result.corrections),
     }
 
 

@@ -9,7 +9,6 @@ import statistics
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from numbers import Real
 from typing import Any
 
 from aimc_compiler.calibration import as_call
@@ -18,6 +17,8 @@ from aimc_compiler.errors import DataError
 from aimc_compiler.executor import Device
 from aimc_compiler.records import record
 from aimc_compiler.study.metric import Metric, MetricFunction, find_metric, join_outputs, join_targets, normalised
+from aimc_compiler.study.recalibration import Recalibration
+from aimc_compiler.study.times import require_times
 from aimc_compiler.units import print_time
 
 Advance = Callable[[str], None]
@@ -42,7 +43,8 @@ class TimeResult:
 
 @record
 class Evaluation:
-    """float_metric: of the floating-point network on the same samples; chance: what A* takes for zero."""
+    """float_metric: of the floating-point network on the same samples; chance: what A* takes for zero; recalibration:
+    when the chips were read for drift compensation; corrections: "columns", "norms", made at each time."""
 
     metric: str
     float_metric: float
@@ -51,6 +53,8 @@ class Evaluation:
     n_chips: int
     n_samples: int
     seed: int
+    recalibration: str = "always"
+    corrections: tuple[str, ...] = ()
 
 
 def evaluate(
@@ -62,6 +66,9 @@ def evaluate(
     n_chips: int = 25,
     seed: int = 0,
     *,
+    recalibration: str | Recalibration = "always",
+    columns: Iterable[Any] | None = None,
+    norms: Iterable[Any] | None = None,
     progress: bool | None = None,
 ) -> Evaluation:
     """Program ``n_chips`` chips and score each at each time.
@@ -70,14 +77,19 @@ def evaluate(
     (outputs, targets) -> float, higher is better, called once on all outputs, joined along their batch dimension, and
     all targets, joined along their first. chance: the metric of a network that knows nothing, needed for A* with a
     function of your own; where the float network is no better than that, there is no A*. times_s: the chip spec's by
-    default. progress: a bar on standard error; by default where that is a terminal.
+    default. recalibration: when each chip is read for drift compensation: "always" (at every one of the times),
+    "never" (after programming and not again), "1h" (at the latest full hour), or times as in "0s,1d". columns, norms:
+    batches of inputs by which each chip's columns are corrected, then its batch norms recalibrated, at each time
+    (``Device.correct_columns``, ``Device.recalibrate_norms``). progress: a bar on standard error; by default where
+    that is a terminal.
 
     Chip k of a seed is the same chip whatever ``n_chips`` and ``times_s`` are.
     """
-    times = _times(compiled.chip.evaluation.times_s if times_s is None else times_s)
+    times = require_times(compiled.chip.evaluation.times_s if times_s is None else times_s)
     if n_chips < 1:
         raise DataError(f"n_chips is {n_chips}: at least one chip is needed")
-    batches = list(data)
+    policy = Recalibration.parse(recalibration) if isinstance(recalibration, str) else recalibration
+    batches, corrections = list(data), _Corrections(columns, norms)
     if not batches:
         raise DataError("the evaluation data is empty: give at least one batch of (inputs, targets)")
     scored = find_metric(metric)
@@ -89,6 +101,9 @@ def evaluate(
         for chip_index in range(n_chips):
             chip = compiled.deploy(seed, chip_index=chip_index)
             for place, time_s in enumerate(times):
+                chip.rewind()  # samples are numbered from 0 at each time, those that correct the chip first
+                chip.recalibrate(policy.last_s(time_s))
+                corrections.apply(chip, time_s)
                 outputs = _chip_outputs(compiled, chip, time_s, batches, advance)
                 where = f"chip_index {chip_index} at {print_time(time_s)}"
                 values[place].append(_measured(scored, outputs, targets, where))
@@ -102,7 +117,30 @@ def evaluate(
         n_chips=n_chips,
         n_samples=sum(compiled.graph.sample_count(*as_call(x)[0], **as_call(x)[1]) for x, _ in batches),
         seed=seed,
+        recalibration=str(policy),
+        corrections=corrections.names,
     )
+
+
+class _Corrections:
+    """What is corrected on each chip at each time, columns first: norms then measure what is left."""
+
+    def __init__(self, columns: Iterable[Any] | None, norms: Iterable[Any] | None) -> None:
+        self.columns = None if columns is None else list(columns)
+        self.norms = None if norms is None else list(norms)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        given = {"columns": self.columns, "norms": self.norms}
+        return tuple(name for name, batches in given.items() if batches is not None)
+
+    def apply(self, chip: Device, time_s: float) -> None:
+        if self.norms is not None:
+            chip.recalibrate_norms(None)
+        if self.columns is not None:
+            chip.correct_columns(self.columns, time_s)
+        if self.norms is not None:
+            chip.recalibrate_norms(self.norms, time_s)
 
 
 def _float_outputs(compiled: CompiledModel, batches: list[Any], advance: Advance) -> Any:
@@ -121,7 +159,6 @@ def _float_outputs(compiled: CompiledModel, batches: list[Any], advance: Advance
 
 
 def _chip_outputs(compiled: CompiledModel, chip: Device, time_s: float, batches: list[Any], advance: Advance) -> Any:
-    chip.rewind()  # an evaluation's samples are numbered from 0 at each time
     parts = []
     for inputs, _ in batches:
         args, kwargs = as_call(inputs)
@@ -157,13 +194,6 @@ def _summary(time_s: float, values: list[float], reference: float, chance: float
         a_star=normalised(mean, float_value=reference, chance=chance) if known and chance is not None else None,
         values=tuple(values),
     )
-
-
-def _times(times_s: Sequence[float]) -> tuple[float, ...]:
-    found = () if isinstance(times_s, str | Real) else tuple(times_s)
-    if not found or not all(isinstance(time, Real) and math.isfinite(time) and time >= 0 for time in found):
-        raise DataError(f"times_s is {times_s!r}: give a list of times in seconds after programming, 0 or later")
-    return tuple(map(float, found))
 
 
 def _pair(batch: Any, number: int) -> tuple[Any, Any]:

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import aimc_compiler as aimc
+from aimc_compiler.analog import RangeObserver
 from aimc_compiler.calibration import RangeMethod
 from aimc_compiler.errors import CalibrationError
 
@@ -93,7 +94,50 @@ def test_no_data_and_wrong_data() -> None:
         compiled.calibrate([x * float("nan")])
 
 
-@pytest.mark.parametrize("text", ["percentile:0", "percentile:101", "k-sigma:-1", "mean", "percentile:", "max:3"])
+@pytest.mark.parametrize(
+    "text", ["percentile:0", "percentile:101", "k-sigma:-1", "mean", "percentile:", "max:3", "mse:2"]
+)
 def test_unknown_methods(text: str) -> None:
     with pytest.raises(CalibrationError, match="percentile:P"):
         RangeMethod.parse(text)
+
+
+def _squared_error(x: torch.Tensor, bound: float) -> float:
+    step = 2 * bound / 254
+    return float((x - (step * torch.round(x / step)).clamp(-bound, bound)).square().mean())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        lambda: torch.randn(200_000),
+        lambda: torch.randn(200_000).clamp(min=0),
+        lambda: torch.cat([torch.randn(200_000), torch.tensor([60.0])]),
+        lambda: torch.distributions.Laplace(0.0, 2.0).sample((200_000,)),
+    ],
+    ids=["normal", "rectified", "outlier", "laplace"],
+)
+def test_mse_is_the_best_of_a_search(data) -> None:  # type: ignore[no-untyped-def]
+    """Within 1 % of the least squared error among ranges searched on the values themselves."""
+    torch.manual_seed(0)
+    x = data().double()
+    observer = RangeObserver()
+    observer.update(x)
+    searched = min(_squared_error(x, float(x.abs().max()) * k / 400) for k in range(1, 401))
+    assert _squared_error(x, observer.least_squares(254)) < 1.01 * searched
+    assert observer.least_squares(None) == observer.maximum()
+
+
+def test_mse_by_name_takes_the_converter_of_the_chip() -> None:
+    compiled, x = compiled_linear()
+    ranges = compiled.calibrate([x], "mse").ranges
+    assert ranges is not None
+    assert ranges.method == "mse"
+    assert RangeMethod.parse("mse") == RangeMethod(kind="mse")
+    largest = compiled.calibrate([x], "max").ranges
+    coarse = aimc.load_chip("analog-fabric", overrides=("tile.rows=30", "tile.dac.bits=4"))
+    clipped = compiled.with_chip(coarse).calibrate([x], "mse").ranges
+    assert largest is not None
+    assert clipped is not None
+    for fine, few, most in zip(ranges.rows, clipped.rows, largest.rows, strict=True):
+        assert few.range < fine.range <= most.range

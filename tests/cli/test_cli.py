@@ -252,3 +252,45 @@ def test_does_not_fit(aimc_command: Any) -> None:
     assert code == 2
     assert "needs 2 tiles" in err
     assert "smallest chip that fits" in err
+
+
+def test_mvm_error_prints_and_plots(aimc_command: Any, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    options = ("--set", "tile.rows=32", "--set", "tile.columns=16", "--vectors", "8", "--times", "1s,1y")
+    code, out, _ = aimc_command("mvm-error", *options, "--plot", "error.svg")
+    assert code == 0
+    for expected in ("programming noise", "all together", "without drift compensation", "1 year", "wrote error.svg"):
+        assert expected in out
+    assert (tmp_path / "error.svg").exists()
+    code, out, _ = aimc_command("mvm-error", *options, "--recalibrate", "1h", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert (found["rows"], found["columns"], found["recalibration"]) == (32, 16, "1 h")
+    assert len(found["together"]["errors"]) == 2
+
+
+def test_run_takes_a_recalibration_policy(aimc_command: Any) -> None:
+    aimc_command("compile", "net.py:network", "-o", "net.aimc", "--calibrate", "net.py:batches")
+    options = ("--data", "net.py:batches", "--times", "1y", "--chips", "1")
+    code, out, _ = aimc_command("run", "net.aimc", *options, "--recalibrate", "never")
+    assert code == 0
+    assert "recalibrated: never" in out
+    code, _, err = aimc_command("run", "net.aimc", *options, "--recalibrate", "hourly")
+    assert code == 2
+    assert "write always, never, a period as in 1h" in err
+
+
+def test_run_corrects_chips_as_they_age(aimc_command: Any, tmp_path: Path) -> None:
+    (tmp_path / "normed.py").write_text(
+        MODEL.replace("nn.Linear(12, 20), nn.ReLU()", "nn.Linear(12, 20), nn.BatchNorm1d(20), nn.ReLU()")
+    )
+    aimc_command("compile", "normed.py:network", "-o", "n.aimc", "--calibrate", "normed.py:batches", "--ranges", "mse")
+    options = ("--data", "normed.py:batches", "--times", "1y", "--chips", "2", "--json")
+    found = {}
+    for names in ((), ("columns",), ("columns", "norms")):
+        extra = [part for name in names for part in (f"--{name}", "normed.py:batches")]
+        code, out, _ = aimc_command("run", "n.aimc", *options, *extra)
+        assert code == 0
+        found[names] = json.loads(out)
+        assert found[names]["corrections"] == list(names)
+    assert found[()]["times"][0]["values"] != found["columns",]["times"][0]["values"]

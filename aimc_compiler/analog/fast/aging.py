@@ -36,7 +36,7 @@ _23, _127 = np.int32(23), np.int32(127)
 
 
 @inlined
-def _exp(x: np.float32) -> np.float32:
+def exponential(x: np.float32) -> np.float32:
     """e^x for -87 < x < 87 to 1 ulp or so (polynomial of the Cephes library)."""
     whole = np.float32(x * _LOG2_E + _ROUNDING) - _ROUNDING
     f = (x - whole * _LN2_HIGH) - whole * _LN2_LOW
@@ -73,7 +73,7 @@ def _power_clip(out: Floats, log_r: Floats, constants: Floats) -> None:
     factor, exponent, floor = constants[POWER_FACTOR], constants[POWER_EXPONENT], constants[POWER_FLOOR]
     high = constants[POWER_HIGH]
     for j in range(out.shape[0]):
-        out[j] = min(factor / max(_exp(exponent * log_r[j]), floor), high)
+        out[j] = min(factor / max(exponential(exponent * log_r[j]), floor), high)
 
 
 @compiled
@@ -91,7 +91,7 @@ def _program(made: Floats, r: Floats, log_r: Floats, sign: np.float32, w: Floats
 def _drift(g: Floats, made: Floats, mean: Floats, spread: Floats, draws: Floats, log_time: np.float32) -> None:
     for j in range(g.shape[0]):
         nu = abs(mean[j] + spread[j] * draws[j])
-        g[j] = made[j] * _exp(max(-nu * log_time, _LEAST_EXPONENT))
+        g[j] = made[j] * exponential(max(-nu * log_time, _LEAST_EXPONENT))
 
 
 @compiled

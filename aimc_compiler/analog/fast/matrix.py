@@ -72,7 +72,7 @@ class FastMatrix:
 
         Raises NotFiniteError on inputs that are not finite.
         """
-        parts = self._with_scales(ranges, scales, factor, bias)
+        parts = self.scaled(ranges, scales, factor, bias)
         shape = self.contraction.output_shape(tuple(x.shape), self._outputs)
         if self.contraction.kind == "linear":
             rows = x.reshape(-1, x.shape[-1]).contiguous()
@@ -83,7 +83,7 @@ class FastMatrix:
         y = run_windows(images.contiguous(), parts, self._outputs, windows_shape, self.settings, numbering)
         return y.reshape(shape)
 
-    def _with_scales(
+    def scaled(
         self, ranges: Tensor, scales: Tensor, factor: Tensor | None, bias: Tensor | None
     ) -> tuple[FastPart, ...]:
         """The parts with these digital factors; the last ones asked for are kept."""

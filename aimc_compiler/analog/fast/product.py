@@ -70,7 +70,7 @@ def run_rows(
 
     def work(items: Iterator[tuple[int, int]]) -> None:
         with memory() as held:
-            runner = _Rows(x, out, settings, numbering, calls, held)
+            runner = RowRunner(x, out, settings, numbering, calls, held)
             for start, stop in items:
                 for part in parts:
                     runner.run(part, start, stop)
@@ -79,7 +79,7 @@ def run_rows(
     return out
 
 
-class _Rows:
+class RowRunner:
     """The memory of one thread, and a chunk of rows through one row block."""
 
     def __init__(

@@ -90,7 +90,7 @@ def strips(entries: int, shape: WindowShape, threads: int) -> list[Strip]:
     whole = shape.positions(height)
     size = min(_POSITIONS_A_STRIP, max(-(-entries * whole // threads), _POSITIONS_A_STRIP // 4))
     together = max(1, size // whole)
-    parts = 1 if together > 1 else max(1, round(whole / size))
+    parts = 1 if together > 1 else min(height, max(1, round(whole / size)))
     cuts = [height * k // parts for k in range(parts + 1)]
     made = []
     for first, last in pairwise(cuts):
