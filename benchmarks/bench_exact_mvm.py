@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aimc_compiler.analog import Contraction, MatrixOnTiles
+from aimc_compiler.analog.fast import Precision
 from aimc_compiler.chip.spec import Nonidealities, Tile
 from aimc_compiler.mapping.cut import cut_columns, cut_rows
 from aimc_compiler.mapping.ir import Piece
@@ -26,21 +27,24 @@ def main() -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} thread(s)")
     print(f"{'case':<42}{'torch us':>10}{'exact us':>11}{'ratio':>8}")
     for name, plain, chip in (linear(512, 128), linear(1024, 4096), convolution()):
-        float_s, exact_s = compare(plain, chip)
+        float_s, exact_s = compare(plain, chip("exact"))
         print(f"{name:<42}{float_s * 1e6:>10.0f}{exact_s * 1e6:>11.0f}{exact_s / float_s:>8.2f}")
 
 
-Case = tuple[str, Callable[[], Tensor], Callable[[], Tensor]]
+Case = tuple[str, Callable[[], Tensor], Callable[[Precision], Callable[[], Tensor]]]
 
 
 def linear(features: int, batch: int) -> Case:
     """A square linear layer on uniform inputs."""
     torch.manual_seed(0)
     weight, x = torch.randn(features, features) / features**0.5, torch.rand(batch, features) * 2 - 1
-    on_tiles = standard(weight[None], Contraction(kind="linear"))
-    ranges = torch.ones(1, len(on_tiles.blocks))
-    name = f"linear {features} x {features}, batch {batch}"
-    return name, lambda: F.linear(x, weight), lambda: on_tiles.forward(x, ranges, 3600.0)
+
+    def chip(precision: Precision) -> Callable[[], Tensor]:
+        on_tiles = standard(weight[None], Contraction(kind="linear"), precision)
+        ranges = torch.ones(1, len(on_tiles.blocks))
+        return lambda: on_tiles.forward(x, ranges, 3600.0)
+
+    return f"linear {features} x {features}, batch {batch}", lambda: F.linear(x, weight), chip
 
 
 def convolution() -> Case:
@@ -49,18 +53,22 @@ def convolution() -> Case:
     weight, x = torch.randn(64, 64, 3, 3) / 24, torch.rand(32, 64, 32, 32)
     ones = (1, 1)
     contraction = Contraction(kind="conv2d", kernel=(3, 3), stride=ones, padding=ones, dilation=ones)
-    on_tiles = standard(weight.reshape(1, 64, -1), contraction)
-    ranges = torch.ones(1, len(on_tiles.blocks))
+
+    def chip(precision: Precision) -> Callable[[], Tensor]:
+        on_tiles = standard(weight.reshape(1, 64, -1), contraction, precision)
+        ranges = torch.ones(1, len(on_tiles.blocks))
+        return lambda: on_tiles.forward(x, ranges, 3600.0)
+
     last = x.contiguous(memory_format=torch.channels_last)
     last_weight = weight.contiguous(memory_format=torch.channels_last)
     plain, _ = sorted(
         (lambda: F.conv2d(x, weight, padding=1), lambda: F.conv2d(last, last_weight, padding=1)),
         key=lambda run: compare(run, run)[0],
     )
-    return "conv 3 x 3, 64 to 64, 32 x 32, batch 32", plain, lambda: on_tiles.forward(x, ranges, 3600.0)
+    return "conv 3 x 3, 64 to 64, 32 x 32, batch 32", plain, chip
 
 
-def standard(weight: Tensor, contraction: Contraction) -> MatrixOnTiles:
+def standard(weight: Tensor, contraction: Contraction, precision: Precision = "exact") -> MatrixOnTiles:
     """The standard model on tiles of 512 x 512."""
     tile = Tile.model_validate(
         {
@@ -83,7 +91,7 @@ def standard(weight: Tensor, contraction: Contraction) -> MatrixOnTiles:
     nonidealities = Nonidealities.model_validate({"mvm": {**mvm, **wire}, "drift_compensation": "tile"})
     rows = cut_rows(weight.shape[2], contraction.places, tile.weight_rows)
     columns = cut_columns(weight.shape[1], tile.weight_columns)
-    return MatrixOnTiles(weight, contraction, grid(rows, columns), tile, nonidealities)
+    return MatrixOnTiles(weight, contraction, grid(rows, columns), tile, nonidealities, precision=precision)
 
 
 def grid(rows: tuple[int, ...], columns: tuple[int, ...]) -> tuple[Piece, ...]:

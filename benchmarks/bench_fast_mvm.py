@@ -12,15 +12,15 @@ import resource
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 from statistics import median, quantiles
 
 import torch
-import torch.nn.functional as F
 from bench_exact_mvm import convolution, linear, standard
 from torch import Tensor
 
 from aimc_compiler.analog import Contraction, MatrixOnTiles
-from aimc_compiler.analog.fast import FastMatrix, missing_units
+from aimc_compiler.analog.fast import missing_units
 from aimc_compiler.analog.fast.lstm import Gates, run_lstm
 
 HOUR_S = 3600.0
@@ -56,7 +56,9 @@ def show(name: str, seconds: list[list[float]], aim: float) -> None:
     ratios = [b / a for a, b in zip(plain, fast, strict=True)]
     low, _, high = quantiles(ratios, n=4)
     slow = median(b / a for a, b in zip(plain, exact, strict=True))
-    print(f"{name:<42}{median(plain) * 1e6:>10.0f}{median(ratios):>8.2f}{f'{low:.2f}-{high:.2f}':>15}{slow:>8.2f}{aim:>6}")
+    print(
+        f"{name:<42}{median(plain) * 1e6:>10.0f}{median(ratios):>8.2f}{f'{low:.2f}-{high:.2f}':>15}{slow:>8.2f}{aim:>6}"
+    )
 
 
 def compare(contenders: tuple[Callable[[], object], ...], repeats: int) -> list[list[float]]:
@@ -101,10 +103,10 @@ def lstm() -> tuple[Callable[[], object], Callable[[], object], Callable[[], obj
 
 def gates_of(tiles: MatrixOnTiles, ranges: Tensor, bias: Tensor | None) -> Gates:
     """A matrix at one hour, ready for the kernel."""
-    state = tiles.state(HOUR_S)
-    fast = FastMatrix(state.weights, tiles.blocks, tiles.contraction, tiles.settings, tiles.stream)
-    scales = tiles.scales * state.alpha * ranges.T.unsqueeze(-1)
-    return Gates(parts=fast.scaled(ranges, scales, None, bias), settings=tiles.settings)
+    tiles.rescale_outputs(None, bias)
+    parts = tiles.fast_parts(ranges, HOUR_S)
+    assert parts is not None, tiles.choice
+    return Gates(parts=parts, settings=tiles.settings)
 
 
 def programming(repeats: int) -> None:
@@ -134,8 +136,7 @@ def programming(repeats: int) -> None:
 
 def resident_bytes() -> int:
     """Resident memory now, of this process."""
-    with open("/proc/self/statm") as statm:
-        return int(statm.read().split()[1]) * resource.getpagesize()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 if __name__ == "__main__":

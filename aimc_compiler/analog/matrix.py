@@ -14,7 +14,17 @@ from aimc_compiler.analog.columns import ColumnFigures
 from aimc_compiler.analog.compensation import compensation_factor
 from aimc_compiler.analog.contraction import Contraction
 from aimc_compiler.analog.digital import in_format, integer_scales, send
-from aimc_compiler.analog.fast import Choice, FastMatrix, NotFiniteError, Numbering, Precision, choose
+from aimc_compiler.analog.fast import (
+    Choice,
+    FastMatrix,
+    FastPart,
+    NotFiniteError,
+    Numbering,
+    Precision,
+    age_pieces,
+    ages_fast,
+    choose,
+)
 from aimc_compiler.analog.fast.plan import LARGEST_DEVIATION
 from aimc_compiler.analog.grid import RowBlock, row_blocks
 from aimc_compiler.analog.noise import Draw
@@ -133,8 +143,7 @@ class MatrixOnTiles:
         fast = self._prepare_fast(time_s, recalibrated_s) if self.choice.precision == "fast" else None
         used = self._ranges(ranges)
         if fast is not None:
-            numbers = (first_sample, first_call, samples)
-            return self._forward_fast(fast, x, used, *numbers)
+            return self._forward_fast(fast, x, used, first_sample, first_call, samples)
         state = self._prepare(time_s, recalibrated_s)
         scales = self.scales * state.alpha * used.T.unsqueeze(-1)
         x = x.to(self.target.dtype)
@@ -185,7 +194,6 @@ class MatrixOnTiles:
     def _forward_fast(
         self, fast: FastMatrix, x: Tensor, ranges: Tensor, first_sample: int, first_call: int, samples: int | None
     ) -> Tensor:
-        scales = self.scales * self._alpha * ranges.T.unsqueeze(-1)
         single = x.dim() == self.contraction.sample_axes
         batch = (x[None] if single else x).detach().to(self.target.dtype)
         entries = self._entries(batch.shape[0], samples)
@@ -193,11 +201,20 @@ class MatrixOnTiles:
             return x.new_empty(self.contraction.output_shape(tuple(x.shape), self.outputs))
         numbering = Numbering(first_sample=first_sample, first_call=first_call, entries=entries)
         try:
-            y = fast.forward(batch, ranges, scales, self.factor, self.bias, numbering)
+            y = fast.forward(batch, self._fast_parts(fast, ranges), numbering)
         except NotFiniteError:
             raise DataError(_NOT_FINITE.format(self.name)) from None
         self.mvms += y.numel() // self.outputs * sum(len(block.pieces) for block in self.blocks)
         return y[0] if single else y
+
+    def fast_parts(self, ranges: Tensor | None, time_s: float) -> tuple[FastPart, ...] | None:
+        """Row blocks with their digits and digital factors, for kernels that fuse several matrices; None where this
+        matrix runs in ``exact``."""
+        fast = self._prepare_fast(time_s, None) if self.choice.precision == "fast" else None
+        return None if fast is None else self._fast_parts(fast, self._ranges(ranges))
+
+    def _fast_parts(self, fast: FastMatrix, ranges: Tensor) -> tuple[FastPart, ...]:
+        return fast.scaled(ranges, self.scales * self._alpha * ranges.T.unsqueeze(-1), self.factor, self.bias)
 
     def _entries(self, batch: int, samples: int | None) -> int:
         """Batch entries that make up one sample."""
@@ -309,6 +326,15 @@ class MatrixOnTiles:
         alpha = torch.ones_like(self.scales)
         # Ideal devices do not change between two readings, which would differ in their noise alone: nothing to scale.
         kind = self.nonidealities.drift_compensation if self._figures else "off"
+        places = [(block, piece, self._devices(piece)) for block in self.blocks for piece in block.pieces]
+        if self.choice.precision == "fast" and all(ages_fast(devices) for _, _, devices in places):
+            listed = [(devices, piece.tile_row) for _, piece, devices in places]
+            aged = age_pieces(listed, kind, time_s, read_s, self.settings)
+            for (block, piece, _), found in zip(places, aged, strict=True):
+                columns = slice(piece.first_column, piece.first_column + piece.columns)
+                _rows(weights, block)[piece.group, columns] = found.weights
+                alpha[block.index, piece.group, columns] = found.alpha
+            return MatrixState(time_s=time_s, recalibrated_s=read_s, weights=weights, alpha=alpha)
         for block in self.blocks:
             for piece in block.pieces:
                 columns = slice(piece.first_column, piece.first_column + piece.columns)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import aimc_compiler as aimc
+from aimc_compiler.analog.fast import parse_precision
 from aimc_compiler.cli.demo import demo
 from aimc_compiler.cli.reference import DATA_FORMS, MODEL_FORMS, find_data, find_inputs, find_model, limit_samples
 from aimc_compiler.cli.terminal import terminal
@@ -148,12 +149,22 @@ def run(
     norms: Annotated[
         str | None, typer.Option(metavar="DATA", help="Measure batch norms on each chip at each time by these inputs.")
     ] = None,
+    precision: Annotated[
+        str, typer.Option(metavar="auto|fast|exact", help="Integer products where they are built, or float32.")
+    ] = "auto",
     batch: Batch = 100,
     limit: Limit = None,
     as_json: Json = False,
 ) -> None:
     """Run a compiled network on the virtual chip, score it over time."""
-    from aimc_compiler.report import counted, evaluation_json, evaluation_table, timing_json, timing_table
+    from aimc_compiler.report import (
+        counted,
+        evaluation_json,
+        evaluation_table,
+        precision_line,
+        timing_json,
+        timing_table,
+    )
 
     compiled = aimc.load(artifact)
     batches = limit_samples(find_data(data, batch), limit)
@@ -167,6 +178,7 @@ def run(
         recalibration=recalibrate,
         columns=None if columns is None else find_inputs(columns, batch),
         norms=None if norms is None else find_inputs(norms, batch),
+        precision=parse_precision(precision),
     )
     if as_json:
         _emit({**evaluation_json(result), "timing": timing_json(compiled.timing)}, as_json=True)
@@ -175,7 +187,8 @@ def run(
     console.print(
         f"{counted(result.n_samples, 'sample')} on {counted(result.n_chips, 'programmed chip')} of "
         f"{compiled.chip.name}, seed {seed}; drift compensation: {compiled.chip.nonidealities.drift_compensation}, "
-        f"recalibrated: {result.recalibration}; corrected: {' and '.join(result.corrections) or 'nothing'}\n"
+        f"recalibrated: {result.recalibration}; corrected: {' and '.join(result.corrections) or 'nothing'}; "
+        f"precision: {precision_line(result)}\n"
     )
     console.print(evaluation_table(result))
     console.print()

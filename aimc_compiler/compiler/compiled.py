@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from aimc_compiler.analog.fast import Precision, parse_precision
 from aimc_compiler.calibration import RangeMethod, calibrate_ranges
 from aimc_compiler.chip import EFFECTS, ChipSpec, figures
 from aimc_compiler.errors import CalibrationError, SpecError
@@ -85,12 +86,21 @@ class CompiledModel:
             )
         return self._replace(chip=chip)
 
-    def deploy(self, seed: int | None = None, *, chip_index: int = 0, device: "torch.device | str" = "cpu") -> Device:
+    def deploy(
+        self,
+        seed: int | None = None,
+        *,
+        chip_index: int = 0,
+        device: "torch.device | str" = "cpu",
+        precision: Precision = "auto",
+    ) -> Device:
         """One manufactured and programmed chip.
 
         seed: of all its random streams (default: the one given to ``compile``); chip_index: which chip of a series;
-        device: the torch device that computes. Raises CalibrationError without input ranges where the chip needs
-        them, NotBuiltError where the chip asks for physics that is not modelled.
+        device: the torch device that computes; precision: "exact" (float32 throughout, any torch device), or "fast" or
+        "auto" (integer products for the operations and processors that they are built for, "exact" for the rest;
+        ``Device.precision`` says which and why). Raises DataError on another precision, CalibrationError without input
+        ranges where the chip needs them, NotBuiltError where the chip asks for physics that is not modelled.
         """
         if self.needs_calibration and self.ranges is None:
             raise CalibrationError(
@@ -108,6 +118,7 @@ class CompiledModel:
             seed=self.seed if seed is None else seed,
             chip_index=chip_index,
             torch_device=device,
+            precision=parse_precision(precision),
         )
 
     def float_outputs(self, *args: Any, **kwargs: Any) -> Any:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from aimc_compiler.analog import Contraction, MatrixOnTiles, MatrixState
+from aimc_compiler.analog.fast import Choice, Precision
 from aimc_compiler.chip import ChipSpec
 from aimc_compiler.errors import CalibrationError, DataError, InternalError, NotBuiltError
 from aimc_compiler.executor.batches import as_call
@@ -65,6 +66,7 @@ class Device:
         seed: int,
         chip_index: int = 0,
         torch_device: torch.device | str = "cpu",
+        precision: Precision = "auto",
     ) -> None:
         self.seed, self.chip_index = seed, chip_index
         self._timing = timing
@@ -74,7 +76,7 @@ class Device:
         calls: dict[str, int] = {}
         self._ops: dict[str, _OnTiles] = {}
         for op in workload.analog_ops:
-            tiles = _matrix_on_tiles(op, modules[op.name], mapping, chip, seed, chip_index).to(torch_device)
+            tiles = _matrix_on_tiles(op, modules[op.name], mapping, chip, seed, chip_index, precision).to(torch_device)
             scale = None if ranges is None else ranges.of(op.name)
             axis = _batch_axis(graph, op.name)
             self._ops[op.name] = _OnTiles(tiles, scale, self._clock, calls.get(op.matrix, 0), axis, modules[op.name])
@@ -86,6 +88,14 @@ class Device:
     def samples(self) -> int:
         """Samples run since deployment."""
         return self._clock.first_sample
+
+    @property
+    def precision(self) -> dict[str, Choice]:
+        """How each analog operation is computed, and why one is not in ``fast``.
+
+        It can change to ``exact`` when a state is made whose digits could not keep to the promised deviation.
+        """
+        return {name: op.tiles.choice for name, op in self._ops.items()}
 
     def __call__(self, *args: Any, time_s: float = 0.0, **kwargs: Any) -> Any:
         """Outputs, structured like the model's own, ``time_s`` seconds after programming.
@@ -295,7 +305,13 @@ def _require_age(time_s: object, done: str) -> None:
 
 
 def _matrix_on_tiles(
-    op: MatrixOp, module: MatrixModule, mapping: PieceMapping, chip: ChipSpec, seed: int, chip_index: int
+    op: MatrixOp,
+    module: MatrixModule,
+    mapping: PieceMapping,
+    chip: ChipSpec,
+    seed: int,
+    chip_index: int,
+    precision: Precision,
 ) -> MatrixOnTiles:
     return MatrixOnTiles(
         module.blocks(),
@@ -308,6 +324,7 @@ def _matrix_on_tiles(
         seed=seed,
         chip=chip_index,
         dtype=module.weight.dtype,
+        precision=precision,
     )
 
 

@@ -1,5 +1,6 @@
 """Accuracy over time after programming, next to the float network."""
 
+from collections import Counter
 from typing import Any
 
 from rich.table import Table
@@ -27,6 +28,27 @@ def evaluation_table(result: Evaluation) -> Table:
     return table
 
 
+def precision_line(result: Evaluation) -> str:
+    """How operations were computed: those in ``exact`` are counted by the reason.
+
+    >>> precision_line(evaluation)  # doctest: +SKIP
+    'fast for 9 of 10 operations; exact for 1 (input noise: not built in fast)'
+    """
+    counts = Counter(text for _, text in result.precision)
+    total = counts.total()
+    if len(counts) <= 1:
+        return next(iter(counts), "no analog operations")
+    parts = [
+        f"{text.split(' ')[0]} for {number} of {total} operations{_reason(text)}" for text, number in counts.items()
+    ]
+    return "; ".join(sorted(parts, reverse=True))
+
+
+def _reason(text: str) -> str:
+    _, bracket, reason = text.partition(" (")
+    return f" ({reason}" if bracket else ""
+
+
 def evaluation_json(result: Evaluation) -> dict[str, Any]:
     """Keys of ``run --json``: metric as a fraction, times in seconds."""
     return {
@@ -42,6 +64,7 @@ def evaluation_json(result: Evaluation) -> dict[str, Any]:
         "seed": result.seed,
         "recalibration": result.recalibration,
         "corrections": list(result.corrections),
+        "precision": dict(result.precision),
     }
 
 

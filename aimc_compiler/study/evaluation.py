@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from aimc_compiler.analog.fast import Precision
 from aimc_compiler.calibration import as_call
 from aimc_compiler.compiler import CompiledModel
 from aimc_compiler.errors import DataError
@@ -44,7 +45,8 @@ class TimeResult:
 @record
 class Evaluation:
     """float_metric: of the floating-point network on the same samples; chance: what A* takes for zero; recalibration:
-    when the chips were read for drift compensation; corrections: "columns", "norms", made at each time."""
+    when the chips were read for drift compensation; corrections: "columns", "norms", made at each time; precision: of
+    each analog operation on the last chip, "fast", or "exact" and why."""
 
     metric: str
     float_metric: float
@@ -55,6 +57,7 @@ class Evaluation:
     seed: int
     recalibration: str = "always"
     corrections: tuple[str, ...] = ()
+    precision: tuple[tuple[str, str], ...] = ()
 
 
 def evaluate(
@@ -69,6 +72,7 @@ def evaluate(
     recalibration: str | Recalibration = "always",
     columns: Iterable[Any] | None = None,
     norms: Iterable[Any] | None = None,
+    precision: Precision = "auto",
     progress: bool | None = None,
 ) -> Evaluation:
     """Program ``n_chips`` chips and score each at each time.
@@ -80,8 +84,8 @@ def evaluate(
     default. recalibration: when each chip is read for drift compensation: "always" (at every one of the times),
     "never" (after programming and not again), "1h" (at the latest full hour), or times as in "0s,1d". columns, norms:
     batches of inputs by which each chip's columns are corrected, then its batch norms recalibrated, at each time
-    (``Device.correct_columns``, ``Device.recalibrate_norms``). progress: a bar on standard error; by default where
-    that is a terminal.
+    (``Device.correct_columns``, ``Device.recalibrate_norms``). precision: as of ``CompiledModel.deploy``. progress: a
+    bar on standard error; by default where that is a terminal.
 
     Chip k of a seed is the same chip whatever ``n_chips`` and ``times_s`` are.
     """
@@ -99,7 +103,7 @@ def evaluate(
         reference = _measured(scored, _float_outputs(compiled, batches, advance), targets, "the float network")
         values: list[list[float]] = [[] for _ in times]
         for chip_index in range(n_chips):
-            chip = compiled.deploy(seed, chip_index=chip_index)
+            chip = compiled.deploy(seed, chip_index=chip_index, precision=precision)
             for place, time_s in enumerate(times):
                 chip.rewind()  # samples are numbered from 0 at each time, those that correct the chip first
                 chip.recalibrate(policy.last_s(time_s))
@@ -119,6 +123,7 @@ def evaluate(
         seed=seed,
         recalibration=str(policy),
         corrections=corrections.names,
+        precision=tuple((name, str(choice)) for name, choice in chip.precision.items()),
     )
 
 

@@ -4,9 +4,9 @@ After the input converter inputs are 8-bit integers. With weights as 8-bit digit
 over the outputs does the rest. ``docs/performance.md`` has what it costs and how far it is from ``exact``.
 """
 
-from aimc_compiler.analog.fast.choice import PRECISIONS, Choice, Precision, choose
+from aimc_compiler.analog.fast.choice import PRECISIONS, Choice, Precision, choose, parse_precision
 from aimc_compiler.analog.fast.matrix import FastMatrix
-from aimc_compiler.analog.fast.product import Numbering
+from aimc_compiler.analog.fast.product import FastPart, Numbering
 from aimc_compiler.analog.fast.space import NotFiniteError
 from aimc_compiler.analog.fast.state import age_pieces, ages_fast
 from aimc_compiler.analog.fast.units import missing_units
@@ -15,6 +15,7 @@ __all__ = [
     "PRECISIONS",
     "Choice",
     "FastMatrix",
+    "FastPart",
     "NotFiniteError",
     "Numbering",
     "Precision",
@@ -22,4 +23,5 @@ __all__ = [
     "ages_fast",
     "choose",
     "missing_units",
+    "parse_precision",
 ]

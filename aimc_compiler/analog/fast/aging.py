@@ -50,9 +50,7 @@ def exponential(x: np.float32) -> np.float32:
 
 
 @inlined
-def _cubic(
-    r: np.float32, c0: np.float32, c1: np.float32, c2: np.float32, c3: np.float32
-) -> np.float32:
+def _cubic(r: np.float32, c0: np.float32, c1: np.float32, c2: np.float32, c3: np.float32) -> np.float32:
     return ((c3 * r + c2) * r + c1) * r + c0
 
 
@@ -147,13 +145,15 @@ def _read(u: Floats, w: Floats, normals: Floats, constants: Floats) -> int:
         load = abs(value)
         q = load * (np.float32(rows) * per_wire)
         share = q * (q * (q * _CUBIC - _SQUARE) + _HALF)
-        value = value - ir_drop * share * (value * (_ONE - near * near)) - ir_drop * (load * (first_row * per_wire)) * value
+        value = (
+            value - ir_drop * share * (value * (_ONE - near * near)) - ir_drop * (load * (first_row * per_wire)) * value
+        )
         value += np.float32(np.sqrt(abs(w[j]) * read_variance + variance)) * normals[j]
         value = min(max(value / step, -levels), levels)
         u[j] = (value + _ROUNDING) - _ROUNDING
     total = 0
     for j in range(rows):
-        total += abs(np.int32(u[j]))
+        total += int(abs(np.int32(u[j])))
     return total
 
 
@@ -202,9 +202,7 @@ def _cell_normals(out: Floats, planes: Floats, words: Halves, first: int, count:
 
 
 @inlined
-def _reading_normals(
-    programmed: Floats, now: Floats, words: Halves, block: int, numbers: Words, keys: Words
-) -> None:
+def _reading_normals(programmed: Floats, now: Floats, words: Halves, block: int, numbers: Words, keys: Words) -> None:
     """Output noise of the two readings of four columns: MVM j reads row j."""
     normals_of_calls(programmed, words, block, numbers[0], numbers[1], keys[READ_PROGRAMMED])
     normals_of_calls(now, words, block, numbers[0], numbers[1], keys[READ_NOW])

@@ -1,6 +1,7 @@
 """What ``fast`` takes, and why it does not take the rest."""
 
 from dataclasses import fields
+from difflib import get_close_matches
 from math import inf, isfinite
 from typing import Literal
 
@@ -9,6 +10,7 @@ import torch
 from aimc_compiler.analog.contraction import Contraction
 from aimc_compiler.analog.fast.units import missing_units
 from aimc_compiler.analog.settings import MvmSettings
+from aimc_compiler.errors import DataError
 from aimc_compiler.records import record
 
 Precision = Literal["exact", "fast", "auto"]
@@ -55,6 +57,16 @@ class Choice:
 
     def __str__(self) -> str:
         return f"{self.precision} ({self.reason})" if self.reason else self.precision
+
+
+def parse_precision(text: str) -> Precision:
+    """One of PRECISIONS by its name. Raises DataError."""
+    for precision in PRECISIONS:
+        if text == precision:
+            return precision
+    near = get_close_matches(str(text), PRECISIONS, n=1)
+    hint = f": did you mean {near[0]!r}?" if near else "."
+    raise DataError(f"no precision is called {text!r}{hint} There are {', '.join(PRECISIONS)}")
 
 
 def choose(

@@ -47,7 +47,7 @@ class FastMatrix:
 
         spread(make, places)
         self._parts = tuple(made[block.index, group] for block, group in places)
-        self._scaled: tuple[Tensor, Tensor, tuple[FastPart, ...]] | None = None
+        self._scaled: tuple[Tensor, Tensor, Tensor | None, Tensor | None, tuple[FastPart, ...]] | None = None
 
     @property
     def deviation(self) -> float:
@@ -58,21 +58,11 @@ class FastMatrix:
         """Integer products of its own size for each input vector, of the block that has most."""
         return max(part.block.plan.products for part in self._parts)
 
-    def forward(
-        self,
-        x: Tensor,
-        ranges: Tensor,
-        scales: Tensor,
-        factor: Tensor | None,
-        bias: Tensor | None,
-        numbering: Numbering,
-    ) -> Tensor:
-        """The operation's output. x: a batch, as the operation takes it; ranges: (groups, row blocks); scales: (row
-        blocks, groups, columns), all digital factors of a row block; factor, bias: (outputs,) or None.
+    def forward(self, x: Tensor, parts: tuple[FastPart, ...], numbering: Numbering) -> Tensor:
+        """The operation's output. x: a batch, as the operation takes it; parts: of ``scaled``.
 
         Raises NotFiniteError on inputs that are not finite.
         """
-        parts = self.scaled(ranges, scales, factor, bias)
         shape = self.contraction.output_shape(tuple(x.shape), self._outputs)
         if self.contraction.kind == "linear":
             rows = x.reshape(-1, x.shape[-1]).contiguous()
@@ -86,12 +76,17 @@ class FastMatrix:
     def scaled(
         self, ranges: Tensor, scales: Tensor, factor: Tensor | None, bias: Tensor | None
     ) -> tuple[FastPart, ...]:
-        """The parts with these digital factors; the last ones asked for are kept."""
+        """Row blocks with their digital factors; the last ones asked for are kept.
+
+        ranges: (groups, row blocks); scales: (row blocks, groups, columns), all digital factors of a row block; factor,
+        bias: (outputs,) or None.
+        """
         kept = self._scaled
-        if kept is not None and torch.equal(kept[0], ranges) and torch.equal(kept[1], scales):
-            return kept[2]
+        same = kept is not None and kept[2] is factor and kept[3] is bias
+        if same and kept is not None and torch.equal(kept[0], ranges) and torch.equal(kept[1], scales):
+            return kept[4]
         parts = tuple(_scaled(part, ranges, scales, factor, bias) for part in self._parts)
-        self._scaled = (ranges.clone(), scales.clone(), parts)
+        self._scaled = (ranges.clone(), scales.clone(), factor, bias, parts)
         return parts
 
 

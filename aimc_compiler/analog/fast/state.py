@@ -1,8 +1,8 @@
 """The weights of a matrix at one time and its drift compensation, in one fused pass over all its devices.
 
-The same model and streams as ``analog/state.py`` and ``analog/compensation.py``, for phase-change memory in differential
-pairs read through the standard MVM. Work is spread over torch's threads, some columns of a piece at a time; readings
-are sums of integer codes, so that nothing depends on how.
+The same model and streams as ``analog/state.py`` and ``analog/compensation.py``, for phase-change memory in
+differential pairs read through the standard MVM. Work is spread over torch's threads, some columns of a piece at a
+time; readings are sums of integer codes, so that nothing depends on how.
 """
 
 from collections.abc import Iterator
@@ -63,9 +63,7 @@ def age_pieces(
     pieces: devices, for which ``ages_fast`` holds, and first row on the tile of each; settings: those of ``fast``.
     """
     works = [_Work(devices, tile_row, kind, time_s, read_s, settings) for devices, tile_row in pieces]
-    items = [
-        (work, first) for work in works for first in range(0, work.target.shape[0], _COLUMNS_AT_ONCE)
-    ]
+    items = [(work, first) for work in works for first in range(0, work.target.shape[0], _COLUMNS_AT_ONCE)]
 
     def run(taken: Iterator[tuple[_Work, int]]) -> None:
         rows = max(work.target.shape[1] for work in works)
