@@ -6,7 +6,7 @@ from typing import Any
 from aimc_compiler.analog.converter import clip, quantise
 from aimc_compiler.analog.ir_drop import drop
 from aimc_compiler.analog.noise import add_input_noise, output_variance, read_variance
-from aimc_compiler.analog.state import accumulate_read_noise, drift, program
+from aimc_compiler.analog.pcm import accumulate_read_noise, drift, program
 
 EFFECT_FUNCTIONS: dict[str, Callable[..., Any]] = {
     "range_clip": clip,

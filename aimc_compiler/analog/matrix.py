@@ -19,7 +19,6 @@ from aimc_compiler.analog.row_block import BlockProduct, block_products, multipl
 from aimc_compiler.analog.settings import MvmSettings, require_built
 from aimc_compiler.analog.state import PieceDevices, Streams, devices_figures
 from aimc_compiler.analog.traced_drop import require_traceable
-from aimc_compiler.chip.devices import DEVICES
 from aimc_compiler.chip.spec import Nonidealities, Tile
 from aimc_compiler.errors import AimcError, CalibrationError, DataError
 from aimc_compiler.mapping.ir import Piece
@@ -83,7 +82,8 @@ class MatrixOnTiles:
             [_rows(weight, block) / scale.unsqueeze(-1) for block, scale in zip(self.blocks, self.scales, strict=True)],
             dim=2,
         )
-        self._figures = devices_figures(DEVICES[tile.device.model].figures, nonidealities.device)
+        self._figures = devices_figures(tile.device, nonidealities.device)
+        self._significance = tile.device.significance or (1.0,) * tile.device.pairs
         self._keys: dict[tuple[str, str], Key] = {}
         self._kept: MatrixState | None = None
         self._products: tuple[tuple[BlockProduct, ...], ...] = ()
@@ -234,6 +234,7 @@ class MatrixOnTiles:
             streams=Streams(seed=self.seed, chip=self.chip, piece=piece.name),
             effects=self.nonidealities.device,
             figures=self._figures,
+            significance=self._significance,
         )
 
     def _key(self, piece: Piece, purpose: str) -> Key:

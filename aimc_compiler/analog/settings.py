@@ -3,7 +3,6 @@
 from math import inf
 from typing import Literal
 
-from aimc_compiler.chip.devices import DEVICES
 from aimc_compiler.chip.spec import Adc, Dac, Nonidealities, Tile
 from aimc_compiler.errors import NotBuiltError, VerificationError
 from aimc_compiler.records import record
@@ -108,16 +107,8 @@ def _device_faults(tile: Tile, nonidealities: Nonidealities) -> list[str]:
     device, effects, defects = tile.device, nonidealities.device, nonidealities.defects
     noisy = any((effects.programming_noise, effects.drift, effects.accumulated_read_noise))
     faults = []
-    if noisy and DEVICES[device.model].figures is None:
-        known = ", ".join(model for model, entry in DEVICES.items() if entry.figures)
-        faults.append(
-            f"device.model {device.model!r}, whose statistics are not built: use {known}, or set the three factors of "
-            "nonidealities.device to 0"
-        )
     if noisy and tile.normalisation == "none":
         faults.append("noisy devices with normalisation none: use normalisation column, so that weights fit g_max")
-    if device.pairs > 1:
-        faults.append(f"device.pairs {device.pairs}: use 1")
     if device.slices > 1:
         faults.append(f"device.slices {device.slices} (bit-sliced weights): use 1, without bits_per_slice")
     if device.encoding != "differential":

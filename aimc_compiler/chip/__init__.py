@@ -2,7 +2,7 @@
 
 from aimc_compiler.chip.builtin import builtin_names, load_chip
 from aimc_compiler.chip.costs import COST_CLASSES, FREE
-from aimc_compiler.chip.devices import DEVICES
+from aimc_compiler.chip.devices import DEVICES, register_device
 from aimc_compiler.chip.effects import EFFECTS, Effect, active, all_off, only, scale, switch_off
 from aimc_compiler.chip.figures import Figure, figures, missing_provenance
 from aimc_compiler.chip.reader import dump_yaml, json_schema, override, read_spec
@@ -28,6 +28,7 @@ __all__ = [
     "only",
     "override",
     "read_spec",
+    "register_device",
     "scale",
     "switch_off",
 ]

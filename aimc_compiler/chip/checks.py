@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from aimc_compiler.chip.devices import DEVICES
 from aimc_compiler.chip.figures import dotted, plain, section_paths, suggest, value_at
 from aimc_compiler.chip.quantity import Fault
 
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from aimc_compiler.chip.spec import (
         Adc,
         ChipSpec,
+        Device,
         EnergySplit,
         LocalDigital,
         Mvm,
@@ -76,6 +78,25 @@ def one_form(mvm: "Mvm") -> Iterator[Fault]:
         yield (), f"mode missing; say which of the modes is in use: {', '.join(mvm.modes)}"
     elif mvm.mode not in mvm.modes:
         yield ("mode",), f"is {mvm.mode!r}, which is not among modes; {suggest(mvm.mode, tuple(mvm.modes))}"
+
+
+def device_is_known(device: "Device") -> Iterator[Fault]:
+    """The model is registered, and has what it needs and nothing else."""
+    if device.model not in DEVICES:
+        yield ("model",), f"is {device.model!r}, which is no device; {suggest(device.model, tuple(DEVICES))}"
+        return
+    if (device.model == "custom") != (device.custom is not None):
+        what = (
+            "is custom, without custom; add" if device.custom is None else f"is {device.model}, beside custom; remove"
+        )
+        yield ("model",), f"{what} the section custom"
+    if device.extrapolate is not None and device.model != "reram_wan2022":
+        yield ("extrapolate",), f"is given, but {device.model} has no fits that end; remove it"
+    if device.significance is not None and len(device.significance) != device.pairs:
+        yield (
+            ("significance",),
+            f"has {len(device.significance)} factors for {device.pairs} pairs; give one a pair, or leave it out",
+        )
 
 
 def holds_a_weight(tile: "Tile") -> Iterator[Fault]:

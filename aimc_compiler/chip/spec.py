@@ -12,7 +12,6 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, String
 
 from aimc_compiler.chip import checks
 from aimc_compiler.chip.costs import CostClass
-from aimc_compiler.chip.devices import DeviceModel
 from aimc_compiler.chip.quantity import (
     Age,
     Bytes,
@@ -36,14 +35,37 @@ class Clock(SpecModel):
     tick_s: Seconds = Field(alias="tick", gt=0, description="time step of the schedule; all times are rounded up to it")
 
 
+class CustomDevice(SpecModel):
+    programming_us: tuple[float, ...] = Field(
+        alias="programming", description="sd of the programmed conductance in uS, polynomial in r = g/g_max from r^0 up"
+    )
+    drift_mean: tuple[float, ...] = Field((), description="mean of the drift exponent, polynomial in r; none: no drift")
+    drift_sd: tuple[float, ...] = Field((), description="sd of the drift exponent, polynomial in r")
+    read: tuple[float, ...] = Field((), description="amplitude Q of the 1/f read noise, polynomial in r")
+    t0_s: Seconds = Field(20.0, alias="t0", gt=0, description="from programming to the first read")
+    t_read_s: Seconds = Field(250e-9, alias="t_read", gt=0, description="duration of a read")
+
+
 class Device(SpecModel):
-    model: DeviceModel = Field(description="device model, one of `aimc_compiler.chip.DEVICES`")
+    model: str = Field(description="device model: a name in `aimc_compiler.chip.DEVICES`, or one registered there")
     g_max_s: Siemens = Field(alias="g_max", gt=0, description="largest target conductance")
+    custom: CustomDevice | None = Field(None, description="statistics of `model: custom`")
+    extrapolate: Literal["error", "hold"] | None = Field(
+        None, description="after the last fit of reram_wan2022: refuse (the default), or hold the last fit"
+    )
     pairs: PositiveInt = Field(1, description="differential pairs a weight")
+    significance: tuple[PositiveFloat, ...] | None = Field(
+        None, description="what each pair counts, of any sum; all pairs hold the same target; none: all alike"
+    )
     slices: PositiveInt = Field(1, description="columns a weight: its bits cut over several cells")
     bits_per_slice: PositiveInt | None = Field(None, description="bits a cell where slices > 1")
     encoding: Literal["differential", "offset_column"] = Field("differential", description="how signs are stored")
     rows_per_weight: PositiveInt = Field(1, description="adjacent rows a weight")
+
+    @model_validator(mode="after")
+    def is_known(self) -> "Device":
+        raise_faults(*checks.device_is_known(self))
+        return self
 
 
 class Dac(SpecModel):
@@ -185,6 +207,9 @@ class DeviceNonidealities(SpecModel):
     programming_noise: NonNegativeFloat = Field(1.0, description="factor on the device's programming noise")
     drift: NonNegativeFloat = Field(1.0, description="factor on the device's drift exponents")
     accumulated_read_noise: NonNegativeFloat = Field(1.0, description="factor on the device's 1/f read noise")
+    read_noise_process: Literal["independent", "log_time"] = Field(
+        "independent", description="1/f read noise at two times: drawn anew at each, or one Brownian motion in ln T"
+    )
 
 
 class Defects(SpecModel):

@@ -34,8 +34,6 @@ def test_the_standard_chip_is_built() -> None:
 @pytest.mark.parametrize(
     ("tile_keys", "effect_keys", "message"),
     [
-        ({"device": {"model": "reram_wan2022"}}, {}, "device.model 'reram_wan2022', whose statistics are not built"),
-        ({"device": {"pairs": 2}}, {}, "device.pairs 2: use 1"),
         ({"device": {"slices": 2, "bits_per_slice": 4}}, {}, "device.slices 2 .bit-sliced weights.: use 1"),
         ({"device": {"encoding": "offset_column"}}, {}, "device.encoding offset_column: use differential"),
         ({"input_mode": "bit_serial"}, {}, "dac.input_mode bit_serial: use pulse_width"),
@@ -54,7 +52,7 @@ def test_what_is_not_modelled_is_refused(tile_keys: dict[str, Any], effect_keys:
 
 def test_every_fault_is_named_at_once() -> None:
     with pytest.raises(NotBuiltError) as raised:
-        require_built(standard_tile(device={"pairs": 2}, input_mode="bit_serial"), STANDARD_EFFECTS)
+        require_built(standard_tile(device={"encoding": "offset_column"}, input_mode="bit_serial"), STANDARD_EFFECTS)
     assert str(raised.value).count("\n  - ") == 2
 
 

@@ -59,7 +59,7 @@ def test_what_runs_is_what_the_analog_part_says() -> None:
     assert {spec.name: runs(spec) for spec in SPECS} == {
         "analog-fabric": "numerics, timing",
         "hermes": "numerics, timing",
-        "ibm-34-tile": "timing only",
+        "ibm-34-tile": "numerics, timing",
         "ideal": "numerics, timing",
         "isaac": "timing only",
         "neurram": "timing only",
