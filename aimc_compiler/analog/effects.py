@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from aimc_compiler.analog.converter import clip, quantise
+from aimc_compiler.analog.defects import PieceDefects, kill, stick
 from aimc_compiler.analog.ir_drop import drop
 from aimc_compiler.analog.noise import add_input_noise, output_variance, read_variance
 from aimc_compiler.analog.pcm import accumulate_read_noise, drift, program
@@ -20,4 +21,11 @@ EFFECT_FUNCTIONS: dict[str, Callable[..., Any]] = {
     "programming_noise": program,
     "drift": drift,
     "accumulated_read_noise": accumulate_read_noise,
+    "stuck_at_zero": stick,
+    "stuck_at_g_max": stick,
+    "stuck_random": stick,
+    "defect_map": PieceDefects.apply,
+    "dead_rows": kill,
+    "dead_columns": kill,
+    "dead_tiles": kill,
 }

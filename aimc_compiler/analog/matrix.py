@@ -13,6 +13,7 @@ from torch import Tensor
 from aimc_compiler.analog.compensation import compensation_factor
 from aimc_compiler.analog.contraction import Contraction
 from aimc_compiler.analog.converter import dac
+from aimc_compiler.analog.defects import piece_defects
 from aimc_compiler.analog.grid import RowBlock, row_blocks
 from aimc_compiler.analog.noise import Draw
 from aimc_compiler.analog.row_block import BlockProduct, block_products, multiply_block, windows_of
@@ -83,6 +84,7 @@ class MatrixOnTiles:
             dim=2,
         )
         self._figures = devices_figures(tile.device, nonidealities.device)
+        self._tile = tile
         self._significance = tile.device.significance or (1.0,) * tile.device.pairs
         self._keys: dict[tuple[str, str], Key] = {}
         self._kept: MatrixState | None = None
@@ -235,6 +237,7 @@ class MatrixOnTiles:
             effects=self.nonidealities.device,
             figures=self._figures,
             significance=self._significance,
+            defects=piece_defects(self.nonidealities.defects, self.seed, self.chip, piece, self._tile),
         )
 
     def _key(self, piece: Piece, purpose: str) -> Key:

@@ -104,7 +104,7 @@ def require_built(tile: Tile, nonidealities: Nonidealities, name: str = "tile") 
 
 
 def _device_faults(tile: Tile, nonidealities: Nonidealities) -> list[str]:
-    device, effects, defects = tile.device, nonidealities.device, nonidealities.defects
+    device, effects = tile.device, nonidealities.device
     noisy = any((effects.programming_noise, effects.drift, effects.accumulated_read_noise))
     faults = []
     if noisy and tile.normalisation == "none":
@@ -113,8 +113,6 @@ def _device_faults(tile: Tile, nonidealities: Nonidealities) -> list[str]:
         faults.append(f"device.slices {device.slices} (bit-sliced weights): use 1, without bits_per_slice")
     if device.encoding != "differential":
         faults.append(f"device.encoding {device.encoding}: use differential")
-    if any((defects.stuck_at_zero, defects.stuck_at_g_max, defects.stuck_random)):
-        faults.append("nonidealities.defects above 0: set stuck_at_zero, stuck_at_g_max and stuck_random to 0")
     return faults
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aimc_compiler.analog.defects import PieceDefects
 from aimc_compiler.analog.models import statistics_of
 from aimc_compiler.chip.devices import device_figures
 from aimc_compiler.chip.spec import Device, DeviceNonidealities
@@ -45,6 +46,7 @@ class PieceDevices:
     effects: DeviceNonidealities
     figures: Any
     significance: tuple[float, ...] = (1.0,)
+    defects: PieceDefects | None = None
 
     def programmed(self) -> Tensor:
         """(columns, rows): the weights as programmed, before drift and accumulated noise."""
@@ -57,10 +59,11 @@ class PieceDevices:
     def conductances(self, time_s: float | None, pair: int = 0) -> Tensor:
         """(2, columns, rows): g+ and g- of a pair over g_max at ``time_s``; None: as programmed."""
         targets = torch.stack([self.target.clamp(min=0), (-self.target).clamp(min=0)])
-        if self.figures is None:
-            return targets
-        normals = partial(self._normals, pair)
-        return statistics_of(self.figures)(targets, normals, self.figures, self.effects, time_s)
+        g = targets
+        if self.figures is not None:
+            normals = partial(self._normals, pair)
+            g = statistics_of(self.figures)(targets, normals, self.figures, self.effects, time_s)
+        return g if self.defects is None else self.defects.apply(g, pair)
 
     def _weights(self, time_s: float | None) -> Tensor:
         """Pairs weighed by their significance; each holds the same target, devices of its own."""

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from aimc_compiler.chip.spec import (
         Adc,
         ChipSpec,
+        Defects,
         Device,
         EnergySplit,
         LocalDigital,
@@ -33,6 +34,10 @@ _OFF_WITHOUT_RANGE = {
     "defects.stuck_at_zero": 0,
     "defects.stuck_at_g_max": 0,
     "defects.stuck_random": 0,
+    "defects.map": "off",
+    "defects.dead_rows": 0,
+    "defects.dead_columns": 0,
+    "defects.dead_tiles": 0,
 }
 _OFF_WITHOUT_RANGE_TILE = {"dac.bits": "off", "adc.bits": "off", "adc.out_bound": "off"}
 
@@ -99,6 +104,12 @@ def device_is_known(device: "Device") -> Iterator[Fault]:
         )
 
 
+def stuck_at_most_all(defects: "Defects") -> Fault | None:
+    if defects.stuck <= 1 + 1e-9:
+        return None
+    return (), f"stuck_at_zero, stuck_at_g_max and stuck_random sum to {defects.stuck:.12g} of all devices; at most 1"
+
+
 def holds_a_weight(tile: "Tile") -> Iterator[Fault]:
     device = tile.device
     if device.rows_per_weight > tile.rows:
@@ -141,6 +152,7 @@ def chip_agrees(spec: "ChipSpec") -> Iterator[Fault]:
         yield (() if spec.tile is None else ("tiles",)), f"{what}; give tile (one type) or tiles (several, by name)"
         return
     yield from _mesh_holds_tiles(spec)
+    yield from _defects_are_on_tiles(spec)
     for path, tile in _tiles(spec):
         if tile.normalisation == "none":
             yield from _off_without_range(spec, path)
@@ -162,6 +174,24 @@ def _mesh_holds_tiles(spec: "ChipSpec") -> Iterator[Fault]:
     if tiles > sites:
         shape = " x ".join(map(str, spec.network.shape))
         yield ("network", "shape"), f"{shape} has {sites} sites for {tiles} tiles; enlarge it, or lower the tile count"
+
+
+def _defects_are_on_tiles(spec: "ChipSpec") -> Iterator[Fault]:
+    tiles = [tile for _, tile in _tiles(spec)]
+    limits = {
+        "row": max(tile.weight_rows for tile in tiles),
+        "column": max(tile.weight_columns for tile in tiles),
+        "pair": max(tile.device.pairs * tile.device.slices for tile in tiles),
+    }
+    counts = [tile.count for tile in tiles if tile.count != "auto"]
+    if len(counts) == len(tiles):
+        limits["tile"] = sum(counts)
+    known = spec.nonidealities.defects.map
+    for index, defect in enumerate(() if known == "off" else known):
+        for key, limit in limits.items():
+            if getattr(defect, key) >= limit:
+                path = ("nonidealities", "defects", "map", index, key)
+                yield path, f"is {getattr(defect, key)}, of {limit} that count from 0; name one that is there"
 
 
 def _off_without_range(spec: "ChipSpec", tile_path: tuple[str, ...]) -> Iterator[Fault]:

@@ -18,6 +18,7 @@ Stage = Literal["input", "mac", "output", "device"]
 Scaling = Literal["factor", "bits", "switch"]
 
 _RASCH = "Rasch et al., Nat. Commun. 14, 5282 (2023)"
+_USUAL = "the usual model of defects in crossbars; no figures are built in"
 _NANDAKUMAR = f"{_RASCH}, Methods; Nandakumar et al., ICECS (2019)"
 
 
@@ -169,8 +170,7 @@ EFFECTS: dict[str, Effect] = {
         unit="share of devices",
         does="a share of the devices never conducts",
         equation="g = 0 with probability p",
-        source="the usual model of defects in crossbars; no figures are built in",
-        built=False,
+        source=_USUAL,
     ),
     "stuck_at_g_max": Effect(
         title="devices stuck at g_max",
@@ -180,8 +180,7 @@ EFFECTS: dict[str, Effect] = {
         unit="share of devices",
         does="a share of the devices always conducts fully",
         equation="g = g_max with probability p",
-        source="the usual model of defects in crossbars; no figures are built in",
-        built=False,
+        source=_USUAL,
     ),
     "stuck_random": Effect(
         title="devices stuck anywhere",
@@ -191,8 +190,48 @@ EFFECTS: dict[str, Effect] = {
         unit="share of devices",
         does="a share of the devices stays at a conductance of chance",
         equation="g = g_max U(0, 1) with probability p",
-        source="the usual model of defects in crossbars; no figures are built in",
-        built=False,
+        source=_USUAL,
+    ),
+    "defect_map": Effect(
+        title="known defects",
+        stage="device",
+        path="nonidealities.defects.map",
+        off="off",
+        unit="list of devices",
+        does="devices that were found to be stuck stay where they are",
+        equation="g = value g_max",
+        source="a measurement of the user's own",
+        scaling="switch",
+    ),
+    "dead_rows": Effect(
+        title="dead rows",
+        stage="device",
+        path="nonidealities.defects.dead_rows",
+        off=0.0,
+        unit="share of rows",
+        does="a share of the rows passes no input",
+        equation="w_ij = 0 for all i with probability p",
+        source=_USUAL,
+    ),
+    "dead_columns": Effect(
+        title="dead columns",
+        stage="device",
+        path="nonidealities.defects.dead_columns",
+        off=0.0,
+        unit="share of columns",
+        does="a share of the columns gives no current",
+        equation="w_ij = 0 for all j with probability p",
+        source=_USUAL,
+    ),
+    "dead_tiles": Effect(
+        title="dead tiles",
+        stage="device",
+        path="nonidealities.defects.dead_tiles",
+        off=0.0,
+        unit="share of tiles",
+        does="a share of the tiles gives no current",
+        equation="w = 0 with probability p",
+        source=_USUAL,
     ),
 }
 

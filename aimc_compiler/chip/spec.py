@@ -8,7 +8,15 @@ Figures that must agree with one another are compared in ``checks.py``.
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, StringConstraints, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    StringConstraints,
+    model_validator,
+)
 
 from aimc_compiler.chip import checks
 from aimc_compiler.chip.costs import CostClass
@@ -212,10 +220,43 @@ class DeviceNonidealities(SpecModel):
     )
 
 
+class Defect(SpecModel):
+    tile: NonNegativeInt = Field(description="index on the chip, as the mapping counts")
+    row: NonNegativeInt = Field(description="row of weights on the tile")
+    column: NonNegativeInt = Field(description="column of weights on the tile")
+    polarity: Literal["plus", "minus"] = Field(description="which device of the differential pair")
+    pair: NonNegativeInt = Field(0, description="which pair, where a weight has several (or which slice)")
+    value: float = Field(ge=0, le=1, description="where it is stuck, over g_max")
+
+
 class Defects(SpecModel):
     stuck_at_zero: float = Field(0.0, ge=0, le=1, description="share of devices that stay at zero")
     stuck_at_g_max: float = Field(0.0, ge=0, le=1, description="share of devices that stay at g_max")
     stuck_random: float = Field(0.0, ge=0, le=1, description="share of devices that stay anywhere")
+    map: tuple[Defect, ...] | Literal["off"] = Field("off", description="devices known to be stuck, one by one")
+    dead_rows: float = Field(0.0, ge=0, le=1, description="share of a tile's rows that pass no input")
+    dead_columns: float = Field(0.0, ge=0, le=1, description="share of a tile's columns that give no current")
+    dead_tiles: float = Field(0.0, ge=0, le=1, description="share of tiles that give no current")
+
+    @model_validator(mode="after")
+    def shares_are_shares(self) -> "Defects":
+        raise_faults(checks.stuck_at_most_all(self))
+        return self
+
+    @property
+    def stuck(self) -> float:
+        """Share of devices that are stuck by chance."""
+        return self.stuck_at_zero + self.stuck_at_g_max + self.stuck_random
+
+    @property
+    def dead(self) -> bool:
+        """Whether lines or tiles may be dead."""
+        return max(self.dead_rows, self.dead_columns, self.dead_tiles) > 0
+
+    @property
+    def any(self) -> bool:
+        """Whether there are defects at all."""
+        return self.stuck > 0 or self.dead or self.map != "off"
 
 
 class Nonidealities(SpecModel):

@@ -39,7 +39,6 @@ def test_the_standard_chip_is_built() -> None:
         ({"input_mode": "bit_serial"}, {}, "dac.input_mode bit_serial: use pulse_width"),
         ({"input_mode": "amplitude"}, {}, "dac.input_mode amplitude with IR drop"),
         ({"device": {"rows_per_weight": 2}}, {}, "device.rows_per_weight 2 with IR drop"),
-        ({}, {"defects": {"stuck_random": 0.1}}, "nonidealities.defects above 0: set stuck_at_zero"),
     ],
 )
 def test_what_is_not_modelled_is_refused(tile_keys: dict[str, Any], effect_keys: dict[str, Any], message: str) -> None:

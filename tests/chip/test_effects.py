@@ -27,7 +27,15 @@ SOME_OF_ALL = override(
     load_chip("analog-fabric"),
     {
         "nonidealities.mvm.sigma_in": 0.01,
-        "nonidealities.defects": {"stuck_at_zero": 0.01, "stuck_at_g_max": 0.02, "stuck_random": 0.03},
+        "nonidealities.defects": {
+            "stuck_at_zero": 0.01,
+            "stuck_at_g_max": 0.02,
+            "stuck_random": 0.03,
+            "dead_rows": 0.01,
+            "dead_columns": 0.02,
+            "dead_tiles": 0.03,
+            "map": [{"tile": 0, "row": 1, "column": 2, "polarity": "plus", "value": 0.5}],
+        },
     },
 )
 TWO_TYPES = ChipSpec.model_validate(
@@ -67,10 +75,14 @@ def test_names_in_the_order_of_the_signal_path() -> None:
         "stuck_at_zero",
         "stuck_at_g_max",
         "stuck_random",
+        "defect_map",
+        "dead_rows",
+        "dead_columns",
+        "dead_tiles",
     )
     stages = [effect.stage for effect in EFFECTS.values()]
     assert stages == sorted(stages, key=["input", "mac", "output", "device"].index)
-    assert [name for name, effect in EFFECTS.items() if not effect.built] == list(NAMES[-3:])
+    assert all(effect.built for effect in EFFECTS.values())
 
 
 def test_every_effect_is_a_figure_of_the_spec() -> None:
@@ -85,7 +97,9 @@ def test_every_effect_is_a_figure_of_the_spec() -> None:
 def test_what_is_on() -> None:
     assert active(CHIPS["ideal"]) == ()
     assert active(CHIPS["isaac"]) == ("range_clip", "dac_quantisation", "adc_quantisation", "adc_clip")
-    standard = tuple(name for name in NAMES if not name.startswith("stuck") and name != "input_noise")
+    standard = tuple(
+        name for name in NAMES if not name.startswith(("stuck", "dead", "defect")) and name != "input_noise"
+    )
     assert active(CHIPS["analog-fabric"]) == standard
     assert active(SOME_OF_ALL) == NAMES
 
