@@ -31,4 +31,5 @@ def dac(x: Tensor, settings: MvmSettings) -> Tensor:
 
 def adc(u: Tensor, settings: MvmSettings) -> Tensor:
     """Outputs as the converter gives them. u: any shape, in units of normalised weights times normalised inputs."""
-    return clip(quantise(u, settings.adc_step), settings.out_bound)
+    codes = quantise(u, settings.adc_step)
+    return clip(codes, settings.out_bound) if settings.signed else codes.clamp(0, settings.out_bound)

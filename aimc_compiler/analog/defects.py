@@ -16,7 +16,10 @@ from aimc_compiler.rng import Key, stream_key, uniforms
 
 @record
 class PieceDefects:
-    """The defects under one piece of a chip. tile_rows, tile_columns: weights that its tile holds."""
+    """The defects under one piece of a chip.
+
+    tile_rows, tile_columns: weights that its tile holds; first_pair: of the slice.
+    """
 
     defects: Defects
     seed: int
@@ -24,9 +27,11 @@ class PieceDefects:
     piece: Piece
     tile_rows: int
     tile_columns: int
+    first_pair: int = 0
 
     def apply(self, g: Tensor, pair: int = 0) -> Tensor:
         """The conductances of a pair (or slice) with its defects. g: (2, columns, rows), over g_max."""
+        pair += self.first_pair
         if self.defects.stuck:
             g = stick(g, *self._stuck(g, pair))
         if self.defects.map != "off":
@@ -89,9 +94,14 @@ def kill(g: Tensor, rows: Tensor, columns: Tensor, tile: bool) -> Tensor:
     return g * float(not tile) * (~rows).to(g) * (~columns).to(g).unsqueeze(-1)
 
 
-def piece_defects(defects: Defects, seed: int, chip: int, piece: Piece, tile: Tile) -> PieceDefects | None:
-    """The defects under a piece; None where the chip has none."""
+def piece_defects(
+    defects: Defects, seed: int, chip: int, piece: Piece, tile: Tile, index: int = 0
+) -> PieceDefects | None:
+    """The defects under slice ``index`` of a piece; None where the chip has none."""
     if not defects.any:
         return None
     rows, columns = tile.weight_rows, tile.weight_columns
-    return PieceDefects(defects=defects, seed=seed, chip=chip, piece=piece, tile_rows=rows, tile_columns=columns)
+    first = index * tile.device.pairs
+    return PieceDefects(
+        defects=defects, seed=seed, chip=chip, piece=piece, tile_rows=rows, tile_columns=columns, first_pair=first
+    )

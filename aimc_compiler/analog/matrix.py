@@ -16,8 +16,10 @@ from aimc_compiler.analog.converter import dac
 from aimc_compiler.analog.defects import piece_defects
 from aimc_compiler.analog.grid import RowBlock, row_blocks
 from aimc_compiler.analog.noise import Draw
-from aimc_compiler.analog.row_block import BlockProduct, block_products, multiply_block, windows_of
+from aimc_compiler.analog.passes import SlicedBlock, multiply_passes
+from aimc_compiler.analog.row_block import block_products, windows_of
 from aimc_compiler.analog.settings import MvmSettings, require_built
+from aimc_compiler.analog.slices import Slices, signs, stored_states
 from aimc_compiler.analog.state import PieceDevices, Streams, devices_figures
 from aimc_compiler.analog.traced_drop import require_traceable
 from aimc_compiler.chip.spec import Nonidealities, Tile
@@ -31,12 +33,20 @@ _CHUNK_ELEMENTS = 1 << 17
 
 @record
 class MatrixState:
-    """A matrix at one time. weights: (groups, columns, rows), normalised; alpha: (row blocks, groups, columns)."""
+    """A matrix at one time. weights: (groups, columns, rows), normalised; alpha: (row blocks, groups, columns).
+
+    stored: (slices, groups, columns, rows), what the cells hold; factors: (slices, row blocks, groups, columns), what
+    their outputs count, drift compensation included where there are slices (alpha is 1 then); shift: (row blocks,
+    groups, columns), what the sum of inputs counts. ``weights`` is what all of it amounts to, without compensation.
+    """
 
     time_s: float
     recalibrated_s: float
     weights: Tensor
     alpha: Tensor
+    stored: Tensor
+    factors: Tensor
+    shift: Tensor
 
 
 class MatrixOnTiles:
@@ -47,7 +57,7 @@ class MatrixOnTiles:
     network; the chip computes in float32, or in float64 to compare with a reference. Raises NotBuiltError where the
     tile asks for what is not modelled, DataError on weights that are not finite.
 
-    ``mvms`` counts the MVMs executed so far: windows times pieces.
+    ``mvms`` counts the MVMs executed so far: windows times pieces; ``adc_conversions`` their output conversions.
     """
 
     def __init__(
@@ -75,7 +85,7 @@ class MatrixOnTiles:
         self.factor = None if factor is None else factor.detach().to(dtype)
         self.bias = None if bias is None else bias.detach().to(dtype)
         self.seed, self.chip = seed, chip
-        self.mvms = 0
+        self.mvms = self.adc_conversions = 0
         weight = weight.detach().to(dtype)
         _require_finite(weight, f"a weight of {self.name!r} is not finite: train or load the network again")
         self.scales = torch.stack([self._scales(weight, block) for block in self.blocks])
@@ -85,10 +95,11 @@ class MatrixOnTiles:
         )
         self._figures = devices_figures(tile.device, nonidealities.device)
         self._tile = tile
+        self._slices = Slices.of(tile.device)
         self._significance = tile.device.significance or (1.0,) * tile.device.pairs
         self._keys: dict[tuple[str, str], Key] = {}
         self._kept: MatrixState | None = None
-        self._products: tuple[tuple[BlockProduct, ...], ...] = ()
+        self._products: tuple[SlicedBlock, ...] = ()
 
     def state(self, time_s: float, recalibrated_s: float | None = None) -> MatrixState:
         """The devices and drift compensation at ``time_s`` seconds after programming.
@@ -104,10 +115,7 @@ class MatrixOnTiles:
             )
         if self._kept is None or (self._kept.time_s, self._kept.recalibrated_s) != (time_s, read_s):
             self._kept = self._state(time_s, read_s)
-            self._products = tuple(
-                block_products(block, _rows(self._kept.weights, block), self.contraction, self.settings)
-                for block in self.blocks
-            )
+            self._products = tuple(self._sliced(block, self._kept) for block in self.blocks)
         return self._kept
 
     def forward(
@@ -177,12 +185,13 @@ class MatrixOnTiles:
         """Outputs of some batch entries. scales: (row blocks, groups, columns), all digital factors of a row block."""
         contraction, settings, groups = self.contraction, self.settings, self.target.shape[0]
         total: Tensor | None = None
-        for block, products in zip(self.blocks, self._products, strict=True):
+        for block, sliced in zip(self.blocks, self._products, strict=True):
             inputs = contraction.inputs_of(x, groups, block.first_row, block.rows)
             if self.normalised:
                 inputs = inputs / contraction.along_inputs(ranges[:, block.index])
             codes = dac(inputs, settings)
-            u = multiply_block(codes, block, products, contraction, settings, self._key, draw)
+            u, conversions = multiply_passes(codes, block, sliced, contraction, settings, self._key, draw)
+            self.adc_conversions += conversions
             self.mvms += windows_of(u, self.outputs) * len(block.pieces)
             scale = contraction.along_columns(scales[block.index])
             total = u * scale if total is None else torch.addcmul(total, u, scale)
@@ -215,29 +224,70 @@ class MatrixOnTiles:
         return ranges.to(self.target)
 
     def _state(self, time_s: float, read_s: float) -> MatrixState:
-        weights = torch.empty_like(self.target)
+        slices = self._slices
+        stored = self.target.new_empty((len(slices.factors), *self.target.shape))
         alpha = torch.ones_like(self.scales)
+        factors = alpha.new_tensor(slices.factors).reshape(-1, 1, 1, 1) * alpha
+        shift = torch.full_like(alpha, -slices.offset)
         # Ideal devices do not change between two readings, which would differ in their noise alone: nothing to scale.
         kind = self.nonidealities.drift_compensation if self._figures else "off"
+        weights = torch.zeros_like(self.target)
         for block in self.blocks:
             for piece in block.pieces:
                 columns = slice(piece.first_column, piece.first_column + piece.columns)
-                devices = self._devices(piece)
-                _rows(weights, block)[piece.group, columns] = devices.at(time_s)
-                factor = compensation_factor(kind, devices, read_s, piece.tile_row, self.settings)
-                alpha[block.index, piece.group, columns] = factor
-        return MatrixState(time_s=time_s, recalibrated_s=read_s, weights=weights, alpha=alpha)
+                here = (block.index, piece.group, columns)
+                states, flipped = self._states(piece)
+                for index in range(len(states)):
+                    devices = self._devices(piece, states[index], index)
+                    held = devices.at(time_s)
+                    _rows(stored[index], block)[piece.group, columns] = held
+                    factor = compensation_factor(kind, devices, read_s, piece.tile_row, self.settings)
+                    counts = slices.factors[index] * signs(flipped[index]).to(held)
+                    _rows(weights, block)[piece.group, columns] += counts.unsqueeze(-1) * held
+                    shift[here] += slices.factors[index] * flipped[index].to(held)
+                    if slices.plain:
+                        alpha[here] = factor
+                    else:
+                        factors[(index, *here)] = counts * factor
+                _rows(weights, block)[piece.group, columns] += shift[here].unsqueeze(-1)
+        return MatrixState(
+            time_s=time_s,
+            recalibrated_s=read_s,
+            weights=weights,
+            alpha=alpha,
+            stored=stored,
+            factors=factors,
+            shift=shift,
+        )
 
-    def _devices(self, piece: Piece) -> PieceDevices:
+    def _sliced(self, block: RowBlock, state: MatrixState) -> SlicedBlock:
+        made = tuple(
+            block_products(block, _rows(held, block), self.contraction, self.settings) for held in state.stored
+        )
+        shift, sums = state.shift[block.index], None
+        if bool(shift.any()):
+            ones = self.target.new_ones((self.target.shape[0], 1, block.rows))
+            sums = self.contraction.kernel_of(ones, block.first_row)
+        return SlicedBlock(products=made, factors=state.factors[:, block.index], shift=shift, sums=sums)
+
+    def _states(self, piece: Piece) -> tuple[Tensor, Tensor]:
+        """(slices, columns, rows) targets of a piece's cells, and (slices, columns): which columns are flipped."""
         columns = slice(piece.first_column, piece.first_column + piece.columns)
         rows = slice(piece.first_row, piece.first_row + piece.rows)
+        states = self._slices.states(self.target[piece.group, columns, rows])
+        flipped = self._slices.flipped(states)
+        return stored_states(states, flipped), flipped
+
+    def _devices(self, piece: Piece, target: Tensor, index: int) -> PieceDevices:
+        name = f"{piece.name}/slice {index}" if index else piece.name
         return PieceDevices(
-            target=self.target[piece.group, columns, rows],
-            streams=Streams(seed=self.seed, chip=self.chip, piece=piece.name),
+            target=target,
+            streams=Streams(seed=self.seed, chip=self.chip, piece=name),
             effects=self.nonidealities.device,
             figures=self._figures,
             significance=self._significance,
-            defects=piece_defects(self.nonidealities.defects, self.seed, self.chip, piece, self._tile),
+            defects=piece_defects(self.nonidealities.defects, self.seed, self.chip, piece, self._tile, index),
+            single=self._slices.offset_column,
         )
 
     def _key(self, piece: Piece, purpose: str) -> Key:

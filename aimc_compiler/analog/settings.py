@@ -15,7 +15,8 @@ class MvmSettings:
     in_bound: inputs are clipped to it (inf: not); dac_step, adc_step: 0 is no rounding; out_bound: outputs are
     clipped to it; sigma_in, sigma_out, sigma_w: standard deviations; ir_drop: factor, 0 is none; g_ratio: conductance
     of the wire between two cells over that of a full weight, ``1 / (r_wire g_ir)``; ir_drop_model, ir_drop_load: as in
-    the spec, see ``ir_drop.py`` and ``traced_drop.py``.
+    the spec, see ``ir_drop.py`` and ``traced_drop.py``; signed: whether outputs may be negative; input_planes: bit
+    planes of bit-serial inputs, 0 where they are not, input_code and accumulate see ``passes.py``.
     """
 
     in_bound: float = inf
@@ -30,6 +31,10 @@ class MvmSettings:
     g_ratio: float = inf
     ir_drop_model: Literal["closed_form", "exact"] = "closed_form"
     ir_drop_load: Literal["spread", "aligned", "grounded"] = "spread"
+    signed: bool = True
+    input_planes: int = 0
+    input_code: Literal["sign_magnitude", "twos_complement"] = "sign_magnitude"
+    accumulate: Literal["digital", "analog"] = "digital"
 
     @property
     def drops_by_formula(self) -> bool:
@@ -55,7 +60,8 @@ class MvmSettings:
     def of(cls, tile: Tile, nonidealities: Nonidealities) -> "MvmSettings":
         """From a spec that passed its checks."""
         mvm = nonidealities.mvm
-        conductance_ratio = mvm.r_wire_ohm * mvm.g_ir_s
+        # A weight of several rows takes as many segments of wire.
+        conductance_ratio = mvm.r_wire_ohm * mvm.g_ir_s * tile.device.rows_per_weight
         return cls(
             in_bound=1.0 if mvm.range_clip else inf,
             dac_step=_dac_step(tile.dac),
@@ -69,6 +75,10 @@ class MvmSettings:
             g_ratio=1 / conductance_ratio if conductance_ratio else inf,
             ir_drop_model=mvm.ir_drop_model,
             ir_drop_load="grounded" if tile.dac.input_mode == "amplitude" else mvm.ir_drop_load,
+            signed=tile.adc.signed,
+            input_planes=tile.dac.planes,
+            input_code=tile.dac.bit_code,
+            accumulate=tile.dac.accumulate,
         )
 
 
@@ -81,6 +91,8 @@ def _adc_step(adc: Adc) -> float:
         return 0.0
     if adc.out_bound == "off":
         raise VerificationError("an output converter with bits but without out_bound passed the checks of the spec")
+    if not adc.signed:
+        return adc.out_bound / int(2**adc.bits - 1)
     return 2.0 * adc.out_bound / _steps(adc.bits)
 
 
@@ -104,15 +116,11 @@ def require_built(tile: Tile, nonidealities: Nonidealities, name: str = "tile") 
 
 
 def _device_faults(tile: Tile, nonidealities: Nonidealities) -> list[str]:
-    device, effects = tile.device, nonidealities.device
+    effects = nonidealities.device
     noisy = any((effects.programming_noise, effects.drift, effects.accumulated_read_noise))
     faults = []
     if noisy and tile.normalisation == "none":
         faults.append("noisy devices with normalisation none: use normalisation column, so that weights fit g_max")
-    if device.slices > 1:
-        faults.append(f"device.slices {device.slices} (bit-sliced weights): use 1, without bits_per_slice")
-    if device.encoding != "differential":
-        faults.append(f"device.encoding {device.encoding}: use differential")
     return faults
 
 
@@ -120,16 +128,14 @@ def _mvm_faults(tile: Tile, nonidealities: Nonidealities) -> list[str]:
     mode, drops = tile.dac.input_mode, nonidealities.mvm.ir_drop > 0
     by_formula = nonidealities.mvm.ir_drop_model == "closed_form"
     faults = []
-    if mode == "bit_serial":
-        faults.append("dac.input_mode bit_serial: use pulse_width")
+    if tile.dac.planes and not nonidealities.mvm.range_clip:
+        faults.append(
+            "dac.input_mode bit_serial without range clipping, though inputs beyond the range have no bits: set "
+            "nonidealities.mvm.range_clip to true, or dac.bits to off"
+        )
     if mode == "amplitude" and drops and by_formula:
         faults.append(
             "dac.input_mode amplitude with IR drop, whose formula holds for pulse-width inputs: use pulse_width, "
             "set nonidealities.mvm.ir_drop_model to exact, or nonidealities.mvm.ir_drop to 0"
-        )
-    if tile.device.rows_per_weight > 1 and drops:
-        faults.append(
-            f"device.rows_per_weight {tile.device.rows_per_weight} with IR drop, whose formula has one row a weight: "
-            "use 1, or set nonidealities.mvm.ir_drop to 0"
         )
     return faults

@@ -38,7 +38,8 @@ class Streams:
 class PieceDevices:
     """The devices of a piece. target: (columns, rows) normalised weights, |w| <= 1; figures: None for ideal devices.
 
-    figures: of a type that ``models.STATISTICS`` knows; significance: what each differential pair of a weight counts.
+    figures: of a type that ``models.STATISTICS`` knows; significance: what each differential pair of a weight
+    counts; single: a cell has one device, not a pair, and targets are not negative.
     """
 
     target: Tensor
@@ -47,6 +48,7 @@ class PieceDevices:
     figures: Any
     significance: tuple[float, ...] = (1.0,)
     defects: PieceDefects | None = None
+    single: bool = False
 
     def programmed(self) -> Tensor:
         """(columns, rows): the weights as programmed, before drift and accumulated noise."""
@@ -71,7 +73,7 @@ class PieceDevices:
         weights = torch.zeros_like(self.target)
         for pair, factor in enumerate(self.significance):
             g = self.conductances(time_s, pair)
-            weights = weights + (g[0] - g[1]) * (factor / total)
+            weights = weights + (g[0] if self.single else g[0] - g[1]) * (factor / total)
         return weights
 
     def _normals(self, pair: int, purpose: str, *more: str) -> Tensor:

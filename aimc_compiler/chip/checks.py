@@ -126,6 +126,12 @@ def holds_a_weight(tile: "Tile") -> Iterator[Fault]:
         yield ("device", "slices"), f"is {device.slices}, without bits_per_slice; add the bits that one cell holds"
     if device.slices == 1 and device.bits_per_slice is not None:
         yield ("device", "bits_per_slice"), "is given, but slices is 1; remove it, or give slices"
+    if device.encoding == "differential" and device.flip_columns:
+        yield ("device", "flip_columns"), "is true, but signs are stored differentially; set it to false"
+    if device.encoding == "differential" and not tile.adc.signed:
+        yield ("adc", "signed"), "is false, but differential columns give either sign; set it to true"
+    if device.slices > 1 and tile.normalisation == "none":
+        yield ("normalisation",), "is none, but sliced weights need a scale; set it to column"
     if tile.adc.columns_per_adc > tile.columns:
         yield (
             ("adc", "columns_per_adc"),

@@ -68,6 +68,9 @@ class Device(SpecModel):
     slices: PositiveInt = Field(1, description="columns a weight: its bits cut over several cells")
     bits_per_slice: PositiveInt | None = Field(None, description="bits a cell where slices > 1")
     encoding: Literal["differential", "offset_column"] = Field("differential", description="how signs are stored")
+    flip_columns: bool = Field(
+        False, description="offset_column: a column more than half full stores the complement, for one bit less out"
+    )
     rows_per_weight: PositiveInt = Field(1, description="adjacent rows a weight")
 
     @model_validator(mode="after")
@@ -79,11 +82,27 @@ class Device(SpecModel):
 class Dac(SpecModel):
     bits: Bits | Literal["off"] = Field(description="resolution: 2^bits - 2 steps over twice the bound")
     input_mode: Literal["pulse_width", "amplitude", "bit_serial"] = Field(description="how a code drives a row")
+    bit_code: Literal["sign_magnitude", "twos_complement"] = Field(
+        "sign_magnitude", description="bit_serial: what the planes are; bits - 1 of them, or bits"
+    )
+    accumulate: Literal["digital", "analog"] = Field(
+        "digital", description="bit_serial: convert every plane, shift and add; or add planes as charge, convert once"
+    )
+
+    @property
+    def planes(self) -> int:
+        """Passes through the crossbar; 0 where inputs are not bit-serial."""
+        if self.input_mode != "bit_serial" or self.bits == "off":
+            return 0
+        return self.bits - 1 if self.bit_code == "sign_magnitude" else self.bits
 
 
 class Adc(SpecModel):
     bits: Bits | Literal["off"] = Field(description="resolution: 2^bits - 2 steps over twice out_bound")
     out_bound: PositiveFloat | Literal["off"] = Field(description="largest output, in units of normalised w times x")
+    signed: bool = Field(
+        True, description="false: from 0 to out_bound in 2^bits - 1 steps, for columns whose outputs are not negative"
+    )
     clip: bool = Field(True, description="outputs beyond out_bound are clipped to it (false: a converter without end)")
     columns_per_adc: PositiveInt = Field(1, description="columns that share a converter")
 
@@ -180,6 +199,12 @@ class Tile(SpecModel):
     def weight_columns(self) -> int:
         """Columns of weights: the largest number of outputs of a piece."""
         return self.columns // self.device.slices
+
+    @property
+    def adc_conversions_per_column(self) -> int:
+        """Conversions of one column of weights in one MVM: slices, and bit planes that are not added as charge."""
+        planes = self.dac.planes if self.dac.accumulate == "digital" else 1
+        return self.device.slices * max(1, planes)
 
     @model_validator(mode="after")
     def holds_a_weight(self) -> "Tile":

@@ -140,8 +140,8 @@ def _mvm(builder: ProgramBuilder, op: MatrixOp, piece: Piece, waits: dict[Site, 
             energy_j=_mvm_energy(tile, piece),
             mvms=1,
             row_groups=int(piece.column_block == 0),
-            dac_conversions=piece.rows * tile.device.rows_per_weight,
-            adc_conversions=piece.columns * tile.device.slices,
+            dac_conversions=piece.rows * tile.device.rows_per_weight * max(1, tile.dac.planes),
+            adc_conversions=piece.columns * tile.adc_conversions_per_column,
         )
     )
 
