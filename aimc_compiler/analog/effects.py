@@ -8,6 +8,7 @@ from aimc_compiler.analog.defects import PieceDefects, kill, stick
 from aimc_compiler.analog.ir_drop import drop
 from aimc_compiler.analog.noise import add_input_noise, output_variance, read_variance
 from aimc_compiler.analog.pcm import accumulate_read_noise, drift, program
+from aimc_compiler.analog.state import tile_drift_factor
 
 EFFECT_FUNCTIONS: dict[str, Callable[..., Any]] = {
     "range_clip": clip,
@@ -20,6 +21,7 @@ EFFECT_FUNCTIONS: dict[str, Callable[..., Any]] = {
     "adc_clip": clip,
     "programming_noise": program,
     "drift": drift,
+    "drift_tile_spread": tile_drift_factor,
     "accumulated_read_noise": accumulate_read_noise,
     "stuck_at_zero": stick,
     "stuck_at_g_max": stick,

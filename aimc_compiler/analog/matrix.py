@@ -20,9 +20,9 @@ from aimc_compiler.analog.passes import SlicedBlock, multiply_passes
 from aimc_compiler.analog.row_block import block_products, windows_of
 from aimc_compiler.analog.settings import MvmSettings, require_built
 from aimc_compiler.analog.slices import Slices, signs, stored_states
-from aimc_compiler.analog.state import PieceDevices, Streams, devices_figures
+from aimc_compiler.analog.state import PieceDevices, Streams, devices_figures, tile_drift_factor
 from aimc_compiler.analog.traced_drop import require_traceable
-from aimc_compiler.chip.spec import Nonidealities, Tile
+from aimc_compiler.chip.spec import DeviceNonidealities, Nonidealities, Tile
 from aimc_compiler.errors import AimcError, CalibrationError, DataError
 from aimc_compiler.mapping.ir import Piece
 from aimc_compiler.records import record
@@ -283,12 +283,19 @@ class MatrixOnTiles:
         return PieceDevices(
             target=target,
             streams=Streams(seed=self.seed, chip=self.chip, piece=name),
-            effects=self.nonidealities.device,
+            effects=self._device_effects(piece),
             figures=self._figures,
             significance=self._significance,
             defects=piece_defects(self.nonidealities.defects, self.seed, self.chip, piece, self._tile, index),
             single=self._slices.offset_column,
         )
+
+    def _device_effects(self, piece: Piece) -> DeviceNonidealities:
+        effects = self.nonidealities.device
+        if not effects.drift_tile_spread:
+            return effects
+        factor = tile_drift_factor(effects.drift_tile_spread, self.seed, self.chip, piece.tile)
+        return effects.model_copy(update={"drift": effects.drift * factor})
 
     def _key(self, piece: Piece, purpose: str) -> Key:
         name = (piece.name, purpose)

@@ -82,6 +82,12 @@ class PieceDevices:
         return torch.from_numpy(values).to(self.target).reshape(2, *self.target.shape)
 
 
+def tile_drift_factor(spread: float, seed: int, chip: int, tile: int) -> float:
+    """``max(0, 1 + spread xi)``: what multiplies the drift exponents of all devices on a tile of a chip."""
+    key = stream_key(seed, "chip", chip, "tile", tile, "drift spread")
+    return max(0.0, 1.0 + spread * float(cell_normals(key, 1)[0]))
+
+
 def devices_figures(device: Device, effects: DeviceNonidealities) -> Any:
     """The figures of the device where any of its effects is on, else None: ideal devices."""
     on = effects.programming_noise or effects.drift or effects.accumulated_read_noise

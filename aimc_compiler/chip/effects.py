@@ -152,6 +152,16 @@ EFFECTS: dict[str, Effect] = {
         equation="g_D = g_P ((t + t0) / t0)^(-f nu)",
         source=_NANDAKUMAR,
     ),
+    "drift_tile_spread": Effect(
+        title="drift that differs from tile to tile",
+        stage="device",
+        path="nonidealities.device.drift_tile_spread",
+        off=0.0,
+        unit="share of the exponent",
+        does="all exponents of a tile are off by one factor, drawn with the chip",
+        equation="nu <- nu max(0, 1 + spread xi_tile)",
+        source="an assumption of the form; no figures are built in",
+    ),
     "accumulated_read_noise": Effect(
         title="accumulated 1/f read noise",
         stage="device",

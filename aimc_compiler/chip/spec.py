@@ -239,6 +239,9 @@ class MvmNonidealities(SpecModel):
 class DeviceNonidealities(SpecModel):
     programming_noise: NonNegativeFloat = Field(1.0, description="factor on the device's programming noise")
     drift: NonNegativeFloat = Field(1.0, description="factor on the device's drift exponents")
+    drift_tile_spread: NonNegativeFloat = Field(
+        0.0, description="relative sd, from tile to tile, of a factor on all drift exponents of a tile"
+    )
     accumulated_read_noise: NonNegativeFloat = Field(1.0, description="factor on the device's 1/f read noise")
     read_noise_process: Literal["independent", "log_time"] = Field(
         "independent", description="1/f read noise at two times: drawn anew at each, or one Brownian motion in ln T"

@@ -27,6 +27,7 @@ SOME_OF_ALL = override(
     load_chip("analog-fabric"),
     {
         "nonidealities.mvm.sigma_in": 0.01,
+        "nonidealities.device.drift_tile_spread": 0.1,
         "nonidealities.defects": {
             "stuck_at_zero": 0.01,
             "stuck_at_g_max": 0.02,
@@ -71,6 +72,7 @@ def test_names_in_the_order_of_the_signal_path() -> None:
         "adc_clip",
         "programming_noise",
         "drift",
+        "drift_tile_spread",
         "accumulated_read_noise",
         "stuck_at_zero",
         "stuck_at_g_max",
@@ -98,7 +100,7 @@ def test_what_is_on() -> None:
     assert active(CHIPS["ideal"]) == ()
     assert active(CHIPS["isaac"]) == ("range_clip", "dac_quantisation", "adc_quantisation", "adc_clip")
     standard = tuple(
-        name for name in NAMES if not name.startswith(("stuck", "dead", "defect")) and name != "input_noise"
+        name for name in NAMES if not name.startswith(("stuck", "dead", "defect")) and name not in ("input_noise", "drift_tile_spread")
     )
     assert active(CHIPS["analog-fabric"]) == standard
     assert active(SOME_OF_ALL) == NAMES
