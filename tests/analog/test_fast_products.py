@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 import torch
-from analog_chips import pieces
 from fast_cases import UNITS, Cuts, fast, reference, steps_off, unrounded, weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -30,7 +29,7 @@ def cut(size: int, at: int) -> tuple[int, ...]:
 def compare(
     w: torch.Tensor, x: torch.Tensor, contraction: Contraction, cuts: Cuts, mvm: dict[str, Any], **more: Any
 ) -> None:
-    run = dict(first_sample=2**33, first_call=5, samples=more.pop("samples", None))
+    run = {"first_sample": 2**33, "first_call": 5, "samples": more.pop("samples", None)}
     ranges = torch.rand(w.shape[0], len(cuts[0])) + 0.5
     outputs = w.shape[0] * w.shape[1]
     digital = {"factor": torch.rand(outputs) + 0.5, "bias": torch.randn(outputs)}
