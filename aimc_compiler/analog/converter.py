@@ -11,6 +11,7 @@ from torch import Tensor
 
 from aimc_compiler.analog.columns import ColumnFigures
 from aimc_compiler.analog.settings import MvmSettings
+from aimc_compiler.errors import InternalError
 
 
 def quantise(x: Tensor, step: float) -> Tensor:
@@ -49,8 +50,10 @@ def input_codes(x: Tensor, settings: MvmSettings, draw: Tensor | None = None) ->
     """Inputs as the digital side sends them. x: any shape, normalised to the input range (1 is the range).
 
     draw: standard normals of that shape, where rounding is stochastic. Rounding before clipping or after is the same,
-    since the bound is a code.
+    since the bound is a code. Raises InternalError where chance is needed and not given.
     """
+    if settings.dac_stochastic and draw is None:
+        raise InternalError("inputs are rounded by chance, and no normals were given for it")
     rounded = quantise(x, settings.dac_step) if draw is None else round_by_chance(x, settings.dac_step, draw)
     return clip(rounded, settings.in_bound)
 

@@ -6,6 +6,7 @@ from typing import Any
 from aimc_compiler.analog.column_effects import bias_column, s_shape
 from aimc_compiler.analog.converter import asymmetric, bow, clip, mismatched, quantise
 from aimc_compiler.analog.defects import PieceDefects, kill, stick
+from aimc_compiler.analog.digital import in_format, integer_scales, send
 from aimc_compiler.analog.ir_drop import drop
 from aimc_compiler.analog.noise import add_input_noise, add_output_noise, output_variance, read_variance
 from aimc_compiler.analog.pcm import accumulate_read_noise, drift, program
@@ -16,6 +17,7 @@ EFFECT_FUNCTIONS: dict[str, Callable[..., Any]] = {
     "dac_quantisation": quantise,
     "input_noise": add_input_noise,
     "input_asymmetry": asymmetric,
+    "activation_precision": send,
     "dac_nonlinearity": bow,
     "ir_drop": drop,
     "read_noise": read_variance,
@@ -30,6 +32,8 @@ EFFECT_FUNCTIONS: dict[str, Callable[..., Any]] = {
     "adc_gain": mismatched,
     "adc_offset": mismatched,
     "adc_nonlinearity": bow,
+    "column_scale_precision": integer_scales,
+    "partial_sum_precision": in_format,
     "programming_noise": program,
     "drift": drift,
     "drift_tile_spread": tile_drift_factor,

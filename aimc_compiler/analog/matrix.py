@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from aimc_compiler.analog.contraction import Contraction
+from aimc_compiler.analog.digital import in_format, integer_scales, send
 from aimc_compiler.analog.fast import Choice, FastMatrix, NotFiniteError, Numbering, Precision, choose
 from aimc_compiler.analog.fast.plan import LARGEST_DEVIATION
 from aimc_compiler.analog.grid import RowBlock, row_blocks
@@ -203,13 +204,11 @@ class MatrixOnTiles:
         return batch // samples
 
     def _choice(self) -> Choice:
-        groups, columns, rows = self.target.shape
-        target = self.target
         if self._asked != "exact" and not self._slices.plain:
             return Choice(precision="exact", reason="weights in slices or offset columns: not built in fast")
-        return choose(
-            self._asked, self.settings, self.contraction, (groups, columns, rows), target.dtype, target.device
-        )
+        target, rows = self.target, tuple(block.rows for block in self.blocks)
+        shape = (target.shape[0], target.shape[1], rows)
+        return choose(self._asked, self.settings, self.contraction, shape, target.dtype, target.device)
 
     @property
     def outputs(self) -> int:
@@ -249,26 +248,39 @@ class MatrixOnTiles:
         """Outputs of some batch entries. scales: (row blocks, groups, columns), all digital factors of a row block."""
         contraction, settings, groups = self.contraction, self.settings, self.target.shape[0]
         total: Tensor | None = None
+        digital = self.nonidealities.digital
         for block, products in zip(self.blocks, self._products, strict=True):
             inputs = contraction.inputs_of(x, groups, block.first_row, block.rows)
             if self.normalised:
                 inputs = inputs / contraction.along_inputs(ranges[:, block.index])
+            if digital.activation_bits != "off":
+                inputs = send(inputs, digital.activation_bits)
             u = multiply_block(inputs, block, products, contraction, settings, self._key, draw)
             self.mvms += windows_of(u, self.outputs) * len(block.pieces)
             self.adc_conversions += conversions_of(u, products, settings)
             scale = contraction.along_columns(scales[block.index])
-            total = u * scale if total is None else torch.addcmul(total, u, scale)
+            if digital.partial_sums == "off" or len(self.blocks) == 1:
+                total = u * scale if total is None else torch.addcmul(total, u, scale)
+            else:
+                part = in_format(u * scale, digital.partial_sums)
+                total = part if total is None else in_format(total + part, digital.partial_sums)
         assert total is not None
         if self.factor is not None:
             total = total * contraction.along_columns(self.factor.reshape(groups, -1))
         return total if self.bias is None else total + contraction.along_columns(self.bias.reshape(groups, -1))
 
     def _scales(self, weight: Tensor, block: RowBlock) -> Tensor:
-        """(groups, columns): the largest |W| of each column of the block, 1 where that is 0."""
+        """(groups, columns): the largest |W| of each column of the block, 1 where that is 0; or the integers above."""
         if not self.normalised:
             return weight.new_ones(weight.shape[:2])
         largest = _rows(weight, block).abs().amax(dim=2)
-        return torch.where(largest > 0, largest, torch.ones_like(largest))
+        scales = torch.where(largest > 0, largest, torch.ones_like(largest))
+        bits = self.nonidealities.digital.column_scale_bits
+        if bits != "off":
+            for piece in block.pieces:
+                columns = slice(piece.first_column, piece.first_column + piece.columns)
+                scales[piece.group, columns] = integer_scales(scales[piece.group, columns], bits)
+        return scales
 
     def _ranges(self, ranges: Tensor | None) -> Tensor:
         """(groups, row blocks), checked; ones where the tile does not normalise."""

@@ -246,6 +246,12 @@ def _mvm_faults(tile: Tile, nonidealities: Nonidealities) -> list[str]:
             "dac.inl with dac.input_mode bit_serial, whose drivers are on or off and have no curve: set dac.inl to 0, "
             "or use pulse_width"
         )
+    if tile.dac.planes and tile.dac.accumulate == "digital" and nonidealities.mvm.bound_management:
+        faults.append(
+            "bound management with dac.input_mode bit_serial and dac.accumulate digital, where halved inputs move to "
+            "lower bit planes whose outputs are no smaller: set nonidealities.mvm.bound_management to false, or "
+            "dac.accumulate to analog"
+        )
     if mode == "amplitude" and drops and by_formula:
         faults.append(
             "dac.input_mode amplitude with IR drop, whose formula holds for pulse-width inputs: use pulse_width, "

@@ -38,6 +38,8 @@ _OFF_WITHOUT_RANGE = {
     "device.programming_noise": 0,
     "device.drift": 0,
     "device.accumulated_read_noise": 0,
+    "digital.activation_bits": "off",
+    "digital.column_scale_bits": "off",
     "drift_compensation": "off",
     "defects.stuck_at_zero": 0,
     "defects.stuck_at_g_max": 0,

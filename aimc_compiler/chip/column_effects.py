@@ -1,10 +1,21 @@
-"""Effects of columns and converters beyond the standard model, all off by default: see ``effects.py``."""
+"""Effects of columns, converters and digital numbers beyond the standard model, off by default: see ``effects.py``."""
 
 from aimc_compiler.chip.effect import Effect
 
 _TOOLKIT = "public toolkit of Rasch et al., Nat. Commun. 14, 5282 (2023), version 1.2.0"
 
 COLUMN_EFFECTS: dict[str, Effect] = {
+    "activation_precision": Effect(
+        title="precision of activations",
+        stage="input",
+        path="nonidealities.digital.activation_bits",
+        off="off",
+        unit="bits",
+        does="inputs are integers on the way to a tile",
+        equation="x <- clip(e rint(x / e), -1, 1), e = 2 / (2^bits - 2), x over its range",
+        source="8 bit on the chip of Le Gallo et al., Nat. Electron. 6, 680 (2023)",
+        scaling="bits",
+    ),
     "dac_nonlinearity": Effect(
         title="nonlinear input converters",
         stage="input",
@@ -88,5 +99,27 @@ COLUMN_EFFECTS: dict[str, Effect] = {
         equation="u <- u + d f sum_k c_k (u / out_bound)^k",
         source="the usual figure of converters",
         per_tile=True,
+    ),
+    "column_scale_precision": Effect(
+        title="precision of column scales",
+        stage="output",
+        path="nonidealities.digital.column_scale_bits",
+        off="off",
+        unit="bits",
+        does="columns are scaled to less than full weights, so that their scales are small integers",
+        equation="s_i <- S ceil(s_i / S), S = max s / (2^bits - 1), w = W / s",
+        source="Rasch et al., Nat. Commun. 14, 5282 (2023)",
+        scaling="bits",
+    ),
+    "partial_sum_precision": Effect(
+        title="precision of partial sums",
+        stage="output",
+        path="nonidealities.digital.partial_sums",
+        off="off",
+        unit="format",
+        does="partial sums of row blocks, and what they add up to, are rounded",
+        equation="y <- round(y + round(y_block)), in turn",
+        source="fp16 on the chip of Le Gallo et al., Nat. Electron. 6, 680 (2023)",
+        scaling="switch",
     ),
 }

@@ -259,9 +259,22 @@ class MvmNonidealities(SpecModel):
         return self
 
 
+class DigitalNonidealities(SpecModel):
+    activation_bits: Bits | Literal["off"] = Field(
+        "off", description="inputs of a matrix are sent as integers of these bits over their row block's range"
+    )
+    partial_sums: Literal["off", "fp16", "bf16"] = Field(
+        "off", description="sums of row blocks are made in this format (off: in that of the computation)"
+    )
+    column_scale_bits: Annotated[int, Field(ge=1, le=24)] | Literal["off"] = Field(
+        "off", description="column scales of a piece are integers of these bits times one scale"
+    )
+
+
 class Nonidealities(SpecModel):
     mvm: MvmNonidealities = Field(description="at every multiplication")
     device: DeviceNonidealities = Field(DeviceNonidealities(), description="of the stored weights")
+    digital: DigitalNonidealities = Field(DigitalNonidealities(), description="of the digital numbers about a tile")
     drift_compensation: Literal["off", "tile", "column", "exact"] = Field(description="what is read again, and scaled")
     defects: Defects = Field(Defects(), description="devices that never answer to programming")
 

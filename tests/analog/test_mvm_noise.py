@@ -8,6 +8,7 @@ import torch
 from analog_chips import STANDARD, effects, pieces, standard_tile, tile
 
 from aimc_compiler.analog import Contraction, MatrixOnTiles, adc, dac
+from aimc_compiler.analog.columns import ColumnFigures
 from aimc_compiler.analog.settings import MvmSettings
 
 LINEAR = Contraction(kind="linear")
@@ -60,6 +61,46 @@ def test_read_and_output_noise_add_as_variances() -> None:
     w, x = example()
     variance = 0.0175**2 * (w[0].abs() @ x.square()).numpy() + 0.04**2
     check_white(noise_of({"sigma_w": 0.0175, "sigma_out": 0.04}, w, x) / np.sqrt(variance))
+
+
+def test_noises_apart_have_the_same_variance() -> None:
+    """Where something stands between them they are drawn one by one; here it is too small to see."""
+    w, x = example()
+    variance = 0.0175**2 * (w[0].abs() @ x.square()).numpy() + 0.04**2
+    apart = noise_of({"sigma_w": 0.0175, "sigma_out": 0.04, "output_asymmetry": 1e-9}, w, x)
+    check_white(apart / np.sqrt(variance))
+    together = noise_of({"sigma_w": 0.0175, "sigma_out": 0.04}, w, x)
+    assert abs(np.corrcoef(apart.ravel(), together.ravel())[0, 1]) < 1 - 1e-3
+
+
+@pytest.mark.parametrize(("passes", "readings"), [("analog", 1), ("digital", 2)])
+def test_noise_of_two_passes(passes: str, readings: int) -> None:
+    """The read noise of both passes is that of one; each reading of a converter has noise of its own."""
+    w, x = example()
+    variance = 0.0175**2 * (w[0].abs() @ x.square()).numpy() + readings * 0.04**2
+    check_white(noise_of({"sigma_w": 0.0175, "sigma_out": 0.04, "passes": passes}, w, x) / np.sqrt(variance))
+
+
+def test_output_noise_of_converters_that_differ() -> None:
+    w, x = example()
+    spread = {"sigma_out": 0.04, "sigma_out_spread": 0.2}
+    noise = noise_of(spread, w, x)
+    (piece,) = pieces(1, (ROWS,), (COLUMNS,))
+    sigma = ColumnFigures.of_piece(piece, MvmSettings.of(tile(), effects(spread)), seed=0, chip=0).sigma_out
+    assert isinstance(sigma, torch.Tensor)
+    assert float(sigma.std()) > 0.004
+    check_white(noise / sigma.numpy())
+
+
+def test_bound_management_draws_anew() -> None:
+    """Factor 2 for all: the noise of the second reading, doubled."""
+    w, x = torch.ones(1, COLUMNS, ROWS, dtype=torch.float64), torch.ones(ROWS, dtype=torch.float64) * 0.9
+    holder = tile(adc="off", bound=20.0)
+    held = pieces(1, (ROWS,), (COLUMNS,))
+    spread = effects({"sigma_out": 0.04, "bound_management": True})
+    on_tiles = MatrixOnTiles(w, LINEAR, held, holder, spread, dtype=torch.float64)
+    noise = (on_tiles.forward(x.expand(SAMPLES, -1), torch.ones(1, 1)) - 0.9 * ROWS).numpy()
+    check_white(noise / 0.08)
 
 
 def test_input_noise_is_shared_by_the_columns_of_a_tile_and_not_by_tiles() -> None:

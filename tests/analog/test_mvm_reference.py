@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from analog_chips import effects, pieces, tile
 from hypothesis import given, settings
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from mvm_reference import matrix_outputs, unfold
 
 from aimc_compiler.analog import Contraction, MatrixOnTiles
+from aimc_compiler.chip.spec import Tile
 
 MVM = st.fixed_dictionaries(
     {
@@ -19,6 +21,49 @@ MVM = st.fixed_dictionaries(
         "sigma_w": st.sampled_from([0, 0.1]),
         "read_noise": st.sampled_from(["pcm", "constant"]),
         "ir_drop": st.sampled_from([0, 1, 300]),
+    }
+)
+ALL = st.fixed_dictionaries(
+    {
+        "range_clip": st.booleans(),
+        "sigma_in": st.sampled_from([0, 0.05]),
+        "sigma_out": st.sampled_from([0, 0.04]),
+        "sigma_w": st.sampled_from([0, 0.1]),
+        "read_noise": st.sampled_from(["pcm", "constant"]),
+        "ir_drop": st.sampled_from([0, 300]),
+        "input_scaling": st.sampled_from(["none", "constant", "abs_max", "abs_max_sums"]),
+        "input_scaling_bound": st.sampled_from([0, 0.7]),
+        "input_asymmetry": st.sampled_from([0, 0.1]),
+        "output_asymmetry": st.sampled_from([0, 0.1]),
+        "v_offset_std": st.sampled_from([0, 0.1]),
+        "r_series": st.sampled_from([0, 0.05]),
+        "reference_weight": st.sampled_from([-1, -0.5, 0]),
+        "s_shape": st.sampled_from([0, 0.5]),
+        "s_shape_std": st.sampled_from([0, 0.3]),
+        "slope_calibration": st.sampled_from([0, 0.5]),
+        "sigma_out_spread": st.sampled_from([0, 0.5]),
+        "passes": st.sampled_from(["one", "analog", "digital"]),
+        "bound_management": st.booleans(),
+    }
+)
+CURVE = st.sampled_from([(-1.0, 0.0, 1.0), (0.0, 1.0)])
+INPUTS = st.fixed_dictionaries(
+    {
+        "bits": st.sampled_from(["off", 4, 8]),
+        "rounding": st.sampled_from(["nearest", "stochastic"]),
+        "inl": st.sampled_from([0, 2]),
+        "inl_curve": CURVE,
+    }
+)
+OUTPUTS = st.fixed_dictionaries(
+    {
+        "columns_per_adc": st.sampled_from([1, 2, 3]),
+        "gain_std": st.sampled_from([0, 0.1]),
+        "offset_std": st.sampled_from([0, 0.2]),
+        "mismatch_calibrated": st.booleans(),
+        "gain_residual": st.sampled_from([0, 0.05]),
+        "offset_residual": st.sampled_from([0, 0.1]),
+        "out_bound": st.sampled_from([0.5, 2, 100]),
     }
 )
 # Without an ADC: rounding turns a difference of 1e-15 into a whole step. Its own tests and the golden cases cover it.
@@ -109,6 +154,41 @@ def test_conv2d(
     vectors = unfold(x.numpy(), groups, kernel, options)
     cuts = cut(rows, at[0]), cut(columns, at[1])
     compare(weight, x, vectors, contraction, cuts, (tile(dac=dac), effects(mvm)), 7)
+
+
+def compare_all(mvm: dict[str, Any], dac: dict[str, Any], adc: dict[str, Any], seed: int, convolves: bool) -> None:
+    """All effects at once, ADC bits apart."""
+    torch.manual_seed(seed)
+    full = tile()
+    holder = Tile.model_validate(
+        full.model_dump(by_alias=True, exclude_none=True)
+        | {"dac": {"input_mode": "pulse_width", **dac}, "adc": {"bits": "off", **adc}}
+    )
+    spec = holder, effects(mvm)
+    if not convolves:
+        weight, x = torch.randn(1, 5, 7, dtype=torch.float64), torch.randn(2, 2, 7, dtype=torch.float64)
+        x[0, 0] = 0
+        compare(weight, x, x.numpy()[:, :, None], Contraction(kind="linear"), ((4, 3), (3, 2)), spec, 60)
+        return
+    options = {"stride": (2, 1), "padding": (1, 0), "dilation": (1, 1)}
+    weight, x = torch.randn(2, 3, 12, dtype=torch.float64), torch.randn(1, 6, 4, 3, dtype=torch.float64)
+    contraction = Contraction(kind="conv2d", kernel=(2, 2), **options)
+    compare(weight, x, unfold(x.numpy(), 2, (2, 2), options), contraction, ((7, 5), (2, 1)), spec, 0)
+
+
+@settings(max_examples=100, deadline=None)
+@given(mvm=ALL, dac=INPUTS, adc=OUTPUTS, seed=st.integers(0, 10**6), convolves=st.booleans())
+def test_all_effects(mvm: dict[str, Any], dac: dict[str, Any], adc: dict[str, Any], seed: int, convolves: bool) -> None:
+    compare_all(mvm, dac, adc, seed, convolves)
+
+
+@pytest.mark.slow
+@settings(max_examples=2000, deadline=None)
+@given(mvm=ALL, dac=INPUTS, adc=OUTPUTS, seed=st.integers(0, 10**6), convolves=st.booleans())
+def test_all_effects_many_times(
+    mvm: dict[str, Any], dac: dict[str, Any], adc: dict[str, Any], seed: int, convolves: bool
+) -> None:
+    compare_all(mvm, dac, adc, seed, convolves)
 
 
 @settings(max_examples=20, deadline=None)

@@ -36,11 +36,12 @@ def test_the_standard_chip_is_built() -> None:
     [
         ({"input_mode": "bit_serial"}, {}, "dac.input_mode bit_serial without range clipping"),
         ({"input_mode": "amplitude"}, {}, "dac.input_mode amplitude with IR drop"),
+        ({"input_mode": "bit_serial"}, {"bound_management": True}, "bound management with dac.input_mode bit_serial"),
     ],
 )
 def test_what_is_not_modelled_is_refused(tile_keys: dict[str, Any], effect_keys: dict[str, Any], message: str) -> None:
     clipped = tile_keys["input_mode"] != "bit_serial"
-    nonidealities = effects({**STANDARD, "range_clip": clipped}, {"drift": 1}, "tile", **effect_keys)
+    nonidealities = effects({**STANDARD, "range_clip": clipped, **effect_keys}, {"drift": 1}, "tile")
     with pytest.raises(NotBuiltError, match=message) as raised:
         require_built(standard_tile(**tile_keys), nonidealities, "left")
     assert "tile type 'left' cannot be run yet (mapping and timing of this chip work)" in str(raised.value)

@@ -164,11 +164,12 @@ def test_isaac_loses_almost_nothing() -> None:
 
 def test_conversions_are_counted_as_they_are_made() -> None:
     made = {}
-    for keys in ([], ["tile.dac.accumulate=digital"]):
-        chip = load_chip("neurram", keys)
+    for keys in ("", "tile.dac.accumulate=digital", "nonidealities.mvm.passes=digital"):
+        chip = load_chip("neurram", [keys] if keys else [])
         compiled = aimc.compile(small_network(), chip, (inputs(1),), calibration=[inputs(64)])
-        made[bool(keys)] = compiled.deploy().run(inputs()).timing.counts.adc_conversions
-    assert made[True] == 5 * made[False]  # five magnitude planes of 6-bit inputs
+        made[keys] = compiled.deploy().run(inputs()).timing.counts.adc_conversions
+    assert made["tile.dac.accumulate=digital"] == 5 * made[""]  # five magnitude planes of 6-bit inputs
+    assert made["nonidealities.mvm.passes=digital"] == 2 * made[""]
 
 
 def test_tied_weights_share_cells_and_draw_their_own_noise() -> None:

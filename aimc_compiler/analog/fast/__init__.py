@@ -8,6 +8,7 @@ from aimc_compiler.analog.fast.choice import PRECISIONS, Choice, Precision, choo
 from aimc_compiler.analog.fast.matrix import FastMatrix
 from aimc_compiler.analog.fast.product import Numbering
 from aimc_compiler.analog.fast.space import NotFiniteError
+from aimc_compiler.analog.fast.state import age_pieces, ages_fast
 from aimc_compiler.analog.fast.units import missing_units
 
 __all__ = [
@@ -17,6 +18,8 @@ __all__ = [
     "NotFiniteError",
     "Numbering",
     "Precision",
+    "age_pieces",
+    "ages_fast",
     "choose",
     "missing_units",
 ]

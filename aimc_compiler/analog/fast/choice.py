@@ -44,6 +44,7 @@ _MODELLED = frozenset(
 )
 _MOST_LEVELS = 1 << 21
 _MOST_ROWS = 1 << 16
+_FEWEST_ROWS = 2
 _FEWEST_CELLS = 64
 
 
@@ -62,11 +63,11 @@ def choose(
     asked: Precision,
     settings: MvmSettings,
     contraction: Contraction,
-    shape: tuple[int, int, int],
+    shape: tuple[int, int, tuple[int, ...]],
     dtype: torch.dtype,
     device: torch.device,
 ) -> Choice:
-    """How an operation runs; shape: groups, columns and rows of its matrix; dtype, device: of its computation."""
+    """How an operation runs; shape: its groups, columns, and rows of each row block; dtype, device: it computes in."""
     if asked == "exact":
         return Choice(precision="exact", reason="as asked")
     reason = not_modelled(settings) or _unfit(contraction, shape, dtype, device) or missing_units()
@@ -99,15 +100,17 @@ def not_modelled(settings: MvmSettings) -> str | None:
 
 
 def _unfit(
-    contraction: Contraction, shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device
+    contraction: Contraction, shape: tuple[int, int, tuple[int, ...]], dtype: torch.dtype, device: torch.device
 ) -> str | None:
     groups, columns, rows = shape
     if device.type != "cpu":
         return f"integer products are built for the CPU, not for {device.type}"
     if dtype != torch.float32:
         return f"fast computes in float32, not {str(dtype).removeprefix('torch.')}"
-    if rows > _MOST_ROWS:
-        return f"{rows} rows: sums of integer products could overflow"
-    if groups > 1 and columns * rows < _FEWEST_CELLS:
-        return f"{groups} groups of {columns} x {rows} cells: too small for integer products to pay"
+    if max(rows) > _MOST_ROWS:
+        return f"a row block of {max(rows)} rows: sums of integer products could overflow"
+    if min(rows) < _FEWEST_ROWS:
+        return "a row block of one row, which torch's 8-bit product gets wrong"
+    if groups > 1 and columns * sum(rows) < _FEWEST_CELLS:
+        return f"{groups} groups of {columns} x {sum(rows)} cells: too small for integer products to pay"
     return None

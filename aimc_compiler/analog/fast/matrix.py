@@ -1,6 +1,6 @@
 """A matrix operation on its tiles in ``fast`` precision: the digits of its state, and running them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from aimc_compiler.analog.contraction import Contraction
 from aimc_compiler.analog.fast.block import FastBlock, fast_block
+from aimc_compiler.analog.fast.pool import spread
 from aimc_compiler.analog.fast.product import FastPart, Numbering, run_rows, run_windows, side_by_side
 from aimc_compiler.analog.fast.shape import WindowShape
 from aimc_compiler.analog.grid import RowBlock
@@ -37,9 +38,15 @@ class FastMatrix:
     ) -> None:
         self.contraction, self.settings = contraction, settings
         self._outputs = weights.shape[0] * weights.shape[1]
-        self._parts = tuple(
-            _part(block, group, weights, blocks, settings, key_of) for block in blocks for group in range(len(weights))
-        )
+        places = [(block, group) for block in blocks for group in range(len(weights))]
+        made: dict[tuple[int, int], FastPart] = {}
+
+        def make(taken: Iterator[tuple[RowBlock, int]]) -> None:
+            for block, group in taken:
+                made[block.index, group] = _part(block, group, weights, blocks, settings, key_of)
+
+        spread(make, places)
+        self._parts = tuple(made[block.index, group] for block, group in places)
         self._scaled: tuple[Tensor, Tensor, tuple[FastPart, ...]] | None = None
 
     @property

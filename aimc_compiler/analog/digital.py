@@ -1,0 +1,26 @@
+"""Precision of the digital numbers about a tile: activations on links, column scales, partial sums."""
+
+import torch
+from torch import Tensor
+
+from aimc_compiler.analog.converter import clip, quantise
+
+_FORMATS = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def send(x: Tensor, bits: int) -> Tensor:
+    """Activations over their range, any shape, as integers: 2^bits - 1 levels evenly about zero, held to the range."""
+    return clip(quantise(x, 2.0 / (2**bits - 2)), 1.0)
+
+
+def integer_scales(scales: Tensor, bits: int) -> Tensor:
+    """Column scales (columns,) of one piece as integers times one scale, rounded up so that no weight exceeds 1."""
+    levels, largest = int(2**bits - 1), scales.max()
+    steps: Tensor = (scales / largest * levels).ceil().clamp(1, levels)
+    return steps * (largest / levels)
+
+
+def in_format(y: Tensor, name: str) -> Tensor:
+    """Partial sums rounded to "fp16" or "bf16", in the dtype of y; what is too large stays at the largest number."""
+    largest = torch.finfo(_FORMATS[name]).max
+    return y.clamp(-largest, largest).to(_FORMATS[name]).to(y.dtype)
