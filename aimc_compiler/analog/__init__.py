@@ -8,7 +8,8 @@ from aimc_compiler.analog.contraction import Contraction
 from aimc_compiler.analog.converter import adc, dac
 from aimc_compiler.analog.crossbar import Crossbar, CrossbarSolution, Wires
 from aimc_compiler.analog.effects import EFFECT_FUNCTIONS
-from aimc_compiler.analog.matrix import MatrixOnTiles, MatrixState
+from aimc_compiler.analog.matrix import MatrixOnTiles
+from aimc_compiler.analog.matrix_state import MatrixState
 from aimc_compiler.analog.mvm import BlockWeights, block_weights, mvm
 from aimc_compiler.analog.ranges import RangeObserver
 from aimc_compiler.analog.readout import read_columns

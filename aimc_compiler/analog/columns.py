@@ -2,8 +2,8 @@
 
 A column and a converter are places on a physical tile, so their figures are drawn for the tile's columns whatever
 stands there: stream (seed, chip, tile, purpose), indexed by the tile's column, or by its converter where
-``columns_per_adc`` columns share one. Offsets v are those of columns; S-shape, output noise, gain and offset those of
-converters.
+``columns_per_adc`` columns share one. The slices of a weight lie side by side. Offsets v are those of columns; S-shape,
+output noise, gain and offset those of converters.
 """
 
 from collections.abc import Callable
@@ -41,9 +41,11 @@ class ColumnFigures:
         return _figures(settings, _alike)
 
     @classmethod
-    def of_piece(cls, piece: Piece, settings: MvmSettings, seed: int, chip: int) -> "ColumnFigures":
-        """Tensors (columns,) in float64 where columns differ; numbers elsewhere."""
-        places = torch.arange(piece.tile_column, piece.tile_column + piece.columns)
+    def of_piece(
+        cls, piece: Piece, settings: MvmSettings, seed: int, chip: int, *, index: int = 0, slices: int = 1
+    ) -> "ColumnFigures":
+        """Tensors (columns,) in float64 where columns differ; numbers elsewhere. index: of the slice, of ``slices``."""
+        places = torch.arange(piece.tile_column, piece.tile_column + piece.columns) * slices + index
         converters = places // settings.columns_per_adc
 
         def draw(purpose: str) -> Tensor:

@@ -18,11 +18,12 @@ from aimc_compiler.analog.columns import ColumnFigures
 from aimc_compiler.analog.contraction import WindowProduct
 from aimc_compiler.analog.converter import adc, dac
 from aimc_compiler.analog.ir_drop import drop, positions
+from aimc_compiler.analog.models import time_name
 from aimc_compiler.analog.mvm import block_weights
 from aimc_compiler.analog.noise import Draw, add_output_noise, needs_draw
 from aimc_compiler.analog.row_block import read_windows
 from aimc_compiler.analog.settings import MvmSettings
-from aimc_compiler.analog.state import PieceDevices, Streams, time_name
+from aimc_compiler.analog.state import PieceDevices, Streams
 from aimc_compiler.analog.traced_drop import attenuated, one_hot_loss
 from aimc_compiler.rng import Key
 

@@ -46,8 +46,8 @@ def round_by_chance(x: Tensor, step: float, draw: Tensor) -> Tensor:
     return (below + up) * step
 
 
-def dac(x: Tensor, settings: MvmSettings, draw: Tensor | None = None) -> Tensor:
-    """Inputs as the rows receive them. x: any shape, normalised to the input range (1 is the range).
+def input_codes(x: Tensor, settings: MvmSettings, draw: Tensor | None = None) -> Tensor:
+    """Inputs as the digital side sends them. x: any shape, normalised to the input range (1 is the range).
 
     draw: standard normals of that shape, where rounding is stochastic. Rounding before clipping or after is the same,
     since the bound is a code. Raises InternalError where chance is needed and not given.
@@ -55,13 +55,27 @@ def dac(x: Tensor, settings: MvmSettings, draw: Tensor | None = None) -> Tensor:
     if settings.dac_stochastic and draw is None:
         raise InternalError("inputs are rounded by chance, and no normals were given for it")
     rounded = quantise(x, settings.dac_step) if draw is None else round_by_chance(x, settings.dac_step, draw)
-    codes = clip(rounded, settings.in_bound)
+    return clip(rounded, settings.in_bound)
+
+
+def driven(codes: Tensor, settings: MvmSettings) -> Tensor:
+    """What rows receive for codes: any shape."""
     return bow(codes, 1.0, settings.dac_inl) if settings.dac_inl else codes
+
+
+def dac(x: Tensor, settings: MvmSettings, draw: Tensor | None = None) -> Tensor:
+    """Inputs as the rows receive them. As ``input_codes``."""
+    return driven(input_codes(x, settings, draw), settings)
 
 
 def adc(u: Tensor, settings: MvmSettings) -> Tensor:
     """Outputs as the converter gives them. u: any shape, in units of normalised weights times normalised inputs."""
-    return clip(quantise(u, settings.adc_step), settings.out_bound)
+    return held(quantise(u, settings.adc_step), settings)
+
+
+def held(codes: Tensor, settings: MvmSettings) -> Tensor:
+    """Output codes within the bounds of their converter, which are 0 and the bound where it knows no sign."""
+    return clip(codes, settings.out_bound) if settings.signed else codes.clamp(0, settings.out_bound)
 
 
 def mismatched(u: Tensor, figures: ColumnFigures) -> Tensor:

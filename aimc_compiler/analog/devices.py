@@ -5,6 +5,8 @@ and inference", ICECS 2019, as used by Rasch et al., Nat. Commun. 14, 5282 (2023
 ``aimc_compiler.chip.devices``. r is clamped from below at 1e-7, where ln r has left every fit's range.
 """
 
+from math import inf
+
 import torch
 from torch import Tensor
 
@@ -18,7 +20,7 @@ def programming_sd_us(r: Tensor, figures: PcmFigures) -> Tensor:
 
     r: target over g_max, any shape.
     """
-    return _polynomial(r, figures.programming_us)
+    return polynomial(r, figures.programming_us)
 
 
 def nu_mean(r: Tensor, figures: PcmFigures) -> Tensor:
@@ -37,7 +39,8 @@ def q(r: Tensor, figures: PcmFigures) -> Tensor:
     return _log_clip(r, fit) if isinstance(fit, LogClip) else _power_clip(r, fit)
 
 
-def _polynomial(r: Tensor, coefficients: tuple[float, ...]) -> Tensor:
+def polynomial(r: Tensor, coefficients: tuple[float, ...]) -> Tensor:
+    """Coefficients from r^0 upwards; none is 0. r: any shape."""
     total = torch.zeros_like(r)
     for coefficient in reversed(coefficients):
         total = total * r + coefficient
@@ -46,9 +49,11 @@ def _polynomial(r: Tensor, coefficients: tuple[float, ...]) -> Tensor:
 
 def _log_clip(r: Tensor, fit: LogClip) -> Tensor:
     low_branch = (fit.slope * r.clamp(min=_R_MIN).log() + fit.offset).clamp(fit.low, fit.high)
+    if fit.threshold == -inf:
+        return polynomial(r, fit.polynomial)
     if not fit.polynomial:
         return low_branch
-    return torch.where(r < fit.threshold, low_branch, _polynomial(r, fit.polynomial))
+    return torch.where(r < fit.threshold, low_branch, polynomial(r, fit.polynomial))
 
 
 def _power_clip(r: Tensor, fit: PowerClip) -> Tensor:

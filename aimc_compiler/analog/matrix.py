@@ -10,8 +10,6 @@ from math import isfinite, prod
 import torch
 from torch import Tensor
 
-from aimc_compiler.analog.columns import ColumnFigures
-from aimc_compiler.analog.compensation import compensation_factor
 from aimc_compiler.analog.contraction import Contraction
 from aimc_compiler.analog.digital import in_format, integer_scales, send
 from aimc_compiler.analog.fast import (
@@ -21,36 +19,31 @@ from aimc_compiler.analog.fast import (
     NotFiniteError,
     Numbering,
     Precision,
-    age_pieces,
-    ages_fast,
     choose,
 )
 from aimc_compiler.analog.fast.plan import LARGEST_DEVIATION
 from aimc_compiler.analog.grid import RowBlock, row_blocks
+from aimc_compiler.analog.matrix_state import MatrixCells, MatrixState
 from aimc_compiler.analog.noise import Draw
-from aimc_compiler.analog.row_block import BlockProduct, block_products, multiply_block, windows_of
+from aimc_compiler.analog.row_block import (
+    BlockProduct,
+    Stored,
+    block_products,
+    conversions_of,
+    multiply_block,
+    windows_of,
+)
 from aimc_compiler.analog.settings import MvmSettings, require_built
-from aimc_compiler.analog.state import PieceDevices, Streams, devices_figures
+from aimc_compiler.analog.slices import Slices
+from aimc_compiler.analog.state import Streams
 from aimc_compiler.analog.traced_drop import require_traceable
-from aimc_compiler.chip.devices import DEVICES
 from aimc_compiler.chip.spec import Nonidealities, Tile
 from aimc_compiler.errors import AimcError, CalibrationError, DataError
 from aimc_compiler.mapping.ir import Piece
-from aimc_compiler.records import record
 from aimc_compiler.rng import Key
 
 _CHUNK_ELEMENTS = 1 << 17
 _NOT_FINITE = "an input of {!r} is not finite, which no converter takes: check the data"
-
-
-@record
-class MatrixState:
-    """A matrix at one time. weights: (groups, columns, rows), normalised; alpha: (row blocks, groups, columns)."""
-
-    time_s: float
-    recalibrated_s: float
-    weights: Tensor
-    alpha: Tensor
 
 
 class MatrixOnTiles:
@@ -61,8 +54,8 @@ class MatrixOnTiles:
     network; the chip computes in float32, or in float64 to compare with a reference. Raises NotBuiltError where the
     tile asks for what is not modelled, DataError on weights that are not finite. precision: see ``analog/fast``.
 
-    ``mvms`` counts the MVMs executed so far: windows times pieces. ``choice`` is the precision it runs in, and why
-    that is not fast.
+    ``mvms`` counts the MVMs executed so far: windows times pieces; ``adc_conversions`` their output conversions.
+    ``choice`` is the precision it runs in, and why that is not fast.
     """
 
     def __init__(
@@ -91,7 +84,7 @@ class MatrixOnTiles:
         self.factor = None if factor is None else factor.detach().to(dtype)
         self.bias = None if bias is None else bias.detach().to(dtype)
         self.seed, self.chip = seed, chip
-        self.mvms = 0
+        self.mvms = self.adc_conversions = 0
         weight = weight.detach().to(dtype)
         _require_finite(weight, f"a weight of {self.name!r} is not finite: train or load the network again")
         self.scales = torch.stack([self._scales(weight, block) for block in self.blocks])
@@ -99,7 +92,8 @@ class MatrixOnTiles:
             [_rows(weight, block) / scale.unsqueeze(-1) for block, scale in zip(self.blocks, self.scales, strict=True)],
             dim=2,
         )
-        self._figures = devices_figures(DEVICES[tile.device.model].figures, nonidealities.device)
+        self._tile = tile
+        self._slices = Slices.of(tile.device)
         self._keys: dict[tuple[str, str], Key] = {}
         self._kept: MatrixState | None = None
         self._products: tuple[tuple[BlockProduct, ...], ...] = ()
@@ -117,7 +111,7 @@ class MatrixOnTiles:
         """
         times = self._times(time_s, recalibrated_s)
         if self._kept is None or (self._kept.time_s, self._kept.recalibrated_s) != times:
-            self._kept = self._state(*times)
+            self._kept = self._cells.at(*times)
             self._products = ()
         return self._kept
 
@@ -166,10 +160,9 @@ class MatrixOnTiles:
         """The state, its products ready in ``exact``."""
         state = self.state(time_s, recalibrated_s)
         if not self._products:
+            figures_of = self._cells.column_figures
             self._products = tuple(
-                block_products(
-                    block, _rows(state.weights, block), self.contraction, self.settings, self._column_figures
-                )
+                block_products(block, self._stored(state, block), self.contraction, self.settings, figures_of)
                 for block in self.blocks
             )
         return state
@@ -180,7 +173,7 @@ class MatrixOnTiles:
         if self._fast_at != times:
             state = self._kept if self._products else None
             if state is None or (state.time_s, state.recalibrated_s) != times:
-                state = self._state(*times)
+                state = self._cells.at(*times)
             self._fast = FastMatrix(state.weights, self.blocks, self.contraction, self.settings, self._key)
             self._fast_at, self._alpha = times, state.alpha
             self._kept, self._products = None, ()
@@ -205,6 +198,7 @@ class MatrixOnTiles:
         except NotFiniteError:
             raise DataError(_NOT_FINITE.format(self.name)) from None
         self.mvms += y.numel() // self.outputs * sum(len(block.pieces) for block in self.blocks)
+        self.adc_conversions += y.numel() * len(self.blocks)
         return y[0] if single else y
 
     def fast_parts(self, ranges: Tensor | None, time_s: float) -> tuple[FastPart, ...] | None:
@@ -225,6 +219,8 @@ class MatrixOnTiles:
         return batch // samples
 
     def _choice(self) -> Choice:
+        if self._asked != "exact" and not self._slices.plain:
+            return Choice(precision="exact", reason="weights in slices or offset columns: not built in fast")
         target, rows = self.target, tuple(block.rows for block in self.blocks)
         shape = (target.shape[0], target.shape[1], rows)
         return choose(self._asked, self.settings, self.contraction, shape, target.dtype, target.device)
@@ -259,7 +255,7 @@ class MatrixOnTiles:
         entries = self._entries(batch, samples)
         if self.settings.traces_wires:
             windows = batch * prod(shape[1:]) // self.outputs
-            require_traceable(windows, self.target.numel(), x.numel(), self.settings, self.name)
+            require_traceable(windows, self._slices.count * self.target.numel(), x.numel(), self.settings, self.name)
         chunk = entries * max(1, _CHUNK_ELEMENTS // max(1, entries * prod(shape[1:])))
         parts = []
         for start in range(0, batch, chunk):
@@ -281,6 +277,7 @@ class MatrixOnTiles:
                 inputs = send(inputs, digital.activation_bits)
             u = multiply_block(inputs, block, products, contraction, settings, self._key, draw)
             self.mvms += windows_of(u, self.outputs) * len(block.pieces)
+            self.adc_conversions += conversions_of(u, products, settings)
             scale = contraction.along_columns(scales[block.index])
             if digital.partial_sums == "off" or len(self.blocks) == 1:
                 total = u * scale if total is None else torch.addcmul(total, u, scale)
@@ -321,42 +318,25 @@ class MatrixOnTiles:
             )
         return ranges.to(self.target)
 
-    def _state(self, time_s: float, read_s: float) -> MatrixState:
-        weights = torch.empty_like(self.target)
-        alpha = torch.ones_like(self.scales)
-        # Ideal devices do not change between two readings, which would differ in their noise alone: nothing to scale.
-        kind = self.nonidealities.drift_compensation if self._figures else "off"
-        places = [(block, piece, self._devices(piece)) for block in self.blocks for piece in block.pieces]
-        if self.choice.precision == "fast" and all(ages_fast(devices) for _, _, devices in places):
-            listed = [(devices, piece.tile_row) for _, piece, devices in places]
-            aged = age_pieces(listed, kind, time_s, read_s, self.settings)
-            for (block, piece, _), found in zip(places, aged, strict=True):
-                columns = slice(piece.first_column, piece.first_column + piece.columns)
-                _rows(weights, block)[piece.group, columns] = found.weights
-                alpha[block.index, piece.group, columns] = found.alpha
-            return MatrixState(time_s=time_s, recalibrated_s=read_s, weights=weights, alpha=alpha)
-        for block in self.blocks:
-            for piece in block.pieces:
-                columns = slice(piece.first_column, piece.first_column + piece.columns)
-                devices = self._devices(piece)
-                _rows(weights, block)[piece.group, columns] = devices.at(time_s)
-                figures = self._column_figures(piece)
-                factor = compensation_factor(kind, devices, read_s, piece.tile_row, self.settings, figures)
-                alpha[block.index, piece.group, columns] = factor
-        return MatrixState(time_s=time_s, recalibrated_s=read_s, weights=weights, alpha=alpha)
-
-    def _devices(self, piece: Piece) -> PieceDevices:
-        columns = slice(piece.first_column, piece.first_column + piece.columns)
-        rows = slice(piece.first_row, piece.first_row + piece.rows)
-        return PieceDevices(
-            target=self.target[piece.group, columns, rows],
-            streams=Streams(seed=self.seed, chip=self.chip, piece=piece.name),
-            effects=self.nonidealities.device,
-            figures=self._figures,
+    @property
+    def _cells(self) -> MatrixCells:
+        return MatrixCells(
+            target=self.target,
+            blocks=self.blocks,
+            tile=self._tile,
+            nonidealities=self.nonidealities,
+            settings=self.settings,
+            seed=self.seed,
+            chip=self.chip,
+            fast=self.choice.precision == "fast",
         )
 
-    def _column_figures(self, piece: Piece) -> ColumnFigures:
-        return ColumnFigures.of_piece(piece, self.settings, self.seed, self.chip)
+    def _stored(self, state: MatrixState, block: RowBlock) -> Stored:
+        rows = slice(block.first_row, block.first_row + block.rows)
+        if self._slices.plain:
+            return Stored(slices=state.weights[None, :, :, rows])
+        factors, shift = state.factors[:, block.index], state.shift[block.index]
+        return Stored(slices=state.stored[..., rows], factors=factors, shift=shift)
 
     def _key(self, piece: Piece, purpose: str) -> Key:
         name = (piece.name, purpose)

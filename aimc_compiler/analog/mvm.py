@@ -13,9 +13,10 @@ from torch import Tensor
 from aimc_compiler.analog.column_effects import bias_column, s_shape
 from aimc_compiler.analog.columns import ColumnFigures
 from aimc_compiler.analog.contraction import Product
-from aimc_compiler.analog.converter import asymmetric, bow, clip, corrected, mismatched, quantise, round_by_chance
+from aimc_compiler.analog.converter import asymmetric, bow, corrected, held, mismatched, quantise, round_by_chance
 from aimc_compiler.analog.ir_drop import drop, positions
 from aimc_compiler.analog.noise import Draw, add_output_noise, add_read_noise, needs_draw
+from aimc_compiler.analog.passes import Planes, bit_planes
 from aimc_compiler.analog.settings import MvmSettings
 from aimc_compiler.analog.traced_drop import attenuated, traced_loss
 from aimc_compiler.records import record
@@ -74,37 +75,86 @@ def block_weights(
 def mvm(x: Tensor, weights: BlockWeights, product: Product, settings: MvmSettings, draw: Draw | None) -> Tensor:
     """Converted outputs of every window, before any digital scale.
 
-    x: what the rows receive, as ``product`` takes it, normalised; draw: where noise comes from (needed with sigma_w,
-    sigma_out or stochastic rounding of outputs). Returns outputs as ``product`` gives them.
+    x: codes, as ``product`` takes them, normalised; bit-serial ones are sent plane by plane; draw: where noise comes
+    from (needed with sigma_w, sigma_out or stochastic rounding of outputs). Returns outputs as ``product`` gives them.
     """
-    return mvm_and_clips(x, weights, product, settings, draw)[0]
+    return mvm_and_clips(bit_planes(x, settings), weights, product, settings, draw)[0]
 
 
 def mvm_and_clips(
-    x: Tensor, weights: BlockWeights, product: Product, settings: MvmSettings, draw: Draw | None
+    planes: Planes, weights: BlockWeights, product: Product, settings: MvmSettings, draw: Draw | None
 ) -> tuple[Tensor, Tensor | None]:
     """As ``mvm``, and which outputs were clipped; None without bound management, which alone asks.
 
-    In two passes, the positive inputs and then the negative ones, each pass has its products and read noise; "analog"
-    adds them before the output converters, "digital" after.
+    planes: what the rows receive, pass by pass. In two passes, the positive inputs and then the negative ones, each
+    pass has its products and read noise; "analog" adds them before the output converters, "digital" after.
     """
-    x = asymmetric(x, settings.input_asymmetry)
-    if settings.passes == "one":
-        u, power = _collect(x, weights, product, settings)
-        return _convert(u, power, weights, product, settings, draw)
-    passes = [_collect(half, weights, product, settings) for half in (x.clamp(min=0), x.clamp(max=0))]
-    if settings.passes == "analog":
-        (u, power), (u_below, power_below) = passes
-        both = None if power is None or power_below is None else power + power_below
-        return _convert(u + u_below, both, weights, product, settings, draw)
-    second = draw if draw is None or draw.keys_of is None else draw.again("second pass")
-    y, clips = _convert(*passes[0], weights, product, settings, draw)
-    y_below, clips_below = _convert(*passes[1], weights, product, settings, second)
-    return y + y_below, None if clips is None or clips_below is None else clips | clips_below
+    planes = [(weight, asymmetric(plane, settings.input_asymmetry)) for weight, plane in planes]
+    if settings.passes != "digital":
+        return _planes(planes, weights, product, settings, draw)
+    above = [(weight, plane.clamp(min=0)) for weight, plane in planes]
+    below = [(weight, plane.clamp(max=0)) for weight, plane in planes]
+    y, clips = _planes(above, weights, product, settings, draw)
+    y_below, clips_below = _planes(below, weights, product, settings, _again(draw, "second pass"))
+    return y + y_below, _either(clips, clips_below)
+
+
+def _planes(
+    planes: Planes, weights: BlockWeights, product: Product, settings: MvmSettings, draw: Draw | None
+) -> tuple[Tensor, Tensor | None]:
+    """Planes that add up as charge and are converted once, or are converted each, then shifted and added."""
+    if len(planes) == 1:
+        return _convert(*_collect(planes[0][1], weights, product, settings), weights, product, settings, draw)
+    if settings.accumulate == "analog":
+        return _convert(*_gathered(planes, weights, product, settings), weights, product, settings, draw)
+    total: Tensor | None = None
+    clips: Tensor | None = None
+    for place, (weight, plane) in enumerate(planes):
+        own = _again(draw, f"plane {place}") if place else draw
+        y, also = _convert(*_collect(plane, weights, product, settings), weights, product, settings, own)
+        total = y * weight if total is None else torch.add(total, y, alpha=weight)
+        clips = also if clips is None else _either(clips, also)
+    assert total is not None
+    return total, clips
+
+
+def _gathered(
+    planes: Planes, weights: BlockWeights, product: Product, settings: MvmSettings
+) -> tuple[Tensor, Tensor | None]:
+    """As ``_collect``, of all planes by their weights. Their read noises are one Gaussian of the summed variance."""
+    u: Tensor | None = None
+    power: Tensor | None = None
+    for weight, plane in planes:
+        part, part_power = _collect(plane, weights, product, settings)
+        u = part * weight if u is None else torch.add(u, part, alpha=weight)
+        if part_power is not None:
+            part_power = part_power * weight**2
+            power = part_power if power is None else power + part_power
+    assert u is not None
+    return u, power
 
 
 def _collect(x: Tensor, weights: BlockWeights, product: Product, settings: MvmSettings) -> tuple[Tensor, Tensor | None]:
     """What columns collect of ``x``, and the power that its read noise goes by."""
+    if settings.passes != "analog":
+        return _collect_once(x, weights, product, settings)
+    u, power = _collect_once(x.clamp(min=0), weights, product, settings)
+    u_below, power_below = _collect_once(x.clamp(max=0), weights, product, settings)
+    return u + u_below, None if power is None or power_below is None else power + power_below
+
+
+def _again(draw: Draw | None, reading: str) -> Draw | None:
+    return draw if draw is None or draw.keys_of is None else draw.again(reading)
+
+
+def _either(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    return None if first is None or second is None else first | second
+
+
+def _collect_once(
+    x: Tensor, weights: BlockWeights, product: Product, settings: MvmSettings
+) -> tuple[Tensor, Tensor | None]:
+    """One pass."""
     u = product.multiply(x, weights.main)
     load, power = _side_products(x, weights, product, settings)
     if settings.traces_wires:
@@ -148,7 +198,7 @@ def _convert(
     else:
         codes = quantise(u, settings.adc_step)
     clips = codes.abs() > settings.out_bound if settings.bound_management else None
-    return corrected(clip(codes, settings.out_bound), figures), clips
+    return corrected(held(codes, settings), figures), clips
 
 
 def _side_products(

@@ -3,7 +3,6 @@
 from math import inf
 from typing import Any, Literal
 
-from aimc_compiler.chip.devices import DEVICES
 from aimc_compiler.chip.spec import Adc, Dac, Nonidealities, Tile
 from aimc_compiler.errors import NotBuiltError, VerificationError
 from aimc_compiler.records import record
@@ -19,7 +18,8 @@ class MvmSettings:
     the spec, see ``ir_drop.py`` and ``traced_drop.py``; input_scaling to sum_share: see ``scaling.py``; asymmetries
     to inl_bound: ``converter.py``, nonlinearities as coefficients of v, v^2, ... in units of x and u; v_offset_std to
     offset_residual: ``columns.py``, ``s_shape`` per unit of output and ``slope_span`` in its units; bound_management:
-    ``bound_management.py``.
+    ``bound_management.py``; signed: whether outputs may be negative; input_planes: bit planes of bit-serial inputs, 0
+    where they are not, input_code and accumulate see ``passes.py``.
     """
 
     in_bound: float = inf
@@ -59,6 +59,10 @@ class MvmSettings:
     offset_residual: float = 0.0
     passes: Literal["one", "analog", "digital"] = "one"
     bound_management: bool = False
+    signed: bool = True
+    input_planes: int = 0
+    input_code: Literal["sign_magnitude", "twos_complement"] = "sign_magnitude"
+    accumulate: Literal["digital", "analog"] = "digital"
 
     @property
     def scales_vectors(self) -> bool:
@@ -122,6 +126,7 @@ class MvmSettings:
             or self.offset_std
             or self.passes != "one"
             or self.bound_management
+            or self.input_planes
         )
 
     @classmethod
@@ -129,7 +134,8 @@ class MvmSettings:
         """From a spec that passed its checks."""
         mvm = nonidealities.mvm
         full = 0.0 if tile.adc.out_bound == "off" else tile.adc.out_bound
-        conductance_ratio = mvm.r_wire_ohm * mvm.g_ir_s
+        # A weight of several rows takes as many segments of wire.
+        conductance_ratio = mvm.r_wire_ohm * mvm.g_ir_s * tile.device.rows_per_weight
         return cls(
             in_bound=1.0 if mvm.range_clip else inf,
             dac_step=_dac_step(tile.dac),
@@ -177,6 +183,10 @@ def _converters(tile: Tile) -> dict[str, Any]:
         "mismatch_calibrated": adc.mismatch_calibrated,
         "gain_residual": adc.gain_residual,
         "offset_residual": adc.offset_residual,
+        "signed": adc.signed,
+        "input_planes": dac.planes,
+        "input_code": dac.bit_code,
+        "accumulate": dac.accumulate,
     }
 
 
@@ -189,6 +199,8 @@ def _adc_step(adc: Adc) -> float:
         return 0.0
     if adc.out_bound == "off":
         raise VerificationError("an output converter with bits but without out_bound passed the checks of the spec")
+    if not adc.signed:
+        return adc.out_bound / int(2**adc.bits - 1)
     return 2.0 * adc.out_bound / _steps(adc.bits)
 
 
@@ -212,25 +224,11 @@ def require_built(tile: Tile, nonidealities: Nonidealities, name: str = "tile") 
 
 
 def _device_faults(tile: Tile, nonidealities: Nonidealities) -> list[str]:
-    device, effects, defects = tile.device, nonidealities.device, nonidealities.defects
+    effects = nonidealities.device
     noisy = any((effects.programming_noise, effects.drift, effects.accumulated_read_noise))
     faults = []
-    if noisy and DEVICES[device.model].figures is None:
-        known = ", ".join(model for model, entry in DEVICES.items() if entry.figures)
-        faults.append(
-            f"device.model {device.model!r}, whose statistics are not built: use {known}, or set the three factors of "
-            "nonidealities.device to 0"
-        )
     if noisy and tile.normalisation == "none":
         faults.append("noisy devices with normalisation none: use normalisation column, so that weights fit g_max")
-    if device.pairs > 1:
-        faults.append(f"device.pairs {device.pairs}: use 1")
-    if device.slices > 1:
-        faults.append(f"device.slices {device.slices} (bit-sliced weights): use 1, without bits_per_slice")
-    if device.encoding != "differential":
-        faults.append(f"device.encoding {device.encoding}: use differential")
-    if any((defects.stuck_at_zero, defects.stuck_at_g_max, defects.stuck_random)):
-        faults.append("nonidealities.defects above 0: set stuck_at_zero, stuck_at_g_max and stuck_random to 0")
     return faults
 
 
@@ -238,16 +236,25 @@ def _mvm_faults(tile: Tile, nonidealities: Nonidealities) -> list[str]:
     mode, drops = tile.dac.input_mode, nonidealities.mvm.ir_drop > 0
     by_formula = nonidealities.mvm.ir_drop_model == "closed_form"
     faults = []
-    if mode == "bit_serial":
-        faults.append("dac.input_mode bit_serial: use pulse_width")
+    if tile.dac.planes and not nonidealities.mvm.range_clip:
+        faults.append(
+            "dac.input_mode bit_serial without range clipping, though inputs beyond the range have no bits: set "
+            "nonidealities.mvm.range_clip to true, or dac.bits to off"
+        )
+    if tile.dac.planes and tile.dac.inl:
+        faults.append(
+            "dac.inl with dac.input_mode bit_serial, whose drivers are on or off and have no curve: set dac.inl to 0, "
+            "or use pulse_width"
+        )
+    if tile.dac.planes and tile.dac.accumulate == "digital" and nonidealities.mvm.bound_management:
+        faults.append(
+            "bound management with dac.input_mode bit_serial and dac.accumulate digital, where halved inputs move to "
+            "lower bit planes whose outputs are no smaller: set nonidealities.mvm.bound_management to false, or "
+            "dac.accumulate to analog"
+        )
     if mode == "amplitude" and drops and by_formula:
         faults.append(
             "dac.input_mode amplitude with IR drop, whose formula holds for pulse-width inputs: use pulse_width, "
             "set nonidealities.mvm.ir_drop_model to exact, or nonidealities.mvm.ir_drop to 0"
-        )
-    if tile.device.rows_per_weight > 1 and drops:
-        faults.append(
-            f"device.rows_per_weight {tile.device.rows_per_weight} with IR drop, whose formula has one row a weight: "
-            "use 1, or set nonidealities.mvm.ir_drop to 0"
         )
     return faults

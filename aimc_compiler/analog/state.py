@@ -8,14 +8,16 @@ Nothing is stored: each state is a function of named streams (seed, chip, piece,
 neither on the order in which times are asked for nor on other pieces.
 """
 
-from math import log, sqrt
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from aimc_compiler.analog.devices import nu_mean, nu_sd, programming_sd_us, q
-from aimc_compiler.chip.devices import PcmFigures
-from aimc_compiler.chip.spec import DeviceNonidealities
+from aimc_compiler.analog.defects import PieceDefects
+from aimc_compiler.analog.models import statistics_of
+from aimc_compiler.chip.devices import device_figures
+from aimc_compiler.chip.stored import Device, DeviceNonidealities
 from aimc_compiler.records import record
 from aimc_compiler.rng import Key, cell_normals, stream_key
 
@@ -32,83 +34,61 @@ class Streams:
         return stream_key(self.seed, "chip", self.chip, "piece", self.piece, purpose, *more)
 
 
-def time_name(time_s: float) -> str:
-    """How a time enters the name of a stream: exactly."""
-    return repr(float(time_s) + 0.0)  # -0.0 is 0.0
-
-
-def program(r: Tensor, draw: Tensor, figures: PcmFigures, factor: float) -> Tensor:
-    """Programmed conductances, ``max(0, r + factor sigma_P(r) xi)``. r, draw: one shape; all over g_max."""
-    return (r + programming_sd_us(r, figures) * draw * (factor / figures.g_max_us)).clamp(min=0)
-
-
-def drift_exponents(r: Tensor, draw: Tensor, figures: PcmFigures, factor: float) -> Tensor:
-    """``factor |mean + sd xi|``, one a device, fixed at programming. r: target conductances over g_max."""
-    return (nu_mean(r, figures) + nu_sd(r, figures) * draw).abs() * factor
-
-
-def drift(programmed: Tensor, exponents: Tensor, time_s: float, figures: PcmFigures) -> Tensor:
-    """``g_P (T / t0)^-nu`` with T = t + t0: conductances at time_s after programming, over g_max."""
-    return programmed * torch.exp(exponents * -log((time_s + figures.t0_s) / figures.t0_s))
-
-
-def accumulate_read_noise(
-    drifted: Tensor, programmed: Tensor, draw: Tensor, time_s: float, figures: PcmFigures, factor: float
-) -> Tensor:
-    """1/f noise since programming: ``max(0, g_D + factor g_D Q(g_P) sqrt(ln((T + t_read) / (2 t_read))) xi)``."""
-    elapsed = time_s + figures.t0_s
-    growth = factor * sqrt(log((elapsed + figures.t_read_s) / (2 * figures.t_read_s)))
-    return (drifted + drifted * q(programmed, figures) * draw * growth).clamp(min=0)
-
-
 @record
 class PieceDevices:
-    """The devices of a piece. target: (columns, rows) normalised weights, |w| <= 1; figures: None for ideal devices."""
+    """The devices of a piece. target: (columns, rows) normalised weights, |w| <= 1; figures: None for ideal devices.
+
+    figures: of a type that ``models.STATISTICS`` knows; significance: what each differential pair of a weight
+    counts; single: a cell has one device, not a pair, and targets are not negative.
+    """
 
     target: Tensor
     streams: Streams
     effects: DeviceNonidealities
-    figures: PcmFigures | None
+    figures: Any
+    significance: tuple[float, ...] = (1.0,)
+    defects: PieceDefects | None = None
+    single: bool = False
 
     def programmed(self) -> Tensor:
         """(columns, rows): the weights as programmed, before drift and accumulated noise."""
-        return _weights(self.conductances(None))
+        return self._weights(None)
 
     def at(self, time_s: float) -> Tensor:
         """(columns, rows): the weights at ``time_s`` seconds after programming; |w| may exceed 1."""
-        return _weights(self.conductances(time_s))
+        return self._weights(time_s)
 
-    def conductances(self, time_s: float | None) -> Tensor:
-        """(2, columns, rows): g+ and g- over g_max at ``time_s``; None: as programmed."""
-        figures, effects = self.figures, self.effects
+    def conductances(self, time_s: float | None, pair: int = 0) -> Tensor:
+        """(2, columns, rows): g+ and g- of a pair over g_max at ``time_s``; None: as programmed."""
         targets = torch.stack([self.target.clamp(min=0), (-self.target).clamp(min=0)])
-        if figures is None:
-            return targets
-        programmed = targets
-        if effects.programming_noise:
-            programmed = program(targets, self._normals("programming"), figures, effects.programming_noise)
-        if time_s is None:
-            return programmed
-        g = programmed
-        if effects.drift:
-            exponents = drift_exponents(targets, self._normals("drift"), figures, effects.drift)
-            g = drift(programmed, exponents, time_s, figures)
-        if effects.accumulated_read_noise:
-            draw = self._normals("accumulated read noise", time_name(time_s))
-            g = accumulate_read_noise(g, programmed, draw, time_s, figures, effects.accumulated_read_noise)
-        return g
+        g = targets
+        if self.figures is not None:
+            normals = partial(self._normals, pair)
+            g = statistics_of(self.figures)(targets, normals, self.figures, self.effects, time_s)
+        return g if self.defects is None else self.defects.apply(g, pair)
 
-    def _normals(self, purpose: str, *more: str) -> Tensor:
-        values = cell_normals(self.streams.key(purpose, *more), 2 * self.target.numel())
+    def _weights(self, time_s: float | None) -> Tensor:
+        """Pairs weighed by their significance; each holds the same target, devices of its own."""
+        total = sum(self.significance)
+        weights = torch.zeros_like(self.target)
+        for pair, factor in enumerate(self.significance):
+            g = self.conductances(time_s, pair)
+            weights = weights + (g[0] if self.single else g[0] - g[1]) * (factor / total)
+        return weights
+
+    def _normals(self, pair: int, purpose: str, *more: str) -> Tensor:
+        names = (purpose, *more, f"pair {pair}") if pair else (purpose, *more)
+        values = cell_normals(self.streams.key(*names), 2 * self.target.numel())
         return torch.from_numpy(values).to(self.target).reshape(2, *self.target.shape)
 
 
-def _weights(g: Tensor) -> Tensor:
-    """g+ - g- of (2, columns, rows) conductances over g_max."""
-    return g[0] - g[1]
+def tile_drift_factor(spread: float, seed: int, chip: int, tile: int) -> float:
+    """``max(0, 1 + spread xi)``: what multiplies the drift exponents of all devices on a tile of a chip."""
+    key = stream_key(seed, "chip", chip, "tile", tile, "drift spread")
+    return max(0.0, 1.0 + spread * float(cell_normals(key, 1)[0]))
 
 
-def devices_figures(figures: PcmFigures | None, effects: DeviceNonidealities) -> PcmFigures | None:
-    """``figures`` where any device effect is on, else None: ideal devices."""
+def devices_figures(device: Device, effects: DeviceNonidealities) -> Any:
+    """The figures of the device where any of its effects is on, else None: ideal devices."""
     on = effects.programming_noise or effects.drift or effects.accumulated_read_noise
-    return figures if on else None
+    return device_figures(device) if on else None

@@ -112,8 +112,8 @@ def require_traceable(windows: float, weights: int, inputs: int, settings: MvmSe
     """
     coded = settings.dac_step > 0 and settings.in_bound < inf and not settings.sigma_in
     distinct = min(inputs, round(settings.in_bound / settings.dac_step)) if coded else inputs
-    slices = distinct if settings.ir_drop_load == "aligned" else 1
-    cells = windows * weights
+    slices = distinct if settings.ir_drop_load == "aligned" and not settings.input_planes else 1
+    cells = windows * weights * max(1, settings.input_planes)
     if cells * slices <= LIMIT_CELLS:
         return
     raise AimcError(

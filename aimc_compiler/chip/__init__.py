@@ -2,7 +2,7 @@
 
 from aimc_compiler.chip.builtin import builtin_names, load_chip
 from aimc_compiler.chip.costs import COST_CLASSES, FREE
-from aimc_compiler.chip.devices import DEVICES
+from aimc_compiler.chip.devices import DEVICES, register_device
 from aimc_compiler.chip.effect import Effect
 from aimc_compiler.chip.effects import EFFECTS, active, all_off, only, scale, switch_off
 from aimc_compiler.chip.figures import Figure, figures, missing_provenance
@@ -29,6 +29,7 @@ __all__ = [
     "only",
     "override",
     "read_spec",
+    "register_device",
     "scale",
     "switch_off",
 ]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from aimc_compiler.chip.devices import DEVICES
 from aimc_compiler.chip.figures import dotted, plain, section_paths, suggest, value_at
 from aimc_compiler.chip.quantity import Fault
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
         MvmNonidealities,
         Tile,
     )
+    from aimc_compiler.chip.stored import Defects, Device
 
 #: What is zero or off on a chip without input ranges and column scales, below ``nonidealities``.
 _OFF_WITHOUT_RANGE = {
@@ -42,6 +44,10 @@ _OFF_WITHOUT_RANGE = {
     "defects.stuck_at_zero": 0,
     "defects.stuck_at_g_max": 0,
     "defects.stuck_random": 0,
+    "defects.map": "off",
+    "defects.dead_rows": 0,
+    "defects.dead_columns": 0,
+    "defects.dead_tiles": 0,
 }
 _OFF_WITHOUT_RANGE_TILE = {
     "dac.bits": "off",
@@ -95,6 +101,31 @@ def one_form(mvm: "Mvm") -> Iterator[Fault]:
         yield ("mode",), f"is {mvm.mode!r}, which is not among modes; {suggest(mvm.mode, tuple(mvm.modes))}"
 
 
+def device_is_known(device: "Device") -> Iterator[Fault]:
+    """The model is registered, and has what it needs and nothing else."""
+    if device.model not in DEVICES:
+        yield ("model",), f"is {device.model!r}, which is no device; {suggest(device.model, tuple(DEVICES))}"
+        return
+    if (device.model == "custom") != (device.custom is not None):
+        what = (
+            "is custom, without custom; add" if device.custom is None else f"is {device.model}, beside custom; remove"
+        )
+        yield ("model",), f"{what} the section custom"
+    if device.extrapolate is not None and device.model != "reram_wan2022":
+        yield ("extrapolate",), f"is given, but {device.model} has no fits that end; remove it"
+    if device.significance is not None and len(device.significance) != device.pairs:
+        yield (
+            ("significance",),
+            f"has {len(device.significance)} factors for {device.pairs} pairs; give one a pair, or leave it out",
+        )
+
+
+def stuck_at_most_all(defects: "Defects") -> Fault | None:
+    if defects.stuck <= 1 + 1e-9:
+        return None
+    return (), f"stuck_at_zero, stuck_at_g_max and stuck_random sum to {defects.stuck:.12g} of all devices; at most 1"
+
+
 def holds_a_weight(tile: "Tile") -> Iterator[Fault]:
     device = tile.device
     if device.rows_per_weight > tile.rows:
@@ -111,6 +142,12 @@ def holds_a_weight(tile: "Tile") -> Iterator[Fault]:
         yield ("device", "slices"), f"is {device.slices}, without bits_per_slice; add the bits that one cell holds"
     if device.slices == 1 and device.bits_per_slice is not None:
         yield ("device", "bits_per_slice"), "is given, but slices is 1; remove it, or give slices"
+    if device.encoding == "differential" and device.flip_columns:
+        yield ("device", "flip_columns"), "is true, but signs are stored differentially; set it to false"
+    if device.encoding == "differential" and not tile.adc.signed:
+        yield ("adc", "signed"), "is false, but differential columns give either sign; set it to true"
+    if device.slices > 1 and tile.normalisation == "none":
+        yield ("normalisation",), "is none, but sliced weights need a scale; set it to column"
     if tile.adc.columns_per_adc > tile.columns:
         yield (
             ("adc", "columns_per_adc"),
@@ -140,6 +177,7 @@ def chip_agrees(spec: "ChipSpec") -> Iterator[Fault]:
         yield (() if spec.tile is None else ("tiles",)), f"{what}; give tile (one type) or tiles (several, by name)"
         return
     yield from _mesh_holds_tiles(spec)
+    yield from _defects_are_on_tiles(spec)
     for path, tile in _tiles(spec):
         if tile.normalisation == "none":
             yield from _off_without_range(spec, path)
@@ -163,6 +201,24 @@ def _mesh_holds_tiles(spec: "ChipSpec") -> Iterator[Fault]:
     if tiles > sites:
         shape = " x ".join(map(str, spec.network.shape))
         yield ("network", "shape"), f"{shape} has {sites} sites for {tiles} tiles; enlarge it, or lower the tile count"
+
+
+def _defects_are_on_tiles(spec: "ChipSpec") -> Iterator[Fault]:
+    tiles = [tile for _, tile in _tiles(spec)]
+    limits = {
+        "row": max(tile.weight_rows for tile in tiles),
+        "column": max(tile.weight_columns for tile in tiles),
+        "pair": max(tile.device.pairs * tile.device.slices for tile in tiles),
+    }
+    counts = [tile.count for tile in tiles if tile.count != "auto"]
+    if len(counts) == len(tiles):
+        limits["tile"] = sum(counts)
+    known = spec.nonidealities.defects.map
+    for index, defect in enumerate(() if known == "off" else known):
+        for key, limit in limits.items():
+            if getattr(defect, key) >= limit:
+                path = ("nonidealities", "defects", "map", index, key)
+                yield path, f"is {getattr(defect, key)}, of {limit} that count from 0; name one that is there"
 
 
 def _off_without_range(spec: "ChipSpec", tile_path: tuple[str, ...]) -> Iterator[Fault]:

@@ -16,6 +16,7 @@ from aimc_compiler.chip.spec import ChipSpec
 from aimc_compiler.errors import SpecError
 
 _RASCH = "Rasch et al., Nat. Commun. 14, 5282 (2023)"
+_USUAL = "the usual model of defects in crossbars; no figures are built in"
 _NANDAKUMAR = f"{_RASCH}, Methods; Nandakumar et al., ICECS (2019)"
 
 _STANDARD: dict[str, Effect] = {
@@ -146,6 +147,16 @@ _STANDARD: dict[str, Effect] = {
         equation="g_D = g_P ((t + t0) / t0)^(-f nu)",
         source=_NANDAKUMAR,
     ),
+    "drift_tile_spread": Effect(
+        title="drift that differs from tile to tile",
+        stage="device",
+        path="nonidealities.device.drift_tile_spread",
+        off=0.0,
+        unit="share of the exponent",
+        does="all exponents of a tile are off by one factor, drawn with the chip",
+        equation="nu <- nu max(0, 1 + spread xi_tile)",
+        source="an assumption of the form; no figures are built in",
+    ),
     "accumulated_read_noise": Effect(
         title="accumulated 1/f read noise",
         stage="device",
@@ -164,8 +175,7 @@ _STANDARD: dict[str, Effect] = {
         unit="share of devices",
         does="a share of the devices never conducts",
         equation="g = 0 with probability p",
-        source="the usual model of defects in crossbars; no figures are built in",
-        built=False,
+        source=_USUAL,
     ),
     "stuck_at_g_max": Effect(
         title="devices stuck at g_max",
@@ -175,8 +185,7 @@ _STANDARD: dict[str, Effect] = {
         unit="share of devices",
         does="a share of the devices always conducts fully",
         equation="g = g_max with probability p",
-        source="the usual model of defects in crossbars; no figures are built in",
-        built=False,
+        source=_USUAL,
     ),
     "stuck_random": Effect(
         title="devices stuck anywhere",
@@ -186,8 +195,48 @@ _STANDARD: dict[str, Effect] = {
         unit="share of devices",
         does="a share of the devices stays at a conductance of chance",
         equation="g = g_max U(0, 1) with probability p",
-        source="the usual model of defects in crossbars; no figures are built in",
-        built=False,
+        source=_USUAL,
+    ),
+    "defect_map": Effect(
+        title="known defects",
+        stage="device",
+        path="nonidealities.defects.map",
+        off="off",
+        unit="list of devices",
+        does="devices that were found to be stuck stay where they are",
+        equation="g = value g_max",
+        source="a measurement of the user's own",
+        scaling="switch",
+    ),
+    "dead_rows": Effect(
+        title="dead rows",
+        stage="device",
+        path="nonidealities.defects.dead_rows",
+        off=0.0,
+        unit="share of rows",
+        does="a share of the rows passes no input",
+        equation="w_ij = 0 for all i with probability p",
+        source=_USUAL,
+    ),
+    "dead_columns": Effect(
+        title="dead columns",
+        stage="device",
+        path="nonidealities.defects.dead_columns",
+        off=0.0,
+        unit="share of columns",
+        does="a share of the columns gives no current",
+        equation="w_ij = 0 for all j with probability p",
+        source=_USUAL,
+    ),
+    "dead_tiles": Effect(
+        title="dead tiles",
+        stage="device",
+        path="nonidealities.defects.dead_tiles",
+        off=0.0,
+        unit="share of tiles",
+        does="a share of the tiles gives no current",
+        equation="w = 0 with probability p",
+        source=_USUAL,
     ),
 }
 

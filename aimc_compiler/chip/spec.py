@@ -8,11 +8,17 @@ Figures that must agree with one another are compared in ``checks.py``.
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, StringConstraints, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    StringConstraints,
+    model_validator,
+)
 
 from aimc_compiler.chip import checks
 from aimc_compiler.chip.costs import CostClass
-from aimc_compiler.chip.devices import DeviceModel
 from aimc_compiler.chip.quantity import (
     Age,
     Bytes,
@@ -25,6 +31,7 @@ from aimc_compiler.chip.quantity import (
     SquareMetres,
     raise_faults,
 )
+from aimc_compiler.chip.stored import Defects, Device, DeviceNonidealities
 
 #: Resolution of a converter: 1 bit would have no step, and fp32 holds no more than 24.
 Bits = Annotated[int, Field(ge=2, le=24)]
@@ -38,16 +45,6 @@ class Clock(SpecModel):
     tick_s: Seconds = Field(alias="tick", gt=0, description="time step of the schedule; all times are rounded up to it")
 
 
-class Device(SpecModel):
-    model: DeviceModel = Field(description="device model, one of `aimc_compiler.chip.DEVICES`")
-    g_max_s: Siemens = Field(alias="g_max", gt=0, description="largest target conductance")
-    pairs: PositiveInt = Field(1, description="differential pairs a weight")
-    slices: PositiveInt = Field(1, description="columns a weight: its bits cut over several cells")
-    bits_per_slice: PositiveInt | None = Field(None, description="bits a cell where slices > 1")
-    encoding: Literal["differential", "offset_column"] = Field("differential", description="how signs are stored")
-    rows_per_weight: PositiveInt = Field(1, description="adjacent rows a weight")
-
-
 class Dac(SpecModel):
     bits: Bits | Literal["off"] = Field(description="resolution: 2^bits - 2 steps over twice the bound")
     input_mode: Literal["pulse_width", "amplitude", "bit_serial"] = Field(description="how a code drives a row")
@@ -56,11 +53,27 @@ class Dac(SpecModel):
     )
     inl: NonNegativeFloat = Field(0.0, description="integral nonlinearity, in LSB, by which inl_curve is multiplied")
     inl_curve: Curve = Field((-1.0, 0.0, 1.0), description="c1, c2, ...: sum c_k v^k, v the input over its bound")
+    bit_code: Literal["sign_magnitude", "twos_complement"] = Field(
+        "sign_magnitude", description="bit_serial: what the planes are; bits - 1 of them, or bits"
+    )
+    accumulate: Literal["digital", "analog"] = Field(
+        "digital", description="bit_serial: convert every plane, shift and add; or add planes as charge, convert once"
+    )
+
+    @property
+    def planes(self) -> int:
+        """Passes through the crossbar; 0 where inputs are not bit-serial."""
+        if self.input_mode != "bit_serial" or self.bits == "off":
+            return 0
+        return self.bits - 1 if self.bit_code == "sign_magnitude" else self.bits
 
 
 class Adc(SpecModel):
     bits: Bits | Literal["off"] = Field(description="resolution: 2^bits - 2 steps over twice out_bound")
     out_bound: PositiveFloat | Literal["off"] = Field(description="largest output, in units of normalised w times x")
+    signed: bool = Field(
+        True, description="false: from 0 to out_bound in 2^bits - 1 steps, for columns whose outputs are not negative"
+    )
     clip: bool = Field(True, description="outputs beyond out_bound are clipped to it (false: a converter without end)")
     columns_per_adc: PositiveInt = Field(1, description="columns that share a converter")
     rounding: Literal["nearest", "stochastic"] = Field(
@@ -176,6 +189,12 @@ class Tile(SpecModel):
         """Columns of weights: the largest number of outputs of a piece."""
         return self.columns // self.device.slices
 
+    @property
+    def adc_conversions_per_column(self) -> int:
+        """Conversions of one column of weights in one MVM: slices, and bit planes that are not added as charge."""
+        planes = self.dac.planes if self.dac.accumulate == "digital" else 1
+        return self.device.slices * max(1, planes)
+
     @model_validator(mode="after")
     def holds_a_weight(self) -> "Tile":
         raise_faults(*checks.holds_a_weight(self))
@@ -240,12 +259,6 @@ class MvmNonidealities(SpecModel):
         return self
 
 
-class DeviceNonidealities(SpecModel):
-    programming_noise: NonNegativeFloat = Field(1.0, description="factor on the device's programming noise")
-    drift: NonNegativeFloat = Field(1.0, description="factor on the device's drift exponents")
-    accumulated_read_noise: NonNegativeFloat = Field(1.0, description="factor on the device's 1/f read noise")
-
-
 class DigitalNonidealities(SpecModel):
     activation_bits: Bits | Literal["off"] = Field(
         "off", description="inputs of a matrix are sent as integers of these bits over their row block's range"
@@ -256,12 +269,6 @@ class DigitalNonidealities(SpecModel):
     column_scale_bits: Annotated[int, Field(ge=1, le=24)] | Literal["off"] = Field(
         "off", description="column scales of a piece are integers of these bits times one scale"
     )
-
-
-class Defects(SpecModel):
-    stuck_at_zero: float = Field(0.0, ge=0, le=1, description="share of devices that stay at zero")
-    stuck_at_g_max: float = Field(0.0, ge=0, le=1, description="share of devices that stay at g_max")
-    stuck_random: float = Field(0.0, ge=0, le=1, description="share of devices that stay anywhere")
 
 
 class Nonidealities(SpecModel):

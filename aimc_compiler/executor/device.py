@@ -71,6 +71,7 @@ class Device:
         self.seed, self.chip_index = seed, chip_index
         self._timing = timing
         self._events = _mvm_events(program)
+        self._conversions = sum(task.events * task.adc_conversions for task in program.tasks)
         self._clock = _Clock()
         modules = graph.matrix_modules()
         calls: dict[str, int] = {}
@@ -106,11 +107,12 @@ class Device:
         self._require_time(time_s)
         count = self._graph.sample_count(*args, **kwargs)
         before = {name: op.tiles.mvms for name, op in self._ops.items()}
+        conversions = sum(op.tiles.adc_conversions for op in self._ops.values())
         self._clock.time_s, self._clock.count = time_s, count
         with torch.no_grad():
             outputs = self._graph(*args, **kwargs)
         self._clock.first_sample += count
-        self._check(before, count)
+        self._check(before, conversions, count)
         return outputs
 
     def run(self, *args: Any, time_s: float = 0.0, **kwargs: Any) -> RunResult:
@@ -233,12 +235,15 @@ class Device:
                 "give a later time_s, or recalibrate(None) to read the tiles at every time that is asked for"
             )
 
-    def _check(self, before: dict[str, int], samples: int) -> None:
-        """The numerics and the program are one description: their MVMs agree."""
+    def _check(self, before: dict[str, int], conversions: int, samples: int) -> None:
+        """The numerics and the program are one description: their MVMs and conversions agree."""
         for name, op in self._ops.items():
             done, planned = op.tiles.mvms - before[name], samples * self._events[name]
             if done != planned:
                 raise InternalError(f"{name}: {done} MVMs were computed, the program has {planned}")
+        converted = sum(op.tiles.adc_conversions for op in self._ops.values()) - conversions
+        if converted != samples * self._conversions:
+            raise InternalError(f"{converted} outputs were converted, the program has {samples * self._conversions}")
 
 
 class _Clock:

@@ -125,6 +125,7 @@ def _mvm(builder: ProgramBuilder, op: MatrixOp, piece: Piece, waits: dict[Site, 
     """The MVMs of one piece, one a window."""
     tile = builder.chip.tile_types[piece.tile_type]
     mode = tile.mvm.active
+    passes = 2 if builder.chip.nonidealities.mvm.passes == "digital" else 1
     latency, interval = in_ticks(mode.time_s, builder.chip), in_ticks(mode.initiation_interval_s, builder.chip)
     return builder.add(
         Task(
@@ -140,8 +141,8 @@ def _mvm(builder: ProgramBuilder, op: MatrixOp, piece: Piece, waits: dict[Site, 
             energy_j=_mvm_energy(tile, piece),
             mvms=1,
             row_groups=int(piece.column_block == 0),
-            dac_conversions=piece.rows * tile.device.rows_per_weight,
-            adc_conversions=piece.columns * tile.device.slices,
+            dac_conversions=piece.rows * tile.device.rows_per_weight * max(1, tile.dac.planes),
+            adc_conversions=piece.columns * tile.adc_conversions_per_column * passes,
         )
     )
 

@@ -12,7 +12,7 @@ from aimc_compiler.analog import Contraction, MatrixOnTiles, MvmSettings, PieceD
 from aimc_compiler.analog import compensation as compensation_module
 from aimc_compiler.analog.compensation import compensation_factor, one_hot_outputs
 from aimc_compiler.chip.devices import DEVICES
-from aimc_compiler.chip.spec import DeviceNonidealities
+from aimc_compiler.chip.stored import DeviceNonidealities
 
 STREAMS = Streams(seed=0, chip=0, piece="tile")
 

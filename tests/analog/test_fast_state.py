@@ -9,6 +9,8 @@ from fast_cases import UNITS
 
 from aimc_compiler.analog import Contraction, MatrixOnTiles
 from aimc_compiler.analog.fast import age_pieces, ages_fast
+from aimc_compiler.analog.state import PieceDevices
+from aimc_compiler.mapping import Piece
 
 pytestmark = pytest.mark.skipif(UNITS is not None, reason=str(UNITS))
 
@@ -78,14 +80,20 @@ def test_bytes_do_not_depend_on_threads() -> None:
         assert torch.equal(state.alpha, states[0].alpha)
 
 
+def devices_of(on_tiles: MatrixOnTiles, piece: Piece) -> PieceDevices:
+    columns = slice(piece.first_column, piece.first_column + piece.columns)
+    rows = slice(piece.first_row, piece.first_row + piece.rows)
+    return on_tiles._cells._devices(piece, on_tiles.target[piece.group, columns, rows], 0)
+
+
 def test_other_devices_are_left_to_exact() -> None:
     weight = torch.randn(1, 37, 83)
     on_tiles = matrix("fast", {}, "tile", {}, weight)
-    (devices, *_) = [on_tiles._devices(piece) for piece in on_tiles.blocks[0].pieces]
+    (devices, *_) = [devices_of(on_tiles, piece) for piece in on_tiles.blocks[0].pieces]
     assert not ages_fast(devices)
     assert torch.equal(on_tiles.state(HOUR).weights, on_tiles.target)
     aged = matrix("fast", ALL, "tile", {}, weight.double().float())
-    listed = [(aged._devices(piece), 7) for piece in aged.blocks[0].pieces]
+    listed = [(devices_of(aged, piece), 7) for piece in aged.blocks[0].pieces]
     assert all(ages_fast(devices) for devices, _ in listed)
     assert [piece.weights.shape for piece in age_pieces(listed, "off", HOUR, HOUR, aged.settings)] == [
         (20, 50),

@@ -34,18 +34,14 @@ def test_the_standard_chip_is_built() -> None:
 @pytest.mark.parametrize(
     ("tile_keys", "effect_keys", "message"),
     [
-        ({"device": {"model": "reram_wan2022"}}, {}, "device.model 'reram_wan2022', whose statistics are not built"),
-        ({"device": {"pairs": 2}}, {}, "device.pairs 2: use 1"),
-        ({"device": {"slices": 2, "bits_per_slice": 4}}, {}, "device.slices 2 .bit-sliced weights.: use 1"),
-        ({"device": {"encoding": "offset_column"}}, {}, "device.encoding offset_column: use differential"),
-        ({"input_mode": "bit_serial"}, {}, "dac.input_mode bit_serial: use pulse_width"),
+        ({"input_mode": "bit_serial"}, {}, "dac.input_mode bit_serial without range clipping"),
         ({"input_mode": "amplitude"}, {}, "dac.input_mode amplitude with IR drop"),
-        ({"device": {"rows_per_weight": 2}}, {}, "device.rows_per_weight 2 with IR drop"),
-        ({}, {"defects": {"stuck_random": 0.1}}, "nonidealities.defects above 0: set stuck_at_zero"),
+        ({"input_mode": "bit_serial"}, {"bound_management": True}, "bound management with dac.input_mode bit_serial"),
     ],
 )
 def test_what_is_not_modelled_is_refused(tile_keys: dict[str, Any], effect_keys: dict[str, Any], message: str) -> None:
-    nonidealities = effects(STANDARD, {"drift": 1}, "tile", **effect_keys)
+    clipped = tile_keys["input_mode"] != "bit_serial"
+    nonidealities = effects({**STANDARD, "range_clip": clipped, **effect_keys}, {"drift": 1}, "tile")
     with pytest.raises(NotBuiltError, match=message) as raised:
         require_built(standard_tile(**tile_keys), nonidealities, "left")
     assert "tile type 'left' cannot be run yet (mapping and timing of this chip work)" in str(raised.value)
@@ -54,12 +50,19 @@ def test_what_is_not_modelled_is_refused(tile_keys: dict[str, Any], effect_keys:
 
 def test_every_fault_is_named_at_once() -> None:
     with pytest.raises(NotBuiltError) as raised:
-        require_built(standard_tile(device={"pairs": 2}, input_mode="bit_serial"), STANDARD_EFFECTS)
+        require_built(standard_tile(normalisation="none", input_mode="amplitude"), STANDARD_EFFECTS)
     assert str(raised.value).count("\n  - ") == 2
 
 
 def test_devices_without_statistics_run_as_ideal_ones() -> None:
     require_built(standard_tile(device={"model": "reram_wan2022"}), effects(STANDARD))
+
+
+def test_a_weight_of_two_rows_has_twice_the_wire() -> None:
+    one, two = (
+        MvmSettings.of(standard_tile(device={"rows_per_weight": rows}), effects(STANDARD)).g_ratio for rows in (1, 2)
+    )
+    assert two == pytest.approx(one / 2)
 
 
 def test_every_built_effect_of_the_table_has_its_function() -> None:

@@ -6,7 +6,7 @@ import torch
 from aimc_compiler.analog import PieceDevices, Streams
 from aimc_compiler.analog.devices import nu_mean, nu_sd, programming_sd_us, q
 from aimc_compiler.chip.devices import DEVICES, PcmFigures
-from aimc_compiler.chip.spec import DeviceNonidealities
+from aimc_compiler.chip.stored import DeviceNonidealities
 
 # Sampled with the public toolkit of Rasch et al., Nat. Commun. 14, 5282 (2023), version 1.1.0, 40 000 devices a level:
 # target, then (mean, standard deviation) in uS as programmed and after 0 s, 1 h, 1 day, 30 days, 1 year.

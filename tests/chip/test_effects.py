@@ -39,7 +39,16 @@ SOME_OF_ALL = override(
         "tile.adc.inl": 0.5,
         "tile.adc.gain_std": 0.004,
         "tile.adc.offset_std": 0.1,
-        "nonidealities.defects": {"stuck_at_zero": 0.01, "stuck_at_g_max": 0.02, "stuck_random": 0.03},
+        "nonidealities.device.drift_tile_spread": 0.1,
+        "nonidealities.defects": {
+            "stuck_at_zero": 0.01,
+            "stuck_at_g_max": 0.02,
+            "stuck_random": 0.03,
+            "dead_rows": 0.01,
+            "dead_columns": 0.02,
+            "dead_tiles": 0.03,
+            "map": [{"tile": 0, "row": 1, "column": 2, "polarity": "plus", "value": 0.5}],
+        },
     },
 )
 TWO_TYPES = ChipSpec.model_validate(
@@ -55,7 +64,7 @@ TWO_TYPES = ChipSpec.model_validate(
 )
 ALL_CHIPS = [*CHIPS.values(), SOME_OF_ALL, TWO_TYPES]
 NAMES = tuple(EFFECTS)
-OFF_IN_STANDARD = {"input_noise", "input_asymmetry", "output_asymmetry", *COLUMN_EFFECTS}
+OFF_IN_STANDARD = {"drift_tile_spread", "input_noise", "input_asymmetry", "output_asymmetry", *COLUMN_EFFECTS}
 some_chip = st.sampled_from(ALL_CHIPS)
 some_names = st.lists(st.sampled_from(NAMES), unique=True)
 
@@ -89,14 +98,19 @@ def test_names_in_the_order_of_the_signal_path() -> None:
         "partial_sum_precision",
         "programming_noise",
         "drift",
+        "drift_tile_spread",
         "accumulated_read_noise",
         "stuck_at_zero",
         "stuck_at_g_max",
         "stuck_random",
+        "defect_map",
+        "dead_rows",
+        "dead_columns",
+        "dead_tiles",
     )
     stages = [effect.stage for effect in EFFECTS.values()]
     assert stages == sorted(stages, key=["input", "mac", "output", "device"].index)
-    assert [name for name, effect in EFFECTS.items() if not effect.built] == list(NAMES[-3:])
+    assert all(effect.built for effect in EFFECTS.values())
 
 
 def test_every_effect_is_a_figure_of_the_spec() -> None:
@@ -111,7 +125,9 @@ def test_every_effect_is_a_figure_of_the_spec() -> None:
 def test_what_is_on() -> None:
     assert active(CHIPS["ideal"]) == ()
     assert active(CHIPS["isaac"]) == ("range_clip", "dac_quantisation", "adc_quantisation", "adc_clip")
-    standard = tuple(name for name in NAMES if not name.startswith("stuck") and name not in OFF_IN_STANDARD)
+    standard = tuple(
+        name for name in NAMES if not name.startswith(("stuck", "dead", "defect")) and name not in OFF_IN_STANDARD
+    )
     assert active(CHIPS["analog-fabric"]) == standard
     assert active(SOME_OF_ALL) == NAMES
 

@@ -48,7 +48,7 @@ def test_the_text_itself_is_sound() -> None:
         ("g_max: 25 uS", "g_max: 25 us", "25 uS", "tile.device.g_max: 'us' in '25 us' is no unit of conductance"),
         ("tick: 1 ns", "tick: 0 ns", "1 ns}", "clock.tick: is '0 ns'; must be greater than 0"),
         ("time: 40 ns", "time: -40 ns", "40 ns", "tile.mvm.time: is '-40 ns'; must be at least 0"),
-        ("model: pcm,", "model: pmc,", "pcm, g_max", "is 'pmc'; use 'pcm', 'pcm_hermes_two'"),
+        ("model: pcm,", "model: pmc,", "pcm, g_max", "is 'pmc', which is no device; did you mean 'pcm'?"),
         ("count: auto", "count: atuo", "auto\n", "tile.count: is 'atuo'; write a number or 'auto'"),
         ("count: auto", "count: 0", "auto\n", "tile.count: is 0; must be greater than 0, or 'auto'"),
         ("count: auto", "count: 2.5", "auto\n", "tile.count: is 2.5, which is no whole number; write one"),

@@ -40,6 +40,8 @@ _MODELLED = frozenset(
         "offset_residual",
         "ir_drop_load",
         "slope_span",
+        "input_code",
+        "accumulate",
     ]
 )
 _MOST_LEVELS = 1 << 21

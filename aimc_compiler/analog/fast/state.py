@@ -1,8 +1,8 @@
 """The weights of a matrix at one time and its drift compensation, in one fused pass over all its devices.
 
-The same model and streams as ``analog/state.py`` and ``analog/compensation.py``, for phase-change memory in
-differential pairs read through the standard MVM. Work is spread over torch's threads, some columns of a piece at a
-time; readings are sums of integer codes, so that nothing depends on how.
+The same model and streams as ``analog/state.py`` and ``analog/compensation.py``, for phase-change memory in pairs
+read through the standard MVM. Work is spread over torch's threads, some columns of a piece at a time; readings
+are sums of integer codes, so that nothing depends on how.
 """
 
 from collections.abc import Iterator
@@ -16,8 +16,9 @@ from torch import Tensor
 
 from aimc_compiler.analog.compensation import REFERENCE_MIN, Compensation
 from aimc_compiler.analog.fast.pool import spread
+from aimc_compiler.analog.models import time_name
 from aimc_compiler.analog.settings import MvmSettings
-from aimc_compiler.analog.state import PieceDevices, time_name
+from aimc_compiler.analog.state import PieceDevices
 from aimc_compiler.chip.devices import LogClip, PcmFigures, PowerClip
 from aimc_compiler.records import record
 
