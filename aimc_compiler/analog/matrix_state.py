@@ -39,8 +39,8 @@ class MatrixState:
 class MatrixCells:
     """The cells of one matrix.
 
-    target: (groups, columns, rows) normalised weights; seed, chip: name the chip; fast: take the fused pass over devices
-    where it models them.
+    target: (groups, columns, rows) normalised weights; seed, chip: name the chip; fast: take the fused pass over
+    devices where it models them.
     """
 
     target: Tensor
