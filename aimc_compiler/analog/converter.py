@@ -32,4 +32,6 @@ def dac(x: Tensor, settings: MvmSettings) -> Tensor:
 def adc(u: Tensor, settings: MvmSettings) -> Tensor:
     """Outputs as the converter gives them. u: any shape, in units of normalised weights times normalised inputs."""
     codes = quantise(u, settings.adc_step)
-    return clip(codes, settings.out_bound) if settings.signed else codes.clamp(0, settings.out_bound)
+    if settings.signed or settings.out_bound == inf:
+        return clip(codes, settings.out_bound)
+    return codes.clamp(0, settings.out_bound)

@@ -146,6 +146,21 @@ class MatrixOnTiles:
             return self._batched(x[None], used, scales, first_sample, first_call, samples)[0]
         return self._batched(x, used, scales, first_sample, first_call, samples)
 
+    def programming(self) -> dict[int, tuple[int, int]]:
+        """Of each tile: pulses of all its devices, and pulses one after another (a row's devices are pulsed together).
+
+        Rows are written one by one; a row takes as many pulses as its slowest device.
+        """
+        counts: dict[int, tuple[int, int]] = {}
+        for block in self.blocks:
+            for piece in block.pieces:
+                states, _ = self._states(piece)
+                pulses = torch.stack([self._devices(piece, s, index).pulses() for index, s in enumerate(states)])
+                total, steps = counts.get(piece.tile, (0, 0))
+                in_turn = int(pulses.amax(dim=(0, 1, 2, 3)).sum())
+                counts[piece.tile] = (total + int(pulses.sum()), steps + in_turn)
+        return counts
+
     @property
     def outputs(self) -> int:
         """Outputs of all groups together."""

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from aimc_compiler.analog import Contraction, MatrixOnTiles
 from aimc_compiler.chip import ChipSpec
-from aimc_compiler.errors import InternalError
+from aimc_compiler.errors import AimcError, InternalError
 from aimc_compiler.executor.ranges import InputRanges
 from aimc_compiler.graph import Graph, MatrixModule
 from aimc_compiler.graph.values import tensor_of
@@ -28,6 +28,15 @@ class Counts:
 
     samples: int
     mvms: int
+
+
+@record
+class ProgrammingCost:
+    """What writing the weights took. pulses: of all devices; time_s: all tiles at once, rows one after another."""
+
+    pulses: int
+    time_s: float
+    energy_j: float
 
 
 @record
@@ -65,6 +74,7 @@ class Device:
         self._events = _mvm_events(program)
         self._conversions = sum(task.events * task.adc_conversions for task in program.tasks)
         self._clock = _Clock()
+        self._write_verify = chip.nonidealities.device.write_verify
         modules = graph.matrix_modules()
         calls: dict[str, int] = {}
         self._ops: dict[str, _OnTiles] = {}
@@ -129,6 +139,26 @@ class Device:
     def compensation(self, op: str, time_s: float) -> Tensor:
         """(row blocks, groups, columns) drift-compensation factors of one operation at ``time_s``."""
         return self._ops[op].tiles.state(time_s, self._clock.recalibrated_s).alpha
+
+    def programming(self) -> ProgrammingCost:
+        """Pulses, time and energy of programming this chip, by write-verify.
+
+        Raises AimcError where the chip has no ``nonidealities.device.write_verify``, whose figures price a pulse.
+        """
+        rule = self._write_verify
+        if rule is None:
+            raise AimcError(
+                "this chip is written once, without pulses to count: give nonidealities.device.write_verify "
+                "(tolerance, max_pulses, pulse_time, pulse_energy), or see tile.programming of its spec"
+            )
+        pulses, in_turn = 0, dict[int, int]()
+        programmed = {op.tiles.name: op.tiles for op in self._ops.values()}
+        for tiles in programmed.values():
+            for tile, (total, steps) in tiles.programming().items():
+                pulses += total
+                in_turn[tile] = in_turn.get(tile, 0) + steps
+        time_s = max(in_turn.values(), default=0) * rule.pulse_time_s
+        return ProgrammingCost(pulses=pulses, time_s=time_s, energy_j=pulses * rule.pulse_energy_j)
 
     def _check(self, before: dict[str, int], conversions: int, samples: int) -> None:
         """The numerics and the program are one description: their MVMs and conversions agree."""

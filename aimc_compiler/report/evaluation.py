@@ -24,6 +24,10 @@ def evaluation_table(result: Evaluation) -> Table:
             _change(row.mean - result.float_metric, share),
             "unknown" if row.a_star is None else f"{100 * row.a_star:.1f} %",
         )
+    if result.held_after_s is not None:
+        table.caption = (
+            f"after {print_time(result.held_after_s)}: the last measured deviations held on (extrapolate: hold)"
+        )
     return table
 
 
@@ -40,6 +44,7 @@ def evaluation_json(result: Evaluation) -> dict[str, Any]:
         "n_chips": result.n_chips,
         "n_samples": result.n_samples,
         "seed": result.seed,
+        "held_after_s": result.held_after_s,
     }
 
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from aimc_compiler.calibration import as_call
+from aimc_compiler.chip.devices import held_after_s
 from aimc_compiler.compiler import CompiledModel
 from aimc_compiler.errors import DataError
 from aimc_compiler.executor import Device
@@ -41,7 +42,10 @@ class TimeResult:
 
 @record
 class Evaluation:
-    """float_metric: of the floating-point network on the same samples; chance: what A* takes for zero."""
+    """float_metric: of the floating-point network on the same samples; chance: what A* takes for zero.
+
+    held_after_s: results later than this rest on device statistics held on from their last measurement; None: none do.
+    """
 
     metric: str
     float_metric: float
@@ -50,6 +54,7 @@ class Evaluation:
     n_chips: int
     n_samples: int
     seed: int
+    held_after_s: float | None = None
 
 
 def evaluate(
@@ -97,7 +102,15 @@ def evaluate(
         n_chips=n_chips,
         n_samples=sum(compiled.graph.sample_count(*as_call(x)[0], **as_call(x)[1]) for x, _ in batches),
         seed=seed,
+        held_after_s=_held_after(compiled, times),
     )
+
+
+def _held_after(compiled: CompiledModel, times: tuple[float, ...]) -> float | None:
+    """The earliest time after which some of ``times`` rest on held statistics."""
+    ends = [held_after_s(tile.device) for tile in compiled.chip.tile_types.values()]
+    first = min((end for end in ends if end is not None), default=math.inf)
+    return first if first < max(times) else None
 
 
 def _score(chip: Device, time_s: float, batches: list[Any], metric: Metric, targets: Any, advance: Advance) -> float:

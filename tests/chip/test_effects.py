@@ -100,7 +100,9 @@ def test_what_is_on() -> None:
     assert active(CHIPS["ideal"]) == ()
     assert active(CHIPS["isaac"]) == ("range_clip", "dac_quantisation", "adc_quantisation", "adc_clip")
     standard = tuple(
-        name for name in NAMES if not name.startswith(("stuck", "dead", "defect")) and name not in ("input_noise", "drift_tile_spread")
+        name
+        for name in NAMES
+        if not name.startswith(("stuck", "dead", "defect")) and name not in ("input_noise", "drift_tile_spread")
     )
     assert active(CHIPS["analog-fabric"]) == standard
     assert active(SOME_OF_ALL) == NAMES
