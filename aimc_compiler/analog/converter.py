@@ -75,7 +75,9 @@ def adc(u: Tensor, settings: MvmSettings) -> Tensor:
 
 def held(codes: Tensor, settings: MvmSettings) -> Tensor:
     """Output codes within the bounds of their converter, which are 0 and the bound where it knows no sign."""
-    return clip(codes, settings.out_bound) if settings.signed else codes.clamp(0, settings.out_bound)
+    if settings.signed or settings.out_bound == inf:
+        return clip(codes, settings.out_bound)
+    return codes.clamp(0, settings.out_bound)
 
 
 def mismatched(u: Tensor, figures: ColumnFigures) -> Tensor:

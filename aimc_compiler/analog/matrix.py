@@ -230,6 +230,10 @@ class MatrixOnTiles:
         self.factor = None if factor is None else factor.detach().to(self.target)
         self.bias = None if bias is None else bias.detach().to(self.target)
 
+    def programming(self) -> dict[int, tuple[int, int]]:
+        """Of each tile: pulses of all devices, and pulses one after another; see ``MatrixCells``."""
+        return self._cells.programming()
+
     @property
     def outputs(self) -> int:
         """Outputs of all groups together."""

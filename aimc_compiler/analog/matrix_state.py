@@ -100,6 +100,22 @@ class MatrixCells:
             piece, self.settings, self.seed, self.chip, index=index, slices=self.tile.device.slices
         )
 
+    def programming(self) -> dict[int, tuple[int, int]]:
+        """Of each tile: pulses of all its devices, and pulses one after another (a row's devices are pulsed together).
+
+        Rows are written one by one; a row takes as many pulses as its slowest device.
+        """
+        counts: dict[int, tuple[int, int]] = {}
+        for block in self.blocks:
+            for piece in block.pieces:
+                states = self.slices.states(self.target[_cells(block, piece)])
+                targets = stored_states(states, self.slices.flipped(states))
+                pulses = torch.stack([self._devices(piece, held, index).pulses() for index, held in enumerate(targets)])
+                total, steps = counts.get(piece.tile, (0, 0))
+                in_turn = int(pulses.amax(dim=(0, 1, 2, 3)).sum())
+                counts[piece.tile] = (total + int(pulses.sum()), steps + in_turn)
+        return counts
+
     def _fill(self, state: MatrixState, block: RowBlock, piece: Piece) -> None:
         """Put the cells of a piece into the tensors of ``state``."""
         cells = _cells(block, piece)

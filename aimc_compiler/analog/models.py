@@ -27,6 +27,7 @@ from aimc_compiler.analog.pcm import (
     log_time_draw,
     noise_clock,
     program,
+    write_and_verify,
 )
 from aimc_compiler.chip.devices import DeviationFigures, PcmFigures
 from aimc_compiler.chip.stored import DeviceNonidealities
@@ -46,7 +47,10 @@ def pcm_conductances(
 ) -> Tensor:
     """Phase-change memory: programmed once, drifting, with accumulated read noise."""
     programmed = targets
-    if effects.programming_noise:
+    if effects.programming_noise and effects.write_verify:
+        rule = effects.write_verify
+        programmed, _ = write_and_verify(targets, normals, figures, effects.programming_noise, rule)
+    elif effects.programming_noise:
         programmed = program(targets, normals("programming"), figures, effects.programming_noise)
     if time_s is None:
         return programmed

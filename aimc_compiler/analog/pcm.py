@@ -12,6 +12,7 @@ from torch import Tensor
 
 from aimc_compiler.analog.devices import nu_mean, nu_sd, programming_sd_us, q
 from aimc_compiler.chip.devices import PcmFigures
+from aimc_compiler.chip.stored import WriteVerify
 
 #: Standard normals of the devices at hand, all of one shape; named by what they are for.
 Normals = Callable[..., Tensor]
@@ -24,6 +25,26 @@ _HALVINGS = 14
 def program(r: Tensor, draw: Tensor, figures: PcmFigures, factor: float) -> Tensor:
     """Programmed conductances, ``max(0, r + factor sigma_P(r) xi)``. r, draw: one shape; all over g_max."""
     return (r + programming_sd_us(r, figures) * draw * (factor / figures.g_max_us)).clamp(min=0)
+
+
+def write_and_verify(
+    r: Tensor, normals: Normals, figures: PcmFigures, factor: float, rule: WriteVerify
+) -> tuple[Tensor, Tensor]:
+    """Programmed conductances over g_max, and how many pulses each device took.
+
+    Every pulse writes a device anew with the statistics of ``program``; the read after it accepts what lies within
+    ``rule.tolerance`` of the target, and the others are written again, up to ``rule.max_pulses``. The read itself is
+    taken as exact. The first pulse is that of programming once.
+    """
+    g = program(r, normals("programming"), figures, factor)
+    pulses = torch.ones_like(g, dtype=torch.int64)
+    for pulse in range(1, rule.max_pulses):
+        missed = (g - r).abs() > rule.tolerance
+        if not bool(missed.any()):
+            break
+        g = torch.where(missed, program(r, normals("programming", f"pulse {pulse}"), figures, factor), g)
+        pulses += missed
+    return g, pulses
 
 
 def drift_exponents(r: Tensor, draw: Tensor, figures: PcmFigures, factor: float) -> Tensor:

@@ -3,6 +3,7 @@
 from math import inf
 from typing import Any, Literal
 
+from aimc_compiler.chip.devices import PcmFigures, device_figures
 from aimc_compiler.chip.spec import Adc, Dac, Nonidealities, Tile
 from aimc_compiler.errors import NotBuiltError, VerificationError
 from aimc_compiler.records import record
@@ -227,6 +228,11 @@ def _device_faults(tile: Tile, nonidealities: Nonidealities) -> list[str]:
     effects = nonidealities.device
     noisy = any((effects.programming_noise, effects.drift, effects.accumulated_read_noise))
     faults = []
+    if effects.write_verify and effects.programming_noise and not isinstance(device_figures(tile.device), PcmFigures):
+        faults.append(
+            f"nonidealities.device.write_verify with device.model {tile.device.model!r}, which has no statistics of "
+            "single pulses: leave write_verify out"
+        )
     if noisy and tile.normalisation == "none":
         faults.append("noisy devices with normalisation none: use normalisation column, so that weights fit g_max")
     return faults

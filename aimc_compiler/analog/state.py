@@ -16,6 +16,7 @@ from torch import Tensor
 
 from aimc_compiler.analog.defects import PieceDefects
 from aimc_compiler.analog.models import statistics_of
+from aimc_compiler.analog.pcm import write_and_verify
 from aimc_compiler.chip.devices import device_figures
 from aimc_compiler.chip.stored import Device, DeviceNonidealities
 from aimc_compiler.records import record
@@ -66,6 +67,21 @@ class PieceDevices:
             normals = partial(self._normals, pair)
             g = statistics_of(self.figures)(targets, normals, self.figures, self.effects, time_s)
         return g if self.defects is None else self.defects.apply(g, pair)
+
+    def pulses(self) -> Tensor:
+        """(pairs, 2, columns, rows), or (pairs, 1, columns, rows): pulses that programming gave each device.
+
+        1 each, but where devices are written and verified. A stuck device is pulsed like the others.
+        """
+        targets = torch.stack([self.target.clamp(min=0), (-self.target).clamp(min=0)])
+        rule, noise = self.effects.write_verify, self.effects.programming_noise
+        kept = slice(0, 1 if self.single else 2)
+        if rule is None or not noise or self.figures is None:
+            return torch.ones_like(targets[kept], dtype=torch.int64).expand(len(self.significance), -1, -1, -1)
+        pairs = range(len(self.significance))
+        return torch.stack(
+            [write_and_verify(targets, partial(self._normals, p), self.figures, noise, rule)[1][kept] for p in pairs]
+        )
 
     def _weights(self, time_s: float | None) -> Tensor:
         """Pairs weighed by their significance; each holds the same target, devices of its own."""

@@ -107,6 +107,12 @@ def device_figures(device: "DeviceSpec") -> Any:
     return entry.figures if entry.figures_for is None else entry.figures_for(device)
 
 
+def held_after_s(device: "DeviceSpec") -> float | None:
+    """After this time the device's statistics are its last ones, held on; None where nothing is held."""
+    figures = device_figures(device)
+    return figures.times_s[-1] if isinstance(figures, DeviationFigures) and figures.hold else None
+
+
 def _held(device: "DeviceSpec") -> DeviationFigures:
     return replace(_WAN_2022, hold=device.extrapolate == "hold")
 

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from aimc_compiler.chip import checks
-from aimc_compiler.chip.quantity import Seconds, Siemens, SpecModel, raise_faults
+from aimc_compiler.chip.quantity import Joules, Seconds, Siemens, SpecModel, raise_faults
 
 
 class CustomDevice(SpecModel):
@@ -44,8 +44,18 @@ class Device(SpecModel):
         return self
 
 
+class WriteVerify(SpecModel):
+    tolerance: PositiveFloat = Field(description="accepted distance from the target, over g_max")
+    max_pulses: PositiveInt = Field(description="after as many a device stays where it is")
+    pulse_time_s: Seconds = Field(alias="pulse_time", description="of one pulse and the read that follows it")
+    pulse_energy_j: Joules = Field(alias="pulse_energy", description="of one pulse and the read that follows it")
+
+
 class DeviceNonidealities(SpecModel):
     programming_noise: NonNegativeFloat = Field(1.0, description="factor on the device's programming noise")
+    write_verify: WriteVerify | None = Field(
+        None, description="PCM: write again until a device is near its target; none: written once"
+    )
     drift: NonNegativeFloat = Field(1.0, description="factor on the device's drift exponents")
     drift_tile_spread: NonNegativeFloat = Field(
         0.0, description="relative sd, from tile to tile, of a factor on all drift exponents of a tile"

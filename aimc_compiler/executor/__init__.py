@@ -3,12 +3,14 @@
 from aimc_compiler.executor.batches import as_call
 from aimc_compiler.executor.device import Counts, Device, RunResult, contraction_of
 from aimc_compiler.executor.level import run_graph, run_mapping
+from aimc_compiler.executor.programming import ProgrammingCost
 from aimc_compiler.executor.ranges import InputRanges, RangeRow
 
 __all__ = [
     "Counts",
     "Device",
     "InputRanges",
+    "ProgrammingCost",
     "RangeRow",
     "RunResult",
     "as_call",

@@ -19,6 +19,7 @@ from aimc_compiler.errors import CalibrationError, DataError, InternalError, Not
 from aimc_compiler.executor.batches import as_call
 from aimc_compiler.executor.correction import ColumnFit, Fit, NormFit, OutputScaling, Recorded
 from aimc_compiler.executor.level import run_graph
+from aimc_compiler.executor.programming import ProgrammingCost, programming_cost
 from aimc_compiler.executor.ranges import InputRanges
 from aimc_compiler.graph import Graph, MatrixModule
 from aimc_compiler.graph.values import tensor_of
@@ -73,6 +74,7 @@ class Device:
         self._events = _mvm_events(program)
         self._conversions = sum(task.events * task.adc_conversions for task in program.tasks)
         self._clock = _Clock()
+        self._write_verify = chip.nonidealities.device.write_verify
         modules = graph.matrix_modules()
         calls: dict[str, int] = {}
         self._ops: dict[str, _OnTiles] = {}
@@ -219,6 +221,13 @@ class Device:
     def compensation(self, op: str, time_s: float) -> Tensor:
         """(row blocks, groups, columns) drift-compensation factors of one operation at ``time_s``."""
         return self._state_of(op, time_s).alpha
+
+    def programming(self) -> ProgrammingCost:
+        """Pulses, time and energy of programming this chip, by write-verify.
+
+        Raises AimcError where the chip has no ``nonidealities.device.write_verify``, whose figures price a pulse.
+        """
+        return programming_cost(self._write_verify, (op.tiles for op in self._ops.values()))
 
     def _state_of(self, op: str, time_s: float) -> MatrixState:
         if op not in self._ops:

@@ -25,6 +25,10 @@ def evaluation_table(result: Evaluation) -> Table:
             _change(row.mean - result.float_metric, share),
             "unknown" if row.a_star is None else f"{100 * row.a_star:.1f} %",
         )
+    if result.held_after_s is not None:
+        table.caption = (
+            f"after {print_time(result.held_after_s)}: the last measured deviations held on (extrapolate: hold)"
+        )
     return table
 
 
@@ -65,6 +69,7 @@ def evaluation_json(result: Evaluation) -> dict[str, Any]:
         "recalibration": result.recalibration,
         "corrections": list(result.corrections),
         "precision": dict(result.precision),
+        "held_after_s": result.held_after_s,
     }
 
 

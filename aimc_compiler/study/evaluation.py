@@ -13,6 +13,7 @@ from typing import Any
 
 from aimc_compiler.analog.fast import Precision
 from aimc_compiler.calibration import as_call
+from aimc_compiler.chip.devices import held_after_s
 from aimc_compiler.compiler import CompiledModel
 from aimc_compiler.errors import DataError
 from aimc_compiler.executor import Device
@@ -46,7 +47,8 @@ class TimeResult:
 class Evaluation:
     """float_metric: of the floating-point network on the same samples; chance: what A* takes for zero; recalibration:
     when the chips were read for drift compensation; corrections: "columns", "norms", made at each time; precision: of
-    each analog operation on the last chip, "fast", or "exact" and why."""
+    each analog operation on the last chip, "fast", or "exact" and why; held_after_s: results later than this rest on
+    device statistics held on from their last measurement, None: none do."""
 
     metric: str
     float_metric: float
@@ -58,6 +60,7 @@ class Evaluation:
     recalibration: str = "always"
     corrections: tuple[str, ...] = ()
     precision: tuple[tuple[str, str], ...] = ()
+    held_after_s: float | None = None
 
 
 def evaluate(
@@ -124,7 +127,15 @@ def evaluate(
         recalibration=str(policy),
         corrections=corrections.names,
         precision=tuple((name, str(choice)) for name, choice in chip.precision.items()),
+        held_after_s=_held_after(compiled, times),
     )
+
+
+def _held_after(compiled: CompiledModel, times: tuple[float, ...]) -> float | None:
+    """The earliest time after which some of ``times`` rest on held statistics."""
+    ends = [held_after_s(tile.device) for tile in compiled.chip.tile_types.values()]
+    first = min((end for end in ends if end is not None), default=math.inf)
+    return first if first < max(times) else None
 
 
 class _Corrections:

@@ -99,3 +99,16 @@ def test_other_devices_are_left_to_exact() -> None:
         (20, 50),
         (17, 50),
     ]
+
+
+def test_devices_that_are_verified_are_left_to_exact() -> None:
+    """The fused pass writes once: what is written again is aged as in ``exact``, with the same values."""
+    rule = {"tolerance": 0.01, "max_pulses": 5, "pulse_time": "1 us", "pulse_energy": "10 pJ"}
+    weight = torch.randn(1, 37, 83, generator=torch.Generator().manual_seed(4)) * 0.3
+    verified = ALL | {"write_verify": rule}
+    exact, fast = (matrix(precision, verified, "tile", {}, weight) for precision in ("exact", "fast"))
+    assert fast.choice.precision == "fast"
+    assert not any(ages_fast(devices_of(fast, piece)) for piece in fast.blocks[0].pieces)
+    assert torch.equal(fast.state(DAY).weights, exact.state(DAY).weights)
+    assert torch.equal(fast.state(DAY).alpha, exact.state(DAY).alpha)
+    assert not torch.equal(fast.state(DAY).weights, matrix("exact", ALL, "tile", {}, weight).state(DAY).weights)

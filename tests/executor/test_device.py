@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 import aimc_compiler as aimc
 from aimc_compiler.chip import all_off, load_chip, only, override
-from aimc_compiler.errors import CalibrationError, DataError, NotBuiltError
+from aimc_compiler.errors import AimcError, CalibrationError, DataError, NotBuiltError
 from aimc_compiler.executor import run_mapping
 
 DAY_S, YEAR_S = 86_400.0, 31_536_000.0
@@ -249,3 +249,18 @@ def test_an_input_without_a_batch_is_refused_by_name() -> None:
     digital = aimc.compile(model, "ideal", (x, table), batch_dim=(0, None), rules={"key": {"analog": False}})
     batch = torch.rand(3, 4)
     assert torch.allclose(digital.deploy()(batch, table), model(batch, table), atol=1e-6)
+
+
+def test_programming_by_write_verify_is_counted() -> None:
+    rule = "{tolerance: 1e-9, max_pulses: 3, pulse_time: 1 us, pulse_energy: 10 pJ}"
+    chip = load_chip("analog-fabric", [f"nonidealities.device.write_verify={rule}"])
+    device = aimc.compile(small_network(), chip, (inputs(1),), calibration=[inputs(8)]).deploy()
+    cost = device.programming()
+    # 8 x 27 and 10 x 128 weights of two devices, all but a few refused twice; the second matrix has 128 rows. A device
+    # of target 0 that is clipped there hits it exactly.
+    devices = 2 * (8 * 27 + 10 * 128)
+    assert 2 * devices < cost.pulses <= 3 * devices
+    assert cost.energy_j == pytest.approx(cost.pulses * 10e-12)
+    assert cost.time_s == pytest.approx(3 * 128e-6)
+    with pytest.raises(AimcError, match=r"written once.*give nonidealities\.device\.write_verify"):
+        aimc.compile(small_network(), "analog-fabric", (inputs(1),), calibration=[inputs(8)]).deploy().programming()

@@ -1,11 +1,16 @@
 """Evaluation over chips and times."""
 
+import io
+
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 import aimc_compiler as aimc
+from aimc_compiler.chip import load_chip
 from aimc_compiler.errors import DataError
+from aimc_compiler.report.evaluation import evaluation_json, evaluation_table
 from aimc_compiler.study.metric import normalised
 
 
@@ -145,3 +150,21 @@ def test_outputs_are_joined_along_their_batch_dimension() -> None:
     data = [(x[:, :3], y[:3]), (x[:, 3:], y[3:])]
     assert aimc.evaluate(compiled, data, metric, times_s=(0.0,), n_chips=1).float_metric == pytest.approx(0, abs=1e-5)
     assert seen == [(torch.Size([5, 7, 3]), torch.Size([7, 3]))] * 2
+
+
+def test_results_on_held_statistics_say_so() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.rand(8, 6, generator=generator), torch.randint(0, 3, (8,), generator=generator)
+    torch.manual_seed(0)
+    network = torch.nn.Linear(6, 3).eval()
+    found = {}
+    for times in ((86_400.0,), (86_400.0, 864_000.0)):
+        chip = load_chip("neurram", ["tile.device.extrapolate=hold"])
+        compiled = aimc.compile(network, chip, (x[:1],), calibration=[x])
+        result = aimc.evaluate(compiled, [(x, y)], n_chips=1, times_s=times)
+        found[len(times)] = result
+        console = Console(width=120, record=True, file=io.StringIO())
+        console.print(evaluation_table(result))
+        assert ("held on" in console.export_text()) == (len(times) == 2)
+    assert evaluation_json(found[1])["held_after_s"] is None
+    assert evaluation_json(found[2])["held_after_s"] == 172_800.0
