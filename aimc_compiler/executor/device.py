@@ -111,7 +111,8 @@ class Device:
         before = {name: op.tiles.mvms for name, op in self._ops.items()}
         conversions = sum(op.tiles.adc_conversions for op in self._ops.values())
         self._clock.time_s, self._clock.count = time_s, count
-        with torch.no_grad():
+        # Threads of ``fast`` do not inherit inference mode, so its buffers must not either.
+        with torch.inference_mode(False), torch.no_grad():
             outputs = self._graph(*args, **kwargs)
         self._clock.first_sample += count
         self._check(before, conversions, count)

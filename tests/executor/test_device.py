@@ -264,3 +264,13 @@ def test_programming_by_write_verify_is_counted() -> None:
     assert cost.time_s == pytest.approx(3 * 128e-6)
     with pytest.raises(AimcError, match=r"written once.*give nonidealities\.device\.write_verify"):
         aimc.compile(small_network(), "analog-fabric", (inputs(1),), calibration=[inputs(8)]).deploy().programming()
+
+
+def test_running_inside_inference_mode_changes_nothing(compiled: aimc.CompiledModel) -> None:
+    expected = compiled.deploy(seed=3)(inputs(), time_s=DAY_S)
+    device = compiled.deploy(seed=3)
+    with torch.inference_mode():
+        found = device(inputs(), time_s=DAY_S)
+    device.rewind()
+    assert torch.equal(found, expected)
+    assert torch.equal(device(inputs(), time_s=DAY_S), expected)
