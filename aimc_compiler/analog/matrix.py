@@ -135,9 +135,10 @@ class MatrixOnTiles:
         CalibrationError without ranges, DataError on inputs that are not finite.
         """
         fast = self._prepare_fast(time_s, recalibrated_s) if self.choice.precision == "fast" else None
-        used = self._ranges(ranges)
         if fast is not None:
-            return self._forward_fast(fast, x, used, first_sample, first_call, samples)
+            parts = self._fast_parts(fast, ranges)
+            return self._forward_fast(fast, x, parts, first_sample, first_call, samples)
+        used = self._ranges(ranges)
         state = self._prepare(time_s, recalibrated_s)
         scales = self.scales * state.alpha * used.T.unsqueeze(-1)
         x = x.to(self.target.dtype)
@@ -171,6 +172,7 @@ class MatrixOnTiles:
         """The state's digits, which are kept instead of its weights; None where they would not be exact enough."""
         times = self._times(time_s, recalibrated_s)
         if self._fast_at != times:
+            self._fast = self._fast_at = None  # let its memory go first
             state = self._kept if self._products else None
             if state is None or (state.time_s, state.recalibrated_s) != times:
                 state = self._cells.at(*times)
@@ -185,7 +187,13 @@ class MatrixOnTiles:
         return self._fast
 
     def _forward_fast(
-        self, fast: FastMatrix, x: Tensor, ranges: Tensor, first_sample: int, first_call: int, samples: int | None
+        self,
+        fast: FastMatrix,
+        x: Tensor,
+        parts: tuple[FastPart, ...],
+        first_sample: int,
+        first_call: int,
+        samples: int | None,
     ) -> Tensor:
         single = x.dim() == self.contraction.sample_axes
         batch = (x[None] if single else x).detach().to(self.target.dtype)
@@ -194,7 +202,7 @@ class MatrixOnTiles:
             return x.new_empty(self.contraction.output_shape(tuple(x.shape), self.outputs))
         numbering = Numbering(first_sample=first_sample, first_call=first_call, entries=entries)
         try:
-            y = fast.forward(batch, self._fast_parts(fast, ranges), numbering)
+            y = fast.forward(batch, parts, numbering)
         except NotFiniteError:
             raise DataError(_NOT_FINITE.format(self.name)) from None
         self.mvms += y.numel() // self.outputs * sum(len(block.pieces) for block in self.blocks)
@@ -205,10 +213,16 @@ class MatrixOnTiles:
         """Row blocks with their digits and digital factors, for kernels that fuse several matrices; None where this
         matrix runs in ``exact``."""
         fast = self._prepare_fast(time_s, None) if self.choice.precision == "fast" else None
-        return None if fast is None else self._fast_parts(fast, self._ranges(ranges))
+        return None if fast is None else self._fast_parts(fast, ranges)
 
-    def _fast_parts(self, fast: FastMatrix, ranges: Tensor) -> tuple[FastPart, ...]:
-        return fast.scaled(ranges, self.scales * self._alpha * ranges.T.unsqueeze(-1), self.factor, self.bias)
+    def _fast_parts(self, fast: FastMatrix, ranges: Tensor | None) -> tuple[FastPart, ...]:
+        """Those of the last ranges are kept: making and checking them takes longer than a small product."""
+        kept = fast.kept(ranges, self.factor, self.bias)
+        if kept is not None:
+            return kept
+        used = self._ranges(ranges)
+        scales = self.scales * self._alpha * used.T.unsqueeze(-1)
+        return fast.scaled(used, scales, self.factor, self.bias, named=ranges)
 
     def _entries(self, batch: int, samples: int | None) -> int:
         """Batch entries that make up one sample."""
@@ -221,6 +235,9 @@ class MatrixOnTiles:
     def _choice(self) -> Choice:
         if self._asked != "exact" and not self._slices.plain:
             return Choice(precision="exact", reason="weights in slices or offset columns: not built in fast")
+        digital = self.nonidealities.digital
+        if self._asked != "exact" and (digital.activation_bits, digital.partial_sums) != ("off", "off"):
+            return Choice(precision="exact", reason="digital numbers of few bits: not built in fast")
         target, rows = self.target, tuple(block.rows for block in self.blocks)
         shape = (target.shape[0], target.shape[1], rows)
         return choose(self._asked, self.settings, self.contraction, shape, target.dtype, target.device)

@@ -7,6 +7,7 @@ from aimc_compiler.analog.columns import ColumnFigures
 from aimc_compiler.analog.compensation import compensation_factor
 from aimc_compiler.analog.defects import piece_defects
 from aimc_compiler.analog.fast import age_pieces, ages_fast
+from aimc_compiler.analog.fast.pages import empty_pages
 from aimc_compiler.analog.grid import RowBlock
 from aimc_compiler.analog.settings import MvmSettings
 from aimc_compiler.analog.slices import Slices, signs, stored_states
@@ -60,6 +61,10 @@ class MatrixCells:
     def at(self, time_s: float, recalibrated_s: float) -> MatrixState:
         """The state at ``time_s`` seconds after programming, with the drift compensation of ``recalibrated_s``."""
         slices, target = self.slices, self.target
+        if self.fast and slices.plain:
+            aged = self._at_fast(time_s, recalibrated_s)
+            if aged is not None:
+                return aged
         stored = target.new_empty((len(slices.factors), *target.shape))
         alpha = target.new_ones((len(self.blocks), *target.shape[:2]))
         factors = alpha.new_tensor(slices.factors).reshape(-1, 1, 1, 1) * alpha
@@ -72,27 +77,36 @@ class MatrixCells:
             factors=factors,
             shift=torch.full_like(alpha, -slices.offset),
         )
-        if self.fast and slices.plain and self._fill_fast(state):
-            return state
         for block in self.blocks:
             for piece in block.pieces:
                 self._fill(state, block, piece)
         return state
 
-    def _fill_fast(self, state: MatrixState) -> bool:
-        """``_fill`` of all pieces in one pass; False, and nothing done, where one of them asks for more."""
+    def _at_fast(self, time_s: float, recalibrated_s: float) -> MatrixState | None:
+        """``at``, all pieces in one pass; None where one of them asks for more than that pass models."""
         places = [(block, piece) for block in self.blocks for piece in block.pieces]
         cells = [_cells(block, piece) for block, piece in places]
         devices = [self._devices(piece, self.target[here], 0) for (_, piece), here in zip(places, cells, strict=True)]
         if not all(map(ages_fast, devices)):
-            return False
-        listed = [(held, piece.tile_row) for held, (_, piece) in zip(devices, places, strict=True)]
+            return None
+        weights = empty_pages(tuple(self.target.shape), self.target.dtype)
+        alpha = self.target.new_ones((len(self.blocks), *self.target.shape[:2]))
         kind = self.nonidealities.drift_compensation
-        aged = age_pieces(listed, kind, state.time_s, state.recalibrated_s, self.settings)
-        for (block, _), here, found in zip(places, cells, aged, strict=True):
-            state.stored[(0, *here)] = state.weights[here] = found.weights
-            state.alpha[(block.index, *here[:2])] = found.alpha
-        return True
+        listed = [
+            (held, piece.tile_row, weights[here]) for held, (_, piece), here in zip(devices, places, cells, strict=True)
+        ]
+        found = age_pieces(listed, kind, time_s, recalibrated_s, self.settings)
+        for (block, _), here, factor in zip(places, cells, found, strict=True):
+            alpha[(block.index, *here[:2])] = factor
+        return MatrixState(
+            time_s=time_s,
+            recalibrated_s=recalibrated_s,
+            weights=weights,
+            alpha=alpha,
+            stored=weights[None],
+            factors=torch.ones_like(alpha)[None],
+            shift=torch.full_like(alpha, -self.slices.offset),
+        )
 
     def column_figures(self, piece: Piece, index: int = 0) -> ColumnFigures:
         """What is fixed for the columns of a slice of a piece."""

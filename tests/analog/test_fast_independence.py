@@ -1,5 +1,7 @@
 """``fast`` gives the same bytes whatever the batches, chunks and threads are."""
 
+import gc
+import weakref
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -38,7 +40,16 @@ def convolution() -> tuple[MatrixOnTiles, torch.Tensor]:
     return MatrixOnTiles(weight, CONV, held, standard_tile(), STANDARD_EFFECTS, precision="fast"), x
 
 
-@pytest.mark.parametrize("make", [linear, convolution])
+def padded() -> tuple[MatrixOnTiles, torch.Tensor]:
+    """Outputs that see padding alone, and a kernel of one place with a stride."""
+    weight = torch.randn(1, 9, 30, generator=torch.Generator().manual_seed(1))
+    contraction = Contraction(kind="conv2d", kernel=(1, 1), stride=(2, 2), padding=(3, 3), dilation=(1, 1))
+    held = pieces(1, (17, 13), (4, 5))
+    on_tiles = MatrixOnTiles(weight, contraction, held, standard_tile(), STANDARD_EFFECTS, precision="fast")
+    return on_tiles, torch.randn(3, 30, 11, 12)
+
+
+@pytest.mark.parametrize("make", [linear, convolution, padded])
 def test_bytes_do_not_depend_on_batches_chunks_and_threads(
     make: Callable[[], tuple[MatrixOnTiles, torch.Tensor]], threads: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -49,14 +60,17 @@ def test_bytes_do_not_depend_on_batches_chunks_and_threads(
     assert on_tiles.choice.precision == "fast"
     one_by_one = [on_tiles.forward(x[k : k + 1], ranges, HOUR, first_sample=4 + k) for k in range(x.shape[0])]
     assert torch.equal(whole, torch.cat(one_by_one))
-    if make is convolution:
+    if make is not linear:
         assert torch.equal(whole[2], on_tiles.forward(x[2], ranges, HOUR, first_sample=6))
     for count in (1, 2, 3):
         torch.set_num_threads(count)
         for size in (1, 17, 400):
             monkeypatch.setattr(product, "_ROWS_A_CHUNK", size)
-            monkeypatch.setattr(shape, "_POSITIONS_A_STRIP", 8 * size)
+            monkeypatch.setattr(shape, "_STRIP_BYTES", 4000 * size)
+            monkeypatch.setattr(shape, "_LEAST_POSITIONS", size)
+            shape.strips.cache_clear()
             assert torch.equal(whole, on_tiles.forward(x, ranges, HOUR, first_sample=4))
+        shape.strips.cache_clear()
         again, _ = make()
         assert torch.equal(whole, again.forward(x, ranges, HOUR, first_sample=4))
 
@@ -70,6 +84,31 @@ def test_states_of_different_times_do_not_mix() -> None:
     wide = on_tiles.forward(x, 2 * ranges, HOUR)
     assert not torch.equal(hour, wide)
     assert torch.equal(hour, on_tiles.forward(x, ranges, HOUR))
+
+
+def test_old_states_are_let_go() -> None:
+    """What is kept for a state's digits does not keep them."""
+    on_tiles, x = linear()
+    ranges = torch.full((1, 2), 2.0)
+    on_tiles.forward(x, ranges, HOUR)
+    old = [weakref.ref(part.block) for part in on_tiles._fast._parts]
+    on_tiles.forward(x, ranges, 24 * HOUR)
+    gc.collect()
+    assert [block() for block in old] == [None, None]
+
+
+def test_changed_ranges_are_noticed() -> None:
+    """Also where the same tensor is changed in place."""
+    on_tiles, x = linear()
+    ranges = torch.full((1, 2), 2.0)
+    first = on_tiles.forward(x, ranges, HOUR)
+    ranges.mul_(2)
+    assert not torch.equal(first, on_tiles.forward(x, ranges, HOUR))
+    ranges.mul_(0.5)
+    assert torch.equal(first, on_tiles.forward(x, ranges, HOUR))
+    bias = torch.ones(70)
+    on_tiles.rescale_outputs(None, bias)
+    torch.testing.assert_close(on_tiles.forward(x, ranges, HOUR), first + 1)
 
 
 def test_every_item_is_taken_once(threads: None) -> None:

@@ -93,12 +93,16 @@ def test_other_devices_are_left_to_exact() -> None:
     assert not ages_fast(devices)
     assert torch.equal(on_tiles.state(HOUR).weights, on_tiles.target)
     aged = matrix("fast", ALL, "tile", {}, weight.double().float())
-    listed = [(devices_of(aged, piece), 7) for piece in aged.blocks[0].pieces]
-    assert all(ages_fast(devices) for devices, _ in listed)
-    assert [piece.weights.shape for piece in age_pieces(listed, "off", HOUR, HOUR, aged.settings)] == [
-        (20, 50),
-        (17, 50),
-    ]
+    held = [devices_of(aged, piece) for piece in aged.blocks[0].pieces]
+    assert all(map(ages_fast, held))
+    weights = torch.zeros(37, 60)
+    alpha = age_pieces(
+        [(held[0], 7, weights[:20, 3:53]), (held[1], 7, weights[20:, 3:53])], "off", HOUR, HOUR, aged.settings
+    )
+    assert [factors.tolist() for factors in alpha] == [[1.0] * 20, [1.0] * 17]
+    assert torch.equal(weights[:, 3:53], aged.state(HOUR).weights[0, :, :50])
+    assert not weights[:, :3].any()
+    assert not weights[:, 53:].any()
 
 
 def test_devices_that_are_verified_are_left_to_exact() -> None:

@@ -280,6 +280,19 @@ def test_run_takes_a_recalibration_policy(aimc_command: Any) -> None:
     assert "write always, never, a period as in 1h" in err
 
 
+def test_run_takes_a_precision(aimc_command: Any) -> None:
+    aimc_command("compile", "net.py:network", "-o", "net.aimc", "--calibrate", "net.py:batches")
+    options = ("--data", "net.py:batches", "--times", "1y", "--chips", "1")
+    code, out, _ = aimc_command("run", "net.aimc", *options, "--precision", "exact")
+    assert code == 0
+    assert "precision: exact (as asked)" in " ".join(out.split())
+    code, out, _ = aimc_command("run", "net.aimc", *options, "--precision", "exact", "--json")
+    assert set(json.loads(out)["precision"].values()) == {"exact (as asked)"}
+    code, _, err = aimc_command("run", "net.aimc", *options, "--precision", "exakt")
+    assert code == 2
+    assert "did you mean 'exact'?" in err
+
+
 def test_run_corrects_chips_as_they_age(aimc_command: Any, tmp_path: Path) -> None:
     (tmp_path / "normed.py").write_text(
         MODEL.replace("nn.Linear(12, 20), nn.ReLU()", "nn.Linear(12, 20), nn.BatchNorm1d(20), nn.ReLU()")

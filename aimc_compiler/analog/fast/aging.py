@@ -159,21 +159,24 @@ def _read(u: Floats, w: Floats, normals: Floats, constants: Floats) -> int:
 
 @compiled
 def age_columns(
-    out: Floats, sums: Ints, target: Floats, first: int, keys: Words, fits: Floats, constants: Floats, reading: Floats,
-    store: bool, read: bool, scratch: Floats, numbers: Words,
+    out: Floats, out_shape: tuple[int, int], sums: Ints, target: Floats, target_shape: tuple[int, int],
+    shape: tuple[int, int], first: int, keys: Words, fits: Floats, constants: Floats, reading: Floats, store: bool,
+    read: bool, scratch: Floats, numbers: Words,
 ) -> None:  # fmt: skip
-    """Columns ``first`` to ``first + count`` (a multiple of 4 first) of a piece at one time.
+    """Columns ``first`` (a multiple of 4) and on of a piece at one time.
 
-    out: (count, rows), the weights, if ``store``; sums: (2, count), of the readings as programmed and now, if ``read``;
-    target: (columns, rows) of the whole piece. scratch: (SCRATCH_LINES, rows + 8); numbers: (2, rows), the rows and
-    zeros.
+    out: memory of the weights, written if ``store``; sums: (2, count), of the readings as programmed and now, made if
+    ``read``; target: memory of the target weights; out_shape, target_shape: where column 0 of the piece begins in it,
+    and the step from column to column; shape: columns and rows of the piece. scratch: (SCRATCH_LINES, rows + 8);
+    numbers: (2, rows), the rows and zeros.
     """
-    rows, cells = target.shape[1], target.shape[0] * target.shape[1]
+    rows, cells = shape[1], shape[0] * shape[1]
     words, planes = scratch[:4].view(np.uint32), scratch[4:8]
     normals = scratch[8:12]
     now, then, up, down = scratch[20, :rows], scratch[21, :rows], scratch[22, :rows], scratch[23, :rows]
-    for c in range(out.shape[0] if store else sums.shape[1]):
-        w, at = target[first + c], (first + c) * rows
+    for c in range(sums.shape[1]):
+        start, at = target_shape[0] + (first + c) * target_shape[1], (first + c) * rows
+        w = target[start : start + rows]
         for k in range(3):
             _cell_normals(scratch[12 + k], planes, words, at, rows, keys[k])
         skip = at & 3
@@ -186,7 +189,8 @@ def age_columns(
             now[j] -= then[j]
             up[j] -= down[j]
         if store:
-            out[c, :] = up
+            start = out_shape[0] + (first + c) * out_shape[1]
+            out[start : start + rows] = up
         if read:
             if c & 3 == 0:
                 _reading_normals(normals, scratch[16:20], words, (first + c) >> 2, numbers, keys)

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from aimc_compiler.analog.fast.pages import empty_pages
 from aimc_compiler.analog.fast.plan import DigitPlan, plan_digits
 from aimc_compiler.analog.settings import MvmSettings
 
@@ -44,6 +45,11 @@ class FastBlock:
         """The digit of |w| that meets the squares of the codes."""
         return self.load[: self.columns]
 
+    @property
+    def position_bytes(self) -> int:
+        """Of the codes and sums of one input vector."""
+        return self.rows * (1 + self.plan.power) + 4 * self.columns * self.plan.products
+
     def places(self, nonnegative: bool) -> Ints:
         """Where the sums of each digit begin among those of w and w p, and of |w|; of any, where there is no such.
 
@@ -53,7 +59,7 @@ class FastBlock:
         loads = (plan.main + plan.far if nonnegative else 0) if plan.far else 0
         planes = (
             (0, 1, plan.main - 1),
-            (plan.main, plan.main + 1) if plan.far else (0, 0),
+            (plan.main, plan.main + plan.far - 1) if plan.far else (0, 0),
             (loads, loads + plan.load - 1) if plan.far else (0, 0),
         )
         return np.array([plane for part in planes for plane in part], np.int64) * self.columns
@@ -66,18 +72,18 @@ def fast_block(w: Tensor, tile_row: Tensor, settings: MvmSettings) -> FastBlock:
     columns, rows = w.shape
     values = np.ascontiguousarray(w.numpy())
     positions = 1 - (1 - np.arange(rows) / rows) ** 2
-    measures = np.empty((digits.MEASURES, columns))
-    digits.measure(measures, values, positions)
+    measures, ones = np.empty((digits.MEASURES, columns)), np.ones(rows, np.float32)
+    digits.measure(measures, values, positions.astype(np.float32), ones, np.empty((2, rows), np.float32))
     plan = plan_digits(measures, rows, int(tile_row.max()), settings)
-    split = torch.empty((plan.main + plan.far + plan.load) * columns, rows, dtype=torch.int8)
+    split = empty_pages(((plan.main + plan.far + plan.load) * columns, rows), torch.int8)
     steps = np.empty((3, columns), np.float32)
-    digits.split(split.numpy(), steps, values, positions, plan.main, plan.far, plan.load)
+    digits.split(split.numpy(), steps, values, positions, plan.main, plan.far, plan.load, np.empty((2, rows)))
     step_w, step_far, step_load = steps.astype(np.float64)
     x = settings.dac_step
     top_load = step_load * 256.0 ** max(plan.load - 1, 0)
     table = np.ones((8, columns), np.float32)
     table[outputs.U] = step_w * x * 256.0 ** (plan.main - 1)
-    table[outputs.FAR] = step_far * x * 256 if plan.far else 0
+    table[outputs.FAR] = step_far * x * 256.0 ** (plan.far - 1) if plan.far else 0
     table[outputs.LOAD] = top_load * x * (rows / settings.g_ratio) if plan.far else 0
     table[outputs.FURTHER] = settings.ir_drop * tile_row.numpy() / rows
     table[outputs.POWER] = top_load * x**2 * settings.sigma_w**2 * 128
@@ -90,12 +96,13 @@ def fast_block(w: Tensor, tile_row: Tensor, settings: MvmSettings) -> FastBlock:
 def _constants(plan: DigitPlan, settings: MvmSettings) -> Floats:
     from aimc_compiler.analog.fast import outputs
 
-    constants = np.zeros(7, np.float32)
+    constants = np.zeros(8, np.float32)
     constants[outputs.IR_DROP] = settings.ir_drop
     constants[outputs.VARIANCE] = settings.sigma_out**2
     constants[outputs.STEP] = settings.adc_step
     constants[outputs.LEVELS] = round(settings.out_bound / settings.adc_step)
     constants[outputs.THIRD] = 1 / 256 if plan.main > 2 else 0
+    constants[outputs.FAR_SECOND] = 1 / 256 if plan.far > 1 else 0
     constants[outputs.LOAD_SECOND] = 1 / 256 if plan.load > 1 else 0
     constants[outputs.POWER_SECOND] = 1 / 128 if plan.power > 1 else 0
     return constants

@@ -4,9 +4,8 @@ After the input converter an input *is* an integer code of at most 7 bits and si
 c, |c|, and c^2 = 128 high + low, so that products with 8-bit weights stay exact; or c^2 rounded to 128 high.
 
 A convolution's operand has a row for each row of the block (channel, place of the kernel) and a column for each
-output position. Codes are kept a channel at a time, in the cache, with their padding and split by stride, so that such
-a row is one contiguous copy. Positions run over the padded width, ``pitch``; those beyond the output's width mean
-nothing and are passed over later.
+output position. The codes of a channel are kept in the cache once for each column of the kernel, shifted to the inputs
+that it meets, and by phase of the vertical stride, so that such a row is one contiguous copy.
 """
 
 import numpy as np
@@ -95,15 +94,16 @@ def code_rows(
 
 @compiled
 def code_windows(
-    out: Bytes, scratch: Bytes, x: Floats, first_entry: int, first_channel: int, first_row: int, shape: Ints,
-    input_range: np.float32, step: np.float32, levels: np.float32, magnitude: bool, power: int,
+    out: Bytes, line: Bytes, shifted: Bytes, x: Floats, first_entry: int, first_channel: int, first_row: int,
+    shape: Ints, input_range: np.float32, step: np.float32, levels: np.float32, magnitude: bool, power: int,
 ) -> int:  # fmt: skip
     """Planes of the windows of some entries, and the flags of their inputs.
 
-    out: (4, rows of the block, entries * positions); scratch: (4, phases, cells of a phase); x: (entries, channels,
-    height, width); first_channel: of the group; shape: ``WindowShape.numbers``; the rest is as in ``code_rows``.
+    out: (4, rows of the block, entries * positions); line: ``Strip.line`` cells; shifted: (4, kernel width, vertical
+    stride, cells); x: (entries, channels, height, width); first_channel: of the group; shape: ``Strip.numbers``; the
+    rest is as in ``code_rows``.
     """
-    places, positions, rows = shape[0] * shape[1], shape[9], out.shape[1]
+    places, positions, rows = shape[0] * shape[1], shape[8], out.shape[1]
     first, last = first_row // places, (first_row + rows + places - 1) // places
     entries = out.shape[2] // positions
     flags = 0
@@ -111,46 +111,79 @@ def code_windows(
         for channel in range(first_channel + first, first_channel + last):
             flags |= input_flags(x[entry, channel].reshape(-1))
     magnitude = magnitude and flags & NEGATIVE != 0
-    scratch[:] = 0
+    shifted[:] = 0
     for entry in range(entries):
         for channel in range(first, last):
             plane = x[first_entry + entry, first_channel + channel]
-            _code_channel(scratch[CODE], plane, shape, input_range, step, levels)
-            _further_planes(scratch.reshape(4, -1), magnitude, power)
+            _code_channel(shifted[CODE], line, plane, shape, input_range, step, levels)
+            _further_planes(shifted.reshape(4, -1), magnitude, power)
             target = out[:, :, entry * positions : (entry + 1) * positions]
-            _gather(target, scratch, channel * places - first_row, shape, magnitude, power)
+            _gather(target, shifted, channel * places - first_row, shape, magnitude, power)
     return flags
 
 
 @compiled
 def _code_channel(
-    scratch: Bytes, x: Floats, shape: Ints, input_range: np.float32, step: np.float32, levels: np.float32
+    shifted: Bytes, line: Bytes, x: Floats, shape: Ints, input_range: np.float32, step: np.float32, levels: np.float32
 ) -> None:
-    """Codes of one channel's rows that these windows meet. scratch: (phases, cells), zero where nothing is written."""
-    stride_h, stride_w, pad, top, pitch = shape[2], shape[3], shape[6], shape[7], shape[8]
-    height, width = x.shape
-    for row in range(max(top, 0), min(top + scratch.shape[1] // pitch * stride_h, height)):
-        phase, line = (row - top) % stride_h * stride_w, (row - top) // stride_h * pitch
-        if stride_w == 1:
-            _code_line(scratch[phase, line + pad : line + pad + width], x[row], input_range, step, levels)
+    """Codes of one channel's rows that these windows meet; what is not written is zero and stays so.
+
+    shifted: (kernel width, vertical stride, cells); line: scratch.
+    """
+    kernel_w, stride_h, stride, pad, top, width = shape[1], shape[2], shape[3], shape[6], shape[7], shape[9]
+    first = min(max(top, 0), x.shape[0])
+    last = max(first, min(top + shifted.shape[2] // width * stride_h, x.shape[0]))
+    count, inputs = (last - first) * x.shape[1], x.shape[1]
+    codes = line[:count]
+    _code_line(codes, x[first:last].reshape(-1), input_range, step, levels)
+    for k in range(kernel_w):
+        by = k * shape[5] - pad
+        if stride_h == 1 and stride == 1 and width == inputs:
+            at = (first - top) * width
+            _shift_rows(shifted[k, 0, at : at + count], codes, by, width)
             continue
-        for column in range(width):
-            at = column + pad
-            scratch[phase + at % stride_w, line + at // stride_w] = _code(x[row, column], input_range, step, levels)
+        # Outputs whose input at this column of the kernel is no padding.
+        begin, end = max(0, (stride - 1 - by) // stride), min(width, (inputs - 1 - by) // stride + 1)
+        for row in range(first, last):
+            phase = (row - top) % stride_h
+            if begin < end and (phase == 0 or shape[0] > 1):
+                at, source = (row - top) // stride_h * width, (row - first) * inputs + by + begin * stride
+                _shift(shifted[k, phase, at + begin : at + end], codes[source:], stride)
 
 
 @compiled
-def _gather(out: Bytes, scratch: Bytes, first: int, shape: Ints, magnitude: bool, power: int) -> None:
+def _shift_rows(out: Bytes, codes: Bytes, by: int, width: int) -> None:
+    """Rows as wide as the output, each shifted to the left by ``by``: one copy, then the edges."""
+    count, edge = codes.shape[0], min(abs(by), width)
+    if abs(by) < count:
+        _copy(out[max(-by, 0) : count - max(by, 0)], codes[max(by, 0) :])
+    start = 0 if by < 0 else width - edge
+    for row in range(count // width):
+        for k in range(edge):
+            out[row * width + start + k] = 0
+
+
+@compiled
+def _shift(out: Bytes, line: Bytes, stride: int) -> None:
+    if stride == 1:
+        for k in range(out.shape[0]):
+            out[k] = line[k]
+    else:
+        for k in range(out.shape[0]):
+            out[k] = line[k * stride]
+
+
+@compiled
+def _gather(out: Bytes, shifted: Bytes, first: int, shape: Ints, magnitude: bool, power: int) -> None:
     """A row of ``out`` for each place of the kernel; first: the row of place 0, out of bounds where not held."""
-    kernel_w, stride_h, stride_w, pitch = shape[1], shape[2], shape[3], shape[8]
+    kernel_w, stride_h, width = shape[1], shape[2], shape[9]
     for place in range(max(-first, 0), min(shape[0] * kernel_w, out.shape[1] - first)):
-        down, right = place // kernel_w * shape[4], place % kernel_w * shape[5]
-        phase = down % stride_h * stride_w + right % stride_w
-        at = down // stride_h * pitch + right // stride_w
-        _copy(out[CODE, first + place], scratch[CODE, phase, at:])
+        down, k = place // kernel_w * shape[4], place % kernel_w
+        phase, at = down % stride_h, down // stride_h * width
+        _copy(out[CODE, first + place], shifted[CODE, k, phase, at:])
         if magnitude:
-            _copy(out[MAGNITUDE, first + place], scratch[MAGNITUDE, phase, at:])
+            _copy(out[MAGNITUDE, first + place], shifted[MAGNITUDE, k, phase, at:])
         if power:
-            _copy(out[HIGH, first + place], scratch[HIGH, phase, at:])
+            _copy(out[HIGH, first + place], shifted[HIGH, k, phase, at:])
         if power > 1:
-            _copy(out[LOW, first + place], scratch[LOW, phase, at:])
+            _copy(out[LOW, first + place], shifted[LOW, k, phase, at:])

@@ -42,18 +42,19 @@ def run_lstm(
     size = -(-samples // torch.get_num_threads())
     chunks = [(start, min(start + size, samples)) for start in range(0, samples, size)]
 
+    arrays = (y.numpy(), h.numpy(), c.numpy(), given.numpy())
+
     def work(items: Iterator[tuple[int, int]]) -> None:
         with memory() as held:
             for start, stop in items:
                 fed = torch.empty(stop - start, 4 * units)
+                now = Numbering(first_sample=first_sample + start, first_call=recurrent.first_call, entries=1)
+                runner = RowRunner(h[start:stop], fed, recurrent.settings, now, 1, held)
                 for step in range(steps):
-                    now = Numbering(
-                        first_sample=first_sample + start, first_call=recurrent.first_call + step, entries=1
-                    )
-                    runner = RowRunner(h[start:stop], fed, recurrent.settings, now, 1, held)
+                    runner.first_call = recurrent.first_call + step
                     for part in recurrent.parts:
                         runner.run(part, 0, stop - start)
-                    cell.step_cells(y.numpy(), h.numpy(), c.numpy(), given.numpy(), fed.numpy(), step, start)
+                    cell.step_cells(*arrays, runner.out, step, start)
 
     spread(work, chunks)
     return y, h, c

@@ -47,7 +47,7 @@ class FastMatrix:
 
         spread(make, places)
         self._parts = tuple(made[block.index, group] for block, group in places)
-        self._scaled: tuple[Tensor, Tensor, Tensor | None, Tensor | None, tuple[FastPart, ...]] | None = None
+        self._kept: tuple[Tensor, int, Tensor | None, Tensor | None, tuple[FastPart, ...]] | None = None
 
     @property
     def deviation(self) -> float:
@@ -74,20 +74,26 @@ class FastMatrix:
         return y.reshape(shape)
 
     def scaled(
-        self, ranges: Tensor, scales: Tensor, factor: Tensor | None, bias: Tensor | None
+        self, ranges: Tensor, scales: Tensor, factor: Tensor | None, bias: Tensor | None, named: Tensor | None = None
     ) -> tuple[FastPart, ...]:
-        """Row blocks with their digital factors; the last ones asked for are kept.
+        """Row blocks with their digital factors.
 
         ranges: (groups, row blocks); scales: (row blocks, groups, columns), all digital factors of a row block; factor,
-        bias: (outputs,) or None.
+        bias: (outputs,) or None; named: the tensor by which ``kept`` finds them again.
         """
-        kept = self._scaled
-        same = kept is not None and kept[2] is factor and kept[3] is bias
-        if same and kept is not None and torch.equal(kept[0], ranges) and torch.equal(kept[1], scales):
-            return kept[4]
         parts = tuple(_scaled(part, ranges, scales, factor, bias) for part in self._parts)
-        self._scaled = (ranges.clone(), scales.clone(), factor, bias, parts)
+        if named is None or named.is_inference():  # such a tensor does not count its changes
+            self._kept = None
+        else:
+            self._kept = (named, named._version, factor, bias, parts)
         return parts
+
+    def kept(self, named: Tensor | None, factor: Tensor | None, bias: Tensor | None) -> tuple[FastPart, ...] | None:
+        """What ``scaled`` last gave for these very tensors, if they have not changed since."""
+        kept = self._kept
+        if kept is None or kept[0] is not named or kept[2] is not factor or kept[3] is not bias:
+            return None
+        return kept[4] if kept[1] == kept[0]._version else None
 
 
 def _part(

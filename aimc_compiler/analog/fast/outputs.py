@@ -21,7 +21,7 @@ Ints = npt.NDArray[np.int64]
 
 # Rows of the table of factors of each column, and of the constants of a block.
 U, FAR, LOAD, FURTHER, POWER, DIGITAL, FACTOR, BIAS = range(8)
-IR_DROP, VARIANCE, STEP, LEVELS, THIRD, LOAD_SECOND, POWER_SECOND = range(7)
+IR_DROP, VARIANCE, STEP, LEVELS, THIRD, FAR_SECOND, LOAD_SECOND, POWER_SECOND = range(8)
 # Planes of sums, in the order of ``places``: of the digits of w, of w p, and of |w|.
 TOP, MIDDLE, BOTTOM, FAR_TOP, FAR_BOTTOM, LOAD_TOP, LOAD_BOTTOM = range(7)
 # First and last row block of an operation.
@@ -35,13 +35,13 @@ _CUBIC, _SQUARE, _LINEAR = np.float32(0.05), np.float32(0.2), np.float32(0.5)
 @inlined
 def _dropped(
     top: np.int32, middle: np.int32, bottom: np.int32, far_top: np.int32, far_bottom: np.int32, load_top: np.int32,
-    load_bottom: np.int32, third: np.float32, load_second: np.float32, u_scale: np.float32, far_scale: np.float32,
-    load_scale: np.float32, further: np.float32, ir_drop: np.float32,
+    load_bottom: np.int32, third: np.float32, far_second: np.float32, load_second: np.float32, u_scale: np.float32,
+    far_scale: np.float32, load_scale: np.float32, further: np.float32, ir_drop: np.float32,
 ) -> np.float32:  # fmt: skip
     """u after IR drop. load_scale: from the sum of loads to q; further: ir_drop j0 / n, for a block not at row 0;
-    third, load_second: 1/256, or 0 where there is no third digit of w or second one of |w|."""
+    third, far_second, load_second: 1/256, or 0 where there is no third digit of w, second one of w p or of |w|."""
     u = (np.float32(top) + (np.float32(middle) + np.float32(bottom) * third) * _DIGIT) * u_scale
-    far = (np.float32(far_top) + np.float32(far_bottom) * _DIGIT) * far_scale
+    far = (np.float32(far_top) + np.float32(far_bottom) * far_second) * far_scale
     q = (np.float32(load_top) + np.float32(load_bottom) * load_second) * load_scale
     share = q * (q * (q * _CUBIC - _SQUARE) + _LINEAR)
     return (u - ir_drop * share * far) - (q * further) * u
@@ -107,7 +107,8 @@ def finish_rows(
     (10, columns + 8).
     """
     ir_drop, variance, step, levels = constants[IR_DROP], constants[VARIANCE], constants[STEP], constants[LEVELS]
-    third, load_second, power_second = constants[THIRD], constants[LOAD_SECOND], constants[POWER_SECOND]
+    third, far_second = constants[THIRD], constants[FAR_SECOND]
+    load_second, power_second = constants[LOAD_SECOND], constants[POWER_SECOND]
     steps = np.float32(1) / step
     width = out.shape[1]
     normals, line, planes, words = scratch[0], scratch[1], scratch[2:6], scratch[6:10].view(np.uint32)
@@ -125,7 +126,8 @@ def finish_rows(
         for c in range(width):
             line[c] = _dropped(
                 tops[c], middles[c], bottoms[c], far_tops[c], far_bottoms[c], load_tops[c],
-                load_bottoms[c], third, load_second, u_scale[c], far_scale[c], load_scale[c], further[c], ir_drop,
+                load_bottoms[c], third, far_second, load_second,
+                u_scale[c], far_scale[c], load_scale[c], further[c], ir_drop,
             )  # fmt: skip
         for c in range(width):
             y = _converted(
@@ -178,13 +180,13 @@ def finish_planes(
 @compiled
 def _number(calls: Words, samples: Words, sample: int, call: int, size: Ints, first_entry: int, shape: Ints) -> None:
     """The MVM and the sample at each position of a strip."""
-    pitch, positions, first_row = shape[8], shape[9], shape[10]
+    positions = shape[8]
     for entry in range(calls.shape[0] // positions):
         number = first_entry + entry
         mine = np.uint64(sample) + np.uint64(number // size[2])
-        first = call + number % size[2] * size[0] * size[1] + first_row * size[1]
+        first = call + number % size[2] * size[0] * size[1] + shape[9] * shape[10]
         for at in range(positions):
-            calls[entry * positions + at] = np.uint64(first + at // pitch * size[1] + at % pitch)
+            calls[entry * positions + at] = np.uint64(first + at)
             samples[entry * positions + at] = mine
 
 
@@ -194,7 +196,8 @@ def _finish_plane(
     constants: Floats, normals: Floats, c: int, count: int,
 ) -> None:  # fmt: skip
     ir_drop, variance, step, levels = constants[IR_DROP], constants[VARIANCE], constants[STEP], constants[LEVELS]
-    third, load_second, power_second = constants[THIRD], constants[LOAD_SECOND], constants[POWER_SECOND]
+    third, far_second = constants[THIRD], constants[FAR_SECOND]
+    load_second, power_second = constants[LOAD_SECOND], constants[POWER_SECOND]
     steps = np.float32(1) / step
     top, middle, bottom = main[places[TOP] + c], main[places[MIDDLE] + c], main[places[BOTTOM] + c]
     far_top, far_bottom = main[places[FAR_TOP] + c], main[places[FAR_BOTTOM] + c]
@@ -205,7 +208,7 @@ def _finish_plane(
     for at in range(count):
         u = _dropped(
             top[at], middle[at], bottom[at], far_top[at], far_bottom[at], load_top[at],
-            load_bottom[at], third, load_second, u_scale, far_scale, load_scale, further, ir_drop,
+            load_bottom[at], third, far_second, load_second, u_scale, far_scale, load_scale, further, ir_drop,
         )  # fmt: skip
         y[at] = (
             _converted(u, highs[at], lows[at], power_second, power_scale, variance, normals[at], step, steps, levels)
@@ -217,10 +220,9 @@ def _finish_plane(
 def _place_plane(
     out: Floats, y: Floats, table: Floats, first_entry: int, first_column: int, c: int, shape: Ints, part: int
 ) -> None:
-    """Accumulates the positions that are outputs where they belong."""
-    pitch, positions, first_row, rows = shape[8], shape[9], shape[10], shape[11]
-    factor, bias = table[FACTOR, c], table[BIAS, c]
+    """Accumulates the outputs of a column where they belong."""
+    positions, start = shape[8], shape[9] * shape[10]
     for entry in range(y.shape[0] // positions):
-        for row in range(rows):
-            at = entry * positions + row * pitch
-            _place_line(out[first_entry + entry, first_column + c, first_row + row], y[at:], factor, bias, part)
+        image = out[first_entry + entry, first_column + c].reshape(-1)
+        mine = y[entry * positions : (entry + 1) * positions]
+        _place_line(image[start : start + positions], mine, table[FACTOR, c], table[BIAS, c], part)

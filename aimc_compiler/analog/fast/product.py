@@ -24,7 +24,7 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
 
-_ROWS_A_CHUNK = 64
+_ROWS_A_CHUNK = 128
 
 
 @record
@@ -80,30 +80,35 @@ def run_rows(
 
 
 class RowRunner:
-    """The memory of one thread, and a chunk of rows through one row block."""
+    """The memory of one thread, and a chunk of rows through one row block.
+
+    x: (entries, features); out: (entries, outputs); calls: MVMs a sample; ``first_call`` may be changed between runs.
+    """
 
     def __init__(
         self, x: Tensor, out: Tensor, settings: MvmSettings, numbering: Numbering, calls: int, held: Memory
     ) -> None:
-        self.x, self.out, self.settings = x.numpy(), out.numpy(), settings
-        self.numbering, self.calls = numbering, calls
+        from aimc_compiler.analog.fast import inputs, outputs
+
+        self._code, self._finish = inputs.code_rows, outputs.finish_rows
+        self.x, self.out = x.numpy(), out.numpy()
+        self.first_sample, self.first_call, self.calls = numbering.first_sample, numbering.first_call, calls
+        self.step, self.levels = np.float32(settings.dac_step), _levels(settings)
         self.memory = held
         self.scratch = held.of("scratch", (10, out.shape[1] + 8), torch.float32).numpy()
 
     def run(self, part: FastPart, start: int, stop: int) -> None:
-        from aimc_compiler.analog.fast import inputs, outputs
-
-        block, settings, plan = part.block, self.settings, part.block.plan
+        """Entries ``start`` to ``stop``."""
+        block, plan = part.block, part.block.plan
         space = self.memory.space(block, stop - start, by_rows=True)
-        flags = inputs.code_rows(
-            space.codes, self.x, start, part.first_row, np.float32(part.input_range), np.float32(settings.dac_step),
-            _levels(settings), plan.far > 0, plan.power,
+        flags = self._code(
+            space.codes, self.x, start, part.first_row, np.float32(part.input_range), self.step, self.levels,
+            plan.far > 0, plan.power,
         )  # fmt: skip
         sums = space.multiply(flags)
-        outputs.finish_rows(
-            self.out, sums.main, sums.load, sums.places, space.high, space.low, part.table, block.constants, part.keys,
-            part.columns, self.numbering.first_sample, self.numbering.first_call, self.calls, start, part.part,
-            self.scratch,
+        self._finish(
+            self.out, sums.main, sums.load, sums.places, sums.high, sums.low, part.table, block.constants, part.keys,
+            part.columns, self.first_sample, self.first_call, self.calls, start, part.part, self.scratch,
         )  # fmt: skip
 
 
@@ -125,7 +130,8 @@ def run_windows(
                 for part in parts:
                     runner.run(part, strip)
 
-    spread(work, strips(x.shape[0], shape, torch.get_num_threads()))
+    bytes_needed = max(part.block.position_bytes for part in parts)
+    spread(work, strips(x.shape[0], shape, torch.get_num_threads(), bytes_needed))
     return out
 
 
@@ -141,26 +147,37 @@ class _Windows:
         numbering: Numbering,
         held: Memory,
     ) -> None:
-        self.x, self.out, self.shape, self.settings, self.numbering = x.numpy(), out.numpy(), shape, settings, numbering
-        self.size = np.array((*shape.output, numbering.entries), np.int64)
-        self.memory = held
-
-    def run(self, part: FastPart, strip: Strip) -> None:
         from aimc_compiler.analog.fast import inputs, outputs
 
-        block, settings, plan = part.block, self.settings, part.block.plan
+        self._code, self._finish = inputs.code_windows, outputs.finish_planes
+        self.x, self.out, self.numbering = x.numpy(), out.numpy(), numbering
+        self.size = np.array((*shape.output, numbering.entries), np.int64)
+        self.step, self.levels = np.float32(settings.dac_step), _levels(settings)
+        self.memory = held
+        self._scratch: dict[tuple[int, ...], tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]]] = {}
+
+    def run(self, part: FastPart, strip: Strip) -> None:
+        block, plan = part.block, part.block.plan
         space = self.memory.space(block, strip.entries * strip.positions, by_rows=False)
-        flags = inputs.code_windows(
-            space.codes, self.memory.cells(strip.cells), self.x, strip.first_entry,
+        flags = self._code(
+            space.codes, *self._codes_of(strip), self.x, strip.first_entry,
             part.group * (self.x.shape[1] // part.groups), part.first_row, strip.numbers,
-            np.float32(part.input_range), np.float32(settings.dac_step), _levels(settings), plan.far > 0, plan.power,
+            np.float32(part.input_range), self.step, self.levels, plan.far > 0, plan.power,
         )  # fmt: skip
         sums = space.multiply(flags)
-        outputs.finish_planes(
-            self.out, sums.main, sums.load, sums.places, space.high, space.low, part.table, block.constants, part.keys,
+        self._finish(
+            self.out, sums.main, sums.load, sums.places, sums.high, sums.low, part.table, block.constants, part.keys,
             part.columns, self.numbering.first_sample, self.numbering.first_call, self.size, strip.first_entry,
             part.group * block.columns, strip.numbers, part.part, *space.lines,
         )  # fmt: skip
+
+    def _codes_of(self, strip: Strip) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]]:
+        """Scratch for the codes of a channel: a line, and shifted planes."""
+        shape = (strip.line, *strip.shifted)
+        if shape not in self._scratch:
+            line, shifted = self.memory.codes("line", (strip.line,))[0], self.memory.codes("shifted", strip.shifted)
+            self._scratch[shape] = (line, shifted)
+        return self._scratch[shape]
 
 
 def _levels(settings: MvmSettings) -> np.float32:

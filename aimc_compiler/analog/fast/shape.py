@@ -1,10 +1,6 @@
-"""How the windows of a convolution lie in memory: split by stride, one after the other over the padded width.
+"""How the windows of a convolution are cut into strips, and lie in memory: output positions, row by row."""
 
-With codes of a channel padded and split into ``stride`` phases a dimension, the inputs that one place of the kernel
-meets at all output positions lie one after the other. The padded width of a phase is the ``pitch``; the positions
-between an output row's end and the next row's begin mean nothing.
-"""
-
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -15,7 +11,8 @@ from aimc_compiler.records import record
 
 Ints = npt.NDArray[np.int64]
 
-_POSITIONS_A_STRIP = 1024
+_STRIP_BYTES = 5 << 19
+_LEAST_POSITIONS = 256
 
 
 @record
@@ -50,20 +47,6 @@ class WindowShape:
         """Height and width of the output."""
         return self._outputs(0), self._outputs(1)
 
-    @property
-    def pitch(self) -> int:
-        """Positions from an output row to the next."""
-        return -(-(self.size[1] + 2 * self.padding[1]) // self.stride[1])
-
-    def positions(self, rows: int) -> int:
-        """From the first output of the first of ``rows`` output rows to the last one of the last."""
-        return (rows - 1) * self.pitch + self.output[1]
-
-    def cells(self, rows: int) -> tuple[int, int]:
-        """Phases, and cells of each, that hold one channel's codes for some output rows."""
-        height = (rows - 1) * self.stride[0] + (self.kernel[0] - 1) * self.dilation[0] + 1
-        return self.stride[0] * self.stride[1], -(-height // self.stride[0]) * self.pitch
-
     def _outputs(self, axis: int) -> int:
         reach = self.dilation[axis] * (self.kernel[axis] - 1) + 1
         return (self.size[axis] + 2 * self.padding[axis] - reach) // self.stride[axis] + 1
@@ -73,40 +56,50 @@ class WindowShape:
 class Strip:
     """Some output rows of some entries: of one entry, or all rows.
 
-    numbers: its geometry as the compiled kernels take it (kernel, stride, dilation, left padding, first row of the
-    input, pitch, positions, first row and rows of the output).
+    positions: outputs of an entry; shifted: shape of one plane of a channel's codes (kernel width, vertical stride,
+    cells); line: room for the codes of its rows; numbers: the geometry as the compiled kernels take
+    it (kernel, stride, dilation, left padding, first row of the input, positions, output width, first output row).
     """
 
     first_entry: int
     entries: int
     positions: int
-    cells: tuple[int, int]
+    shifted: tuple[int, int, int]
+    line: int
     numbers: Ints
 
 
-def strips(entries: int, shape: WindowShape, threads: int) -> list[Strip]:
-    """All output rows of all entries, in strips whose sums fit the cache, and at least one a thread if that pays."""
-    height = shape.output[0]
-    whole = shape.positions(height)
-    size = min(_POSITIONS_A_STRIP, max(-(-entries * whole // threads), _POSITIONS_A_STRIP // 4))
-    together = max(1, size // whole)
-    parts = 1 if together > 1 else min(height, max(1, round(whole / size)))
+@lru_cache(maxsize=256)
+def strips(entries: int, shape: WindowShape, threads: int, position_bytes: int) -> tuple[Strip, ...]:
+    """All output rows of all entries, in strips that fit the cache, and at least one a thread if that pays.
+
+    position_bytes: of codes and sums of one output position.
+    """
+    height, width = shape.output
+    share = max(-(-entries * height * width // threads), _LEAST_POSITIONS)
+    size = min(max(_STRIP_BYTES // position_bytes, 1), share)
+    together = max(1, size // (height * width))
+    parts = 1 if together > 1 else min(height, max(1, round(height * width / size)))
     cuts = [height * k // parts for k in range(parts + 1)]
-    made = []
-    for first, last in pairwise(cuts):
-        rows = last - first
-        top = first * shape.stride[0] - shape.padding[0]
-        fields = (*shape.kernel, *shape.stride, *shape.dilation, shape.padding[1], top, shape.pitch)
-        numbers = np.array((*fields, shape.positions(rows), first, rows), np.int64)
-        made.append((shape.positions(rows), shape.cells(rows), numbers))
-    return [
-        Strip(
-            first_entry=entry,
-            entries=min(together, entries - entry),
-            positions=positions,
-            cells=cells,
-            numbers=numbers,
-        )
+    return tuple(
+        _strip(shape, entry, min(together, entries - entry), first, last - first)
         for entry in range(0, entries, together)
-        for positions, cells, numbers in made
-    ]
+        for first, last in pairwise(cuts)
+    )
+
+
+def _strip(shape: WindowShape, first_entry: int, entries: int, first: int, rows: int) -> Strip:
+    """rows: of the output, from ``first`` on."""
+    width = shape.output[1]
+    reach = (rows - 1) * shape.stride[0] + (shape.kernel[0] - 1) * shape.dilation[0] + 1
+    top = first * shape.stride[0] - shape.padding[0]
+    fields = (*shape.kernel, *shape.stride, *shape.dilation, shape.padding[1], top, rows * width, width, first)
+    cells = -(-reach // shape.stride[0]) * width
+    return Strip(
+        first_entry=first_entry,
+        entries=entries,
+        positions=rows * width,
+        shifted=(shape.kernel[1], shape.stride[0], cells),
+        line=reach * shape.size[1],
+        numbers=np.array(fields, np.int64),
+    )

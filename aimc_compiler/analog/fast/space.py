@@ -36,11 +36,14 @@ class _Product:
 
 @record
 class BlockSums:
-    """Sums of the digits of w, w p and |w|, and where each begins in them; products: that make them."""
+    """Sums of the digits of w, w p and |w| and where each begins in them, and of the digits of x^2; products: that
+    make them."""
 
     main: Sums
     load: Sums
     places: npt.NDArray[np.int64]
+    high: Sums
+    low: Sums
     products: tuple[_Product, ...]
 
 
@@ -51,25 +54,12 @@ class Space:
     """
 
     def __init__(self, block: FastBlock, count: int, by_rows: bool, memory: "Memory") -> None:
-        plan = block.plan
+        # No reference to the block: it would live as long as what is kept for it.
         self._by_rows, self._count, self._memory = by_rows, count, memory
-        codes = memory.of("codes", (4, count, block.rows) if by_rows else (4, block.rows, count), torch.int8)
-        self.codes: Bytes = codes.numpy()
-        self.power = [self._product(block.power, codes[2 + k], f"power {k}") for k in range(plan.power)]
-        squares = [product.out for product in self.power] or [
-            memory.of("none", self._shape(block.columns), torch.int32)
-        ]
-        self.high: Sums = squares[0].numpy()
-        self.low: Sums = squares[-1].numpy()
-        self.joint = self._sums(block, (self._product(block.digits, codes[0], "main"),), nonnegative=True)
-        self.apart = self.joint
-        if plan.far:
-            products = (self._product(block.joint, codes[0], "main"), self._product(block.load, codes[1], "load"))
-            self.apart = self._sums(block, products, nonnegative=False)
-        elif plan.load:
-            self.joint = self.apart = self._sums(
-                block, (self._product(block.joint, codes[0], "main"),), nonnegative=True
-            )
+        self._planes = memory.of("codes", (4, count, block.rows) if by_rows else (4, block.rows, count), torch.int8)
+        self.codes: Bytes = self._planes.numpy()
+        self._joint = self._sums(block, nonnegative=True)
+        self._apart = self._sums(block, nonnegative=False) if block.plan.far else self._joint
         self.lines: tuple[npt.NDArray[Any], ...] = ()
         if not by_rows:
             numbers = memory.of("numbers", (2, count), torch.int64).numpy().view(np.uint64)
@@ -81,17 +71,40 @@ class Space:
 
         if flags & inputs.NOT_FINITE:
             raise NotFiniteError
-        sums = self.apart if flags & inputs.NEGATIVE else self.joint
-        for product in (*sums.products, *self.power):
+        sums = self._apart if flags & inputs.NEGATIVE else self._joint
+        for product in sums.products:
             product.run()
         return sums
 
-    def _sums(self, block: FastBlock, products: tuple[_Product, ...], *, nonnegative: bool) -> BlockSums:
+    def _sums(self, block: FastBlock, *, nonnegative: bool) -> BlockSums:
+        """nonnegative: codes are their own magnitudes, so w, w p and |w| meet them in one product."""
+        plan = block.plan
+        whole = nonnegative and plan.far > 0
+        main = self._product(block.digits if whole else block.joint, self._planes[0], "main")
+        products, load = [main], main.out
+        loads = 1 if plan.far and not nonnegative else 0
+        sides: list[Tensor] = []
+        if self._by_rows and plan.load == 1 and loads + plan.power:
+            # Magnitudes and squares meet the same weights: one product of all.
+            planes = self._planes[2 - loads : 2 + plan.power].view(-1, block.rows)
+            out = self._memory.of("sides", (planes.shape[0], block.columns), torch.int32)
+            products.append(_Product(first=planes, second=block.load.t(), out=out))
+            sides = list(out.view(-1, self._count, block.columns))
+        else:
+            if loads:
+                products.append(self._product(block.load, self._planes[1], "load"))
+            products += [self._product(block.power, self._planes[2 + k], f"power {k}") for k in range(plan.power)]
+            sides = [product.out for product in products[1:]]
+        if loads:
+            load = sides[0]
+        squares = sides[loads:] or [self._memory.of("none", self._shape(block.columns), torch.int32)]
         return BlockSums(
-            main=products[0].out.numpy(),
-            load=products[-1].out.numpy(),
+            main=main.out.numpy(),
+            load=load.numpy(),
             places=block.places(nonnegative),
-            products=products,
+            high=squares[0].numpy(),
+            low=squares[-1].numpy(),
+            products=tuple(products),
         )
 
     def _product(self, weights: Tensor, codes: Tensor, name: str) -> _Product:
@@ -128,10 +141,10 @@ class Memory:
             self.made.setdefault(block, {})[count] = space
         return space
 
-    def cells(self, shape: tuple[int, int]) -> Bytes:
-        """(4, phases, cells) for one channel's codes."""
-        cells: Bytes = self.of("cells", (4, *shape), torch.int8).numpy()
-        return cells
+    def codes(self, name: str, shape: tuple[int, ...]) -> Bytes:
+        """Four planes of codes of this shape."""
+        codes: Bytes = self.of(name, (4, *shape), torch.int8).numpy()
+        return codes
 
 
 _SPARE: list[Memory] = []

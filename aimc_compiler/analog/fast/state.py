@@ -29,14 +29,6 @@ Ints = npt.NDArray[np.int64]
 _COLUMNS_AT_ONCE = 32
 
 
-@record
-class AgedPiece:
-    """weights: (columns, rows) at the time asked for; alpha: (columns,), drift compensation."""
-
-    weights: Tensor
-    alpha: Tensor
-
-
 _MODELLED = frozenset({"target", "streams", "effects", "figures"})
 _EFFECTS = frozenset({"programming_noise", "drift", "accumulated_read_noise"})
 
@@ -57,23 +49,28 @@ def ages_fast(devices: PieceDevices) -> bool:
 
 
 def age_pieces(
-    pieces: list[tuple[PieceDevices, int]], kind: Compensation, time_s: float, read_s: float, settings: MvmSettings
-) -> list[AgedPiece]:
+    pieces: list[tuple[PieceDevices, int, Tensor]],
+    kind: Compensation,
+    time_s: float,
+    read_s: float,
+    settings: MvmSettings,
+) -> list[Tensor]:
     """All pieces of a matrix at ``time_s``, read again for compensation at ``read_s``; seconds after programming.
 
-    pieces: devices, for which ``ages_fast`` holds, and first row on the tile of each; settings: those of ``fast``.
+    pieces: of each the devices, for which ``ages_fast`` holds, the first row on the tile, and where to write the
+    weights, (columns, rows), rows side by side; settings: those of ``fast``. Returns alpha of each, (columns,).
     """
-    works = [_Work(devices, tile_row, kind, time_s, read_s, settings) for devices, tile_row in pieces]
-    items = [(work, first) for work in works for first in range(0, work.target.shape[0], _COLUMNS_AT_ONCE)]
+    works = [_Work(*piece, kind, time_s, read_s, settings) for piece in pieces]
+    items = [(work, first) for work in works for first in range(0, work.columns, _COLUMNS_AT_ONCE)]
 
     def run(taken: Iterator[tuple[_Work, int]]) -> None:
-        rows = max(work.target.shape[1] for work in works)
+        rows = max(work.rows for work in works)
         space = _Space(rows)
         for work, first in taken:
-            work.run(first, min(first + _COLUMNS_AT_ONCE, work.target.shape[0]), space)
+            work.run(first, min(first + _COLUMNS_AT_ONCE, work.columns), space)
 
     spread(run, items)
-    return [work.result() for work in works]
+    return [work.alpha() for work in works]
 
 
 class _Space:
@@ -96,6 +93,22 @@ class _Space:
         return np.ascontiguousarray(self._rows[:, :rows])
 
 
+@record
+class _Lines:
+    """A (columns, rows) part of a tensor for the compiled kernels. shape: where column 0 begins, and the step to the
+    next."""
+
+    values: Floats
+    shape: tuple[int, int]
+
+    @classmethod
+    def of(cls, part: Tensor) -> "_Lines":
+        if part.stride(1) != 1:
+            part = part.contiguous()
+        whole = torch.as_strided(part, (part.untyped_storage().nbytes() // 4,), (1,), 0)
+        return cls(values=whole.numpy(), shape=(int(part.storage_offset()), int(part.stride(0))))
+
+
 class _Work:
     """One piece: its streams and constants, and what comes of it."""
 
@@ -103,17 +116,18 @@ class _Work:
         self,
         devices: PieceDevices,
         tile_row: int,
+        weights: Tensor,
         kind: Compensation,
         time_s: float,
         read_s: float,
         settings: MvmSettings,
     ) -> None:
         self.kind, self.devices = kind, devices
-        self.target = np.ascontiguousarray(devices.target.numpy())
+        self.columns, self.rows = devices.target.shape
+        self.target, self.weights = _Lines.of(devices.target), _Lines.of(weights)
         figures = devices.figures
         assert isinstance(figures, PcmFigures)
-        self.weights = torch.empty(self.target.shape)
-        self.sums = np.zeros((2, self.target.shape[0]), np.int64)
+        self.sums = np.zeros((2, self.columns), np.int64)
         self.step = float(np.float32(settings.adc_step))
         self.fits = _fits(figures, devices.effects.programming_noise, devices.effects.drift)
         reads = kind != "off"
@@ -128,27 +142,24 @@ class _Work:
     def run(self, first: int, last: int, space: _Space) -> None:
         from aimc_compiler.analog.fast import aging
 
-        rows = self.target.shape[1]
+        target, weights, rows = self.target, self.weights, self.rows
         for (_, store, read), constants, keys in zip(self.passes, self.ageing, self.keys, strict=True):
             sums = np.zeros((2, last - first), np.int64)
             aging.age_columns(
-                self.weights[first:last].numpy(), sums, self.target, first, keys, self.fits, constants, self.reading,
-                store, read, space.lines(rows), space.numbers(rows),
+                weights.values, weights.shape, sums, target.values, target.shape, (self.columns, rows), first, keys,
+                self.fits, constants, self.reading, store, read, space.lines(rows), space.numbers(rows),
             )  # fmt: skip
             if read:
                 self.sums[:, first:last] = sums
 
-    def result(self) -> AgedPiece:
-        return AgedPiece(weights=self.weights, alpha=self._alpha())
-
-    def _alpha(self) -> Tensor:
-        columns, rows = self.target.shape
+    def alpha(self) -> Tensor:
+        """Drift compensation, (columns,)."""
         if self.kind == "off":
-            return torch.ones(columns)
-        reference, now = (self._level(sums / rows * self.step) for sums in self.sums)
+            return torch.ones(self.columns)
+        reference, now = (self._level(sums / self.rows * self.step) for sums in self.sums)
         if self.kind == "exact":
             reference = max(float(self.devices.target.abs().double().mean()), REFERENCE_MIN)
-        return torch.from_numpy(np.broadcast_to(reference / now, columns).astype(np.float32))
+        return torch.from_numpy(np.broadcast_to(reference / now, self.columns).astype(np.float32))
 
     def _level(self, means: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | float:
         """Mean magnitude of each column, or of all. means: (columns,)."""
