@@ -52,6 +52,18 @@ def parse_records(text: str, kinds: Mapping[str, type]) -> Iterator[tuple[str, A
             raise TextFormError(f"line {number}: {kind}: {error}") from error
 
 
+def parse_headed(text: str, kinds: Mapping[str, type], header: str) -> tuple[Any, list[Any]]:
+    """(the header, the other records) of a level's text. header: the kind that comes first, and once.
+
+    Raises TextFormError as ``parse_records`` does, or where the text does not begin with its one header.
+    """
+    records = list(parse_records(text, kinds))
+    count = [kind for kind, _ in records].count(header)
+    if count != 1 or records[0][0] != header:
+        raise TextFormError(f"a {header} begins with its one '{header}' line; there are {count}")
+    return records[0][1], [value for _, value in records[1:]]
+
+
 def _fields_text(record: Any) -> str:
     parts = []
     for field in dataclasses.fields(record):

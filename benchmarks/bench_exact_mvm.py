@@ -15,7 +15,7 @@ from torch import Tensor
 
 from aimc_compiler.analog import Contraction, MatrixOnTiles
 from aimc_compiler.analog.fast import Precision
-from aimc_compiler.chip.spec import Nonidealities, Tile
+from aimc_compiler.chip import load_chip
 from aimc_compiler.mapping.cut import cut_columns, cut_rows
 from aimc_compiler.mapping.ir import Piece
 
@@ -70,25 +70,9 @@ def convolution() -> Case:
 
 def standard(weight: Tensor, contraction: Contraction, precision: Precision = "exact") -> MatrixOnTiles:
     """The standard model on tiles of 512 x 512."""
-    tile = Tile.model_validate(
-        {
-            "rows": 512,
-            "columns": 512,
-            "count": "auto",
-            "device": {"model": "pcm", "g_max": "25 uS"},
-            "dac": {"bits": 8, "input_mode": "pulse_width"},
-            "adc": {"bits": 8, "out_bound": 10},
-            "mvm": {
-                "time": "40 ns",
-                "initiation_interval": "40 ns",
-                "energy": "5.24 nJ",
-                "split": {"adc": 0.65, "array": 0.2, "dac": 0.15},
-            },
-        }
-    )
-    mvm = {"range_clip": True, "sigma_in": 0, "sigma_out": 0.04, "sigma_w": 0.0175, "read_noise": "pcm"}
-    wire = {"ir_drop": 1.0, "r_wire": "0.35 ohm", "g_ir": "5 uS"}
-    nonidealities = Nonidealities.model_validate({"mvm": {**mvm, **wire}, "drift_compensation": "tile"})
+    chip = load_chip("analog-fabric")
+    assert chip.tile is not None
+    tile, nonidealities = chip.tile, chip.nonidealities
     rows = cut_rows(weight.shape[2], contraction.places, tile.weight_rows)
     columns = cut_columns(weight.shape[1], tile.weight_columns)
     return MatrixOnTiles(weight, contraction, grid(rows, columns), tile, nonidealities, precision=precision)

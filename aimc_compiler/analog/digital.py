@@ -4,13 +4,14 @@ import torch
 from torch import Tensor
 
 from aimc_compiler.analog.converter import clip, quantise
+from aimc_compiler.chip.spec import converter_steps
 
 _FORMATS = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def send(x: Tensor, bits: int) -> Tensor:
     """Activations over their range, any shape, as integers: 2^bits - 1 levels evenly about zero, held to the range."""
-    return clip(quantise(x, 2.0 / (2**bits - 2)), 1.0)
+    return clip(quantise(x, 2.0 / converter_steps(bits)), 1.0)
 
 
 def integer_scales(scales: Tensor, bits: int) -> Tensor:

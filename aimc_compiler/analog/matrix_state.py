@@ -24,7 +24,8 @@ class MatrixState:
 
     stored: (slices, groups, columns, rows), what the cells hold; factors: (slices, row blocks, groups, columns), what
     their outputs count, drift compensation included where there are slices (alpha is 1 then); shift: (row blocks,
-    groups, columns), what the sum of inputs counts. ``weights`` is what all of it amounts to, without compensation.
+    groups, columns), what the sum of inputs counts. ``weights`` is what all of it amounts to, without compensation:
+    ``stored[0]`` itself where a cell holds the weight.
     """
 
     time_s: float
@@ -71,7 +72,7 @@ class MatrixCells:
         state = MatrixState(
             time_s=time_s,
             recalibrated_s=recalibrated_s,
-            weights=torch.zeros_like(target),
+            weights=stored[0] if slices.plain else torch.zeros_like(target),
             alpha=alpha,
             stored=stored,
             factors=factors,
@@ -145,13 +146,13 @@ class MatrixCells:
             state.stored[(index, *cells)] = held
             columns_of = self.column_figures(piece, index)
             factor = compensation_factor(kind, devices, state.recalibrated_s, piece.tile_row, self.settings, columns_of)
+            if slices.plain:
+                state.alpha[here] = factor
+                return
             counts = slices.factors[index] * signs(flipped[index]).to(held)
             state.weights[cells] += counts.unsqueeze(-1) * held
             state.shift[here] += slices.factors[index] * flipped[index].to(held)
-            if slices.plain:
-                state.alpha[here] = factor
-            else:
-                state.factors[(index, *here)] = counts * factor
+            state.factors[(index, *here)] = counts * factor
         state.weights[cells] += state.shift[here].unsqueeze(-1)
 
     def _devices(self, piece: Piece, target: Tensor, index: int) -> PieceDevices:

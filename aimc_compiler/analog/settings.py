@@ -4,7 +4,7 @@ from math import inf
 from typing import Any, Literal
 
 from aimc_compiler.chip.devices import PcmFigures, device_figures
-from aimc_compiler.chip.spec import Adc, Dac, Nonidealities, Tile
+from aimc_compiler.chip.spec import Adc, Dac, Nonidealities, Tile, converter_steps
 from aimc_compiler.errors import NotBuiltError, VerificationError
 from aimc_compiler.records import record
 
@@ -192,7 +192,7 @@ def _converters(tile: Tile) -> dict[str, Any]:
 
 
 def _dac_step(dac: Dac) -> float:
-    return 0.0 if dac.bits == "off" else 2.0 / _steps(dac.bits)
+    return 0.0 if dac.steps is None else 2.0 / dac.steps
 
 
 def _adc_step(adc: Adc) -> float:
@@ -202,12 +202,7 @@ def _adc_step(adc: Adc) -> float:
         raise VerificationError("an output converter with bits but without out_bound passed the checks of the spec")
     if not adc.signed:
         return adc.out_bound / int(2**adc.bits - 1)
-    return 2.0 * adc.out_bound / _steps(adc.bits)
-
-
-def _steps(bits: int) -> int:
-    """A converter of b bits has 2^b - 1 levels that lie evenly about zero, so 2^b - 2 steps."""
-    return int(2**bits - 2)
+    return 2.0 * adc.out_bound / converter_steps(adc.bits)
 
 
 def require_built(tile: Tile, nonidealities: Nonidealities, name: str = "tile") -> None:

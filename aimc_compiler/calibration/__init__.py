@@ -1,6 +1,5 @@
 """Calibration: observing a network's activations to set the input ranges of its tiles."""
 
 from aimc_compiler.calibration.ranges import RangeMethod, calibrate_ranges
-from aimc_compiler.executor import as_call
 
-__all__ = ["RangeMethod", "as_call", "calibrate_ranges"]
+__all__ = ["RangeMethod", "calibrate_ranges"]

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from aimc_compiler.analog import RangeObserver
 from aimc_compiler.chip import ChipSpec
-from aimc_compiler.chip.spec import Tile
-from aimc_compiler.errors import CalibrationError, DataError
-from aimc_compiler.executor import InputRanges, RangeRow, as_call, contraction_of
+from aimc_compiler.errors import CalibrationError
+from aimc_compiler.executor import InputRanges, RangeRow, contraction_of, run_batches
 from aimc_compiler.graph import Graph, MatrixModule
 from aimc_compiler.mapping import Mapping, Piece
 from aimc_compiler.records import record
@@ -80,28 +79,18 @@ def calibrate_ranges(
         op.name: ObservedMatrix(op.name, modules[op.name], mapping.pieces_of(op.matrix)) for op in workload.analog_ops
     }
     observed = graph.with_modules(dict(observing))
-    samples = 0
-    for number, batch in enumerate(batches):
-        args, kwargs = as_call(batch)
-        try:
-            with torch.no_grad():
-                observed(*args, **kwargs)
-        except (TypeError, ValueError, RuntimeError, DataError) as error:
-            raise CalibrationError(
-                f"calibration batch {number} does not run through the network: {error}. Each batch must be the "
-                "network's inputs alone (a tensor, a tuple or a dict), without labels: (x for x, _ in loader)"
-            ) from error
-        samples += graph.sample_count(*args, **kwargs)
+
+    def run(*args: Any, **kwargs: Any) -> int:
+        with torch.no_grad():
+            observed(*args, **kwargs)
+        return graph.sample_count(*args, **kwargs)
+
+    samples = run_batches(batches, run, batch_name="calibration batch", place="through the network")
     if not samples:
         raise CalibrationError("the calibration data is empty: give at least one batch of inputs")
-    levels = {op.name: _dac_levels(chip.tile_types[op.tile_type]) for op in workload.analog_ops}
+    levels = {op.name: chip.tile_types[op.tile_type].dac.steps for op in workload.analog_ops}
     rows = tuple(row for op, module in observing.items() for row in module.rows(method, levels[op]))
     return InputRanges(method=str(method), samples=samples, rows=rows)
-
-
-def _dac_levels(tile: Tile) -> int | None:
-    """Steps of the input converter over twice its bound; None without one."""
-    return None if tile.dac.bits == "off" else int(2**tile.dac.bits - 2)
 
 
 class ObservedMatrix(nn.Module):

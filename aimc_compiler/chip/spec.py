@@ -45,6 +45,11 @@ class Clock(SpecModel):
     tick_s: Seconds = Field(alias="tick", gt=0, description="time step of the schedule; all times are rounded up to it")
 
 
+def converter_steps(bits: int) -> int:
+    """A converter of b bits has 2^b - 1 levels that lie evenly about zero, so 2^b - 2 steps."""
+    return int(2**bits - 2)
+
+
 class Dac(SpecModel):
     bits: Bits | Literal["off"] = Field(description="resolution: 2^bits - 2 steps over twice the bound")
     input_mode: Literal["pulse_width", "amplitude", "bit_serial"] = Field(description="how a code drives a row")
@@ -59,6 +64,11 @@ class Dac(SpecModel):
     accumulate: Literal["digital", "analog"] = Field(
         "digital", description="bit_serial: convert every plane, shift and add; or add planes as charge, convert once"
     )
+
+    @property
+    def steps(self) -> int | None:
+        """Steps over twice the bound; None without a converter."""
+        return None if self.bits == "off" else converter_steps(self.bits)
 
     @property
     def planes(self) -> int:

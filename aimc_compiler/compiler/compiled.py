@@ -5,8 +5,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
 from aimc_compiler.analog.fast import Precision, parse_precision
 from aimc_compiler.calibration import RangeMethod, calibrate_ranges
 from aimc_compiler.chip import EFFECTS, ChipSpec, figures
@@ -134,10 +132,6 @@ class CompiledModel:
     def _replace(self, **changes: Any) -> "CompiledModel":
         fields = ("graph", "workload", "mapping", "program", "chip", "ranges", "seed")
         return CompiledModel(**({name: getattr(self, name) for name in fields} | changes))
-
-    def parameters(self) -> dict[str, Tensor]:
-        """Weights by parameter path."""
-        return dict(self.graph.module.state_dict())
 
 
 def _difference(mine: ChipSpec, other: ChipSpec, most: int = 5) -> str:

@@ -1,6 +1,6 @@
 """The executor: runs a network at every level, and on the virtual chip."""
 
-from aimc_compiler.executor.batches import as_call
+from aimc_compiler.executor.batches import as_call, run_batches
 from aimc_compiler.executor.device import Counts, Device, RunResult, contraction_of
 from aimc_compiler.executor.level import run_graph, run_mapping
 from aimc_compiler.executor.programming import ProgrammingCost
@@ -15,6 +15,7 @@ __all__ = [
     "RunResult",
     "as_call",
     "contraction_of",
+    "run_batches",
     "run_graph",
     "run_mapping",
 ]

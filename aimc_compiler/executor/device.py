@@ -16,7 +16,7 @@ from aimc_compiler.analog import Contraction, MatrixOnTiles, MatrixState
 from aimc_compiler.analog.fast import Choice, Precision
 from aimc_compiler.chip import ChipSpec
 from aimc_compiler.errors import CalibrationError, DataError, InternalError, NotBuiltError
-from aimc_compiler.executor.batches import as_call
+from aimc_compiler.executor.batches import run_batches
 from aimc_compiler.executor.correction import ColumnFit, Fit, NormFit, OutputScaling, Recorded
 from aimc_compiler.executor.level import run_graph
 from aimc_compiler.executor.programming import ProgrammingCost, programming_cost
@@ -75,13 +75,13 @@ class Device:
         self._conversions = sum(task.events * task.adc_conversions for task in program.tasks)
         self._clock = _Clock()
         self._write_verify = chip.nonidealities.device.write_verify
-        modules = graph.matrix_modules()
+        modules, nodes = graph.matrix_modules(), graph.matrix_nodes()
         calls: dict[str, int] = {}
         self._ops: dict[str, _OnTiles] = {}
         for op in workload.analog_ops:
             tiles = _matrix_on_tiles(op, modules[op.name], mapping, chip, seed, chip_index, precision).to(torch_device)
             scale = None if ranges is None else ranges.of(op.name)
-            axis = _batch_axis(graph, op.name)
+            axis = _batch_axis(graph, op.name, nodes[op.name])
             self._ops[op.name] = _OnTiles(tiles, scale, self._clock, calls.get(op.matrix, 0), axis, modules[op.name])
             calls[op.matrix] = calls.get(op.matrix, 0) + op.windows
         self._graph = graph.with_modules(dict(self._ops))
@@ -111,8 +111,7 @@ class Device:
         before = {name: op.tiles.mvms for name, op in self._ops.items()}
         conversions = sum(op.tiles.adc_conversions for op in self._ops.values())
         self._clock.time_s, self._clock.count = time_s, count
-        # Threads of ``fast`` do not inherit inference mode, so its buffers must not either.
-        with torch.inference_mode(False), torch.no_grad():
+        with torch.no_grad():
             outputs = self._graph(*args, **kwargs)
         self._clock.first_sample += count
         self._check(before, conversions, count)
@@ -183,33 +182,23 @@ class Device:
         self, fits: Mapping[str, Fit], batches: Iterable[Any], time_s: float, beside: Graph | None = None
     ) -> None:
         """Run the batches with these fits, in ``beside`` and on the chip; where that fails, everything is as it was."""
-        before = {name: self._ops[name].scaling for name in fits}
-        after = before
+
+        def run(*args: Any, **kwargs: Any) -> int:
+            if beside is not None:
+                run_graph(beside, *args, **kwargs)
+            self(*args, time_s=time_s, **kwargs)
+            return 1
+
+        after = {name: self._ops[name].scaling for name in fits}
         try:
             for name, fit in fits.items():
                 self._ops[name].fit(fit)
-            if not self._run_all(batches, time_s, beside):
+            if not run_batches(batches, run, batch_name="batch", place="on the chip"):
                 raise CalibrationError("there are no batches to correct by: give at least one batch of inputs")
             after = {name: fit.scaling for name, fit in fits.items()}
         finally:
             for name, scaling in after.items():
                 self._ops[name].rescale(scaling)
-
-    def _run_all(self, batches: Iterable[Any], time_s: float, beside: Graph | None) -> int:
-        """How many batches were run."""
-        count = 0
-        for count, batch in enumerate(batches, start=1):
-            args, kwargs = as_call(batch)
-            try:
-                if beside is not None:
-                    run_graph(beside, *args, **kwargs)
-                self(*args, time_s=time_s, **kwargs)
-            except (TypeError, ValueError, RuntimeError, DataError) as error:
-                raise CalibrationError(
-                    f"batch {count - 1} does not run on the chip: {error}. Each batch must be the network's inputs "
-                    "alone (a tensor, a tuple or a dict), without labels: (x for x, _ in loader)"
-                ) from error
-        return count
 
     def rewind(self) -> None:
         """Number samples from 0 again: the same inputs then give the same bytes."""
@@ -354,12 +343,12 @@ def contraction_of(module: MatrixModule) -> Contraction:
     )
 
 
-def _batch_axis(graph: Graph, op: str) -> int:
+def _batch_axis(graph: Graph, op: str, node: fx.Node) -> int:
     """The axis of the operation's input that counts samples, or into which they are folded.
 
     Raises NotBuiltError where the input is one for all samples of a batch.
     """
-    operand = graph.matrix_nodes()[op].args[0]
+    operand = node.args[0]
     value = tensor_of(operand) if isinstance(operand, fx.Node) else None
     if not graph.batch.dynamic:
         return 0

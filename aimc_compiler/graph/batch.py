@@ -150,18 +150,28 @@ def check_samples(
             )
 
 
-def check_single(expected: Sequence[Any], actual: Sequence[Any], names: Sequence[str], allowed: float) -> None:
-    """Check the graph, captured for two samples, against the network on one. Raises BatchError naming the output."""
+def first_difference(
+    expected: Sequence[Any], actual: Sequence[Any], names: Sequence[str], allowed: float
+) -> tuple[str, float] | None:
+    """(name, deviation) of the first output off by more than allowed; values on the meta device do not count."""
     for name, theirs, ours in zip(names, expected, actual, strict=True):
         if not isinstance(theirs, Tensor) or theirs.is_meta:
             continue
         difference = deviation(ours, theirs)
         if difference > allowed:
-            raise BatchError(
-                f"output {name} of a single sample differs from what the graph, captured for any number of samples, "
-                f"gives by {difference:.2g} of the largest value: does forward treat a batch of one in its own way "
-                "(an `if` on its size)? Treat all alike, or take the whole example as one sample with batch_dim=None"
-            )
+            return name, difference
+    return None
+
+
+def check_single(expected: Sequence[Any], actual: Sequence[Any], names: Sequence[str], allowed: float) -> None:
+    """Check the graph, captured for two samples, against the network on one. Raises BatchError naming the output."""
+    found = first_difference(expected, actual, names, allowed)
+    if found is not None:
+        raise BatchError(
+            f"output {found[0]} of a single sample differs from what the graph, captured for any number of samples, "
+            f"gives by {found[1]:.2g} of the largest value: does forward treat a batch of one in its own way "
+            "(an `if` on its size)? Treat all alike, or take the whole example as one sample with batch_dim=None"
+        )
 
 
 def deviation(actual: Tensor, expected: Tensor) -> float:

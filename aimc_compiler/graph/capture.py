@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from aimc_compiler.errors import BatchError, CaptureError
@@ -15,7 +15,7 @@ from aimc_compiler.graph.batch import (
     batch_dims,
     check_samples,
     check_single,
-    deviation,
+    first_difference,
     make_samples,
     output_dims,
     tolerance,
@@ -180,15 +180,12 @@ def _check_values(
 def _check_same(
     name: str, names: Sequence[str], expected: Sequence[Any], actual: Sequence[Any], allowed: float
 ) -> None:
-    for output, theirs, ours in zip(names, expected, actual, strict=True):
-        if not isinstance(theirs, Tensor) or theirs.is_meta:
-            continue
-        difference = deviation(ours, theirs)
-        if difference > allowed:
-            raise CaptureError(
-                f"{name}: output {output} of the captured graph differs from the network's by {difference:.2g} of the "
-                "largest value: does forward draw random numbers, or depend on something other than its inputs?"
-            )
+    found = first_difference(expected, actual, names, allowed)
+    if found is not None:
+        raise CaptureError(
+            f"{name}: output {found[0]} of the captured graph differs from the network's by {found[1]:.2g} of the "
+            "largest value: does forward draw random numbers, or depend on something other than its inputs?"
+        )
 
 
 def _names(tree: Any) -> tuple[str, ...]:

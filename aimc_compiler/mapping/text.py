@@ -1,8 +1,7 @@
 """The text form of a Mapping: a ``mapping`` line, a line a piece, a line a unit; it parses back to the same value."""
 
-from aimc_compiler.errors import TextFormError
 from aimc_compiler.mapping.ir import Mapping, Piece, UnitAssignment
-from aimc_compiler.records import parse_records, print_records, record
+from aimc_compiler.records import parse_headed, print_records, record
 
 
 @record
@@ -29,15 +28,12 @@ def print_mapping(mapping: Mapping) -> str:
 
 def parse_mapping(text: str) -> Mapping:
     """The Mapping of a text. Raises TextFormError with the line, or where the header is not the one first record."""
-    records = list(parse_records(text, _KINDS))
-    if not records or [kind for kind, _ in records].count("mapping") != 1 or records[0][0] != "mapping":
-        raise TextFormError("the text of a mapping begins with its one 'mapping' line")
-    header: Header = records[0][1]
+    header, records = parse_headed(text, _KINDS, "mapping")
     return Mapping(
         workload=header.workload,
         chip=header.chip,
         mesh=header.mesh,
         tiles_available=header.tiles_available,
-        pieces=tuple(item for kind, item in records if kind == "piece"),
-        units=tuple(item for kind, item in records if kind == "unit"),
+        pieces=tuple(item for item in records if isinstance(item, Piece)),
+        units=tuple(item for item in records if isinstance(item, UnitAssignment)),
     )

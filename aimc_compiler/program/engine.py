@@ -22,7 +22,7 @@ import numpy as np
 from aimc_compiler.program.bounds import resource_loads
 from aimc_compiler.program.events import Events, Ints, flatten
 from aimc_compiler.program.ir import Program
-from aimc_compiler.program.sweep import sweep_order, sweep_places, sweep_reserved, sweep_unlimited
+from aimc_compiler.program.sweep import sweep_needs, sweep_order, sweep_places
 from aimc_compiler.records import record
 
 #: Orders tried for one sample alone: the contention-free one and refinements.
@@ -48,10 +48,14 @@ class Schedule:
     settled: bool
     latency_bound_ticks: int
     latency_ticks: int
-    interval_bound_ticks: int
     interval_ticks: int
     periodic_latency_ticks: int
     loads: Any
+
+    @property
+    def interval_bound_ticks(self) -> int:
+        """The load of the busiest resource."""
+        return max(1, int(self.loads.max(initial=0)))
 
 
 def schedule_program(program: Program) -> Schedule:
@@ -59,10 +63,10 @@ def schedule_program(program: Program) -> Schedule:
     events = flatten(program)
     loads = resource_loads(program)
     unlimited = np.zeros(events.count, dtype=np.int64)
-    _compiled(sweep_unlimited)(*events.arrays, unlimited)
+    _compiled(sweep_needs)(*events.arrays, unlimited, 0, unlimited)
     alone = _schedule_alone(events, unlimited)
-    bound = max(1, int(loads.max(initial=0)))
-    periodic, served, settled = _schedule_periodic(events, unlimited, alone, bound)
+    interval = max(1, int(loads.max(initial=0)))
+    periodic, served, settled = _schedule_periodic(events, unlimited, alone, interval)
     return Schedule(
         events=events,
         unlimited=unlimited,
@@ -72,8 +76,7 @@ def schedule_program(program: Program) -> Schedule:
         settled=settled,
         latency_bound_ticks=_makespan(events, unlimited),
         latency_ticks=_makespan(events, alone),
-        interval_bound_ticks=bound,
-        interval_ticks=bound,
+        interval_ticks=interval,
         periodic_latency_ticks=_makespan(events, periodic),
         loads=loads,
     )
@@ -143,7 +146,7 @@ def _reserve(events: Events, phase: Ints, interval: int) -> Ints:
     for _ in range(2):  # the second pass wraps what ran over the end of the interval round to its beginning
         _compiled(sweep_places)(order, phase, events.stream_of, events.service, events.resource, free, place)
         free -= interval
-    _compiled(sweep_reserved)(*events.arrays, place, interval, start)
+    _compiled(sweep_needs)(*events.arrays, place, interval, start)
     return start
 
 

@@ -8,32 +8,6 @@ finished, the event before it in its task has passed, and its resources are free
 from typing import Any
 
 
-def sweep_unlimited(
-    stream_of: Any,
-    first_event: Any,
-    service: Any,
-    resource: Any,
-    first_need: Any,
-    need_stream: Any,
-    need_delay: Any,
-    need_table: Any,
-    table: Any,
-    start: Any,
-) -> None:
-    """Start times as if streams never met on a resource: dependencies, and the events of one stream in a row.
-
-    start: (events,), filled. Streams stand behind those they need, so one pass in order of the events is enough.
-    """
-    for event in range(len(stream_of)):
-        stream = stream_of[event]
-        place = event - first_event[stream]
-        ready = start[event - 1] + service[stream] if place > 0 else 0
-        for need in range(first_need[stream], first_need[stream + 1]):
-            made = start[first_event[need_stream[need]] + table[need_table[need] + place]] + need_delay[need]
-            ready = max(ready, made)
-        start[event] = ready
-
-
 def sweep_order(
     order: Any,
     stage: Any,
@@ -92,7 +66,7 @@ def sweep_places(order: Any, phase: Any, stream_of: Any, service: Any, resource:
             free[on] = place[event] + service[stream]
 
 
-def sweep_reserved(
+def sweep_needs(
     stream_of: Any,
     first_event: Any,
     service: Any,
@@ -106,9 +80,11 @@ def sweep_reserved(
     interval: int,
     start: Any,
 ) -> None:
-    """Start times where every event on a resource waits for its place, ``place`` modulo ``interval``.
+    """Start times by dependencies, and the events of one stream in a row, as if streams never met on a resource.
 
-    start: (events,), filled. Streams stand behind those they need, so one pass in order of the events is enough.
+    With an interval, every event on a resource also waits for its place there, ``place`` modulo ``interval``; with 0
+    ``place`` is not read. start: (events,), filled. Streams stand behind those they need, so one pass in order of the
+    events is enough.
     """
     for event in range(len(stream_of)):
         stream = stream_of[event]
@@ -117,6 +93,6 @@ def sweep_reserved(
         for need in range(first_need[stream], first_need[stream + 1]):
             made = start[first_event[need_stream[need]] + table[need_table[need] + index]] + need_delay[need]
             ready = max(ready, made)
-        if resource[stream] >= 0:
+        if interval > 0 and resource[stream] >= 0:
             ready += (place[event] - ready) % interval
         start[event] = ready

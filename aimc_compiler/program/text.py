@@ -1,8 +1,7 @@
 """The text form of a Program, which parses back to the same value, and a listing for people."""
 
-from aimc_compiler.errors import TextFormError
 from aimc_compiler.program.ir import Program, Resource, Task
-from aimc_compiler.records import parse_records, print_records, record
+from aimc_compiler.records import parse_headed, print_records, record
 
 
 @record
@@ -38,10 +37,7 @@ def print_program(program: Program) -> str:
 
 def parse_program(text: str) -> Program:
     """The Program of a text. Raises TextFormError with the line, or where the header is not the one first record."""
-    records = list(parse_records(text, _KINDS))
-    if not records or [kind for kind, _ in records].count("program") != 1 or records[0][0] != "program":
-        raise TextFormError("the text of a program begins with its one 'program' line")
-    header: Header = records[0][1]
+    header, records = parse_headed(text, _KINDS, "program")
     return Program(
         workload=header.workload,
         chip=header.chip,
@@ -50,8 +46,8 @@ def parse_program(text: str) -> Program:
         tiles=header.tiles,
         tiles_bound=header.tiles_bound,
         energy_per_bit_j=header.energy_per_bit_j,
-        resources=tuple(item for kind, item in records if kind == "resource"),
-        tasks=tuple(item for kind, item in records if kind == "task"),
+        resources=tuple(item for item in records if isinstance(item, Resource)),
+        tasks=tuple(item for item in records if isinstance(item, Task)),
     )
 
 

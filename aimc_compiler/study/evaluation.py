@@ -12,11 +12,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from aimc_compiler.analog.fast import Precision
-from aimc_compiler.calibration import as_call
 from aimc_compiler.chip.devices import held_after_s
 from aimc_compiler.compiler import CompiledModel
 from aimc_compiler.errors import DataError
-from aimc_compiler.executor import Device
+from aimc_compiler.executor import Device, as_call
 from aimc_compiler.records import record
 from aimc_compiler.study.metric import Metric, MetricFunction, find_metric, join_outputs, join_targets, normalised
 from aimc_compiler.study.recalibration import Recalibration
@@ -93,12 +92,9 @@ def evaluate(
     Chip k of a seed is the same chip whatever ``n_chips`` and ``times_s`` are.
     """
     times = require_times(compiled.chip.evaluation.times_s if times_s is None else times_s)
-    if n_chips < 1:
-        raise DataError(f"n_chips is {n_chips}: at least one chip is needed")
     policy = Recalibration.parse(recalibration) if isinstance(recalibration, str) else recalibration
     batches, corrections = list(data), _Corrections(columns, norms)
-    if not batches:
-        raise DataError("the evaluation data is empty: give at least one batch of (inputs, targets)")
+    _require_some(n_chips, batches)
     scored = find_metric(metric)
     targets = join_targets([_pair(batch, number)[1] for number, batch in enumerate(batches)])
     shown = sys.stderr.isatty() if progress is None else progress
@@ -108,9 +104,7 @@ def evaluate(
         for chip_index in range(n_chips):
             chip = compiled.deploy(seed, chip_index=chip_index, precision=precision)
             for place, time_s in enumerate(times):
-                chip.rewind()  # samples are numbered from 0 at each time, those that correct the chip first
-                chip.recalibrate(policy.last_s(time_s))
-                corrections.apply(chip, time_s)
+                _age(chip, time_s, policy, corrections)
                 outputs = _chip_outputs(compiled, chip, time_s, batches, advance)
                 where = f"chip_index {chip_index} at {print_time(time_s)}"
                 values[place].append(_measured(scored, outputs, targets, where))
@@ -122,13 +116,20 @@ def evaluate(
         chance=base,
         times=results,
         n_chips=n_chips,
-        n_samples=sum(compiled.graph.sample_count(*as_call(x)[0], **as_call(x)[1]) for x, _ in batches),
+        n_samples=_count(compiled, batches),
         seed=seed,
         recalibration=str(policy),
         corrections=corrections.names,
         precision=tuple((name, str(choice)) for name, choice in chip.precision.items()),
         held_after_s=_held_after(compiled, times),
     )
+
+
+def _require_some(n_chips: int, batches: list[Any]) -> None:
+    if n_chips < 1:
+        raise DataError(f"n_chips is {n_chips}: at least one chip is needed")
+    if not batches:
+        raise DataError("the evaluation data is empty: give at least one batch of (inputs, targets)")
 
 
 def _held_after(compiled: CompiledModel, times: tuple[float, ...]) -> float | None:
@@ -157,6 +158,18 @@ class _Corrections:
             chip.correct_columns(self.columns, time_s)
         if self.norms is not None:
             chip.recalibrate_norms(self.norms, time_s)
+
+
+def _age(chip: Device, time_s: float, policy: Recalibration, corrections: _Corrections) -> None:
+    """Recalibrated and corrected; samples are numbered from 0 at each time, those that correct the chip first."""
+    chip.rewind()
+    chip.recalibrate(policy.last_s(time_s))
+    corrections.apply(chip, time_s)
+
+
+def _count(compiled: CompiledModel, batches: list[Any]) -> int:
+    calls = [as_call(inputs) for inputs, _ in batches]
+    return sum(compiled.graph.sample_count(*args, **kwargs) for args, kwargs in calls)
 
 
 def _float_outputs(compiled: CompiledModel, batches: list[Any], advance: Advance) -> Any:

@@ -1,7 +1,6 @@
 """The text form of a Workload, and back."""
 
-from aimc_compiler.errors import TextFormError
-from aimc_compiler.records import parse_records, print_records, record
+from aimc_compiler.records import parse_headed, print_records, record
 from aimc_compiler.workload.ir import DigitalOp, Matrix, MatrixOp, TensorShape, Workload
 
 
@@ -30,15 +29,11 @@ def print_workload(workload: Workload) -> str:
 
 def parse_workload(text: str) -> Workload:
     """The Workload that ``print_workload`` wrote. Raises TextFormError with the line."""
-    records = list(parse_records(text, _KINDS))
-    headers = [value for value in (found for _, found in records) if isinstance(value, _Header)]
-    if len(headers) != 1 or not isinstance(records[0][1], _Header):
-        raise TextFormError(f"a workload begins with its one 'workload' line; there are {len(headers)}")
-    found = [value for _, value in records]
+    header, found = parse_headed(text, _KINDS, "workload")
     return Workload(
-        name=headers[0].name,
-        inputs=headers[0].inputs,
-        outputs=headers[0].outputs,
+        name=header.name,
+        inputs=header.inputs,
+        outputs=header.outputs,
         tensors=tuple(value for value in found if isinstance(value, TensorShape)),
         matrices=tuple(value for value in found if isinstance(value, Matrix)),
         ops=tuple(value for value in found if isinstance(value, MatrixOp | DigitalOp)),
