@@ -10,7 +10,7 @@ from analog_chips import STANDARD_EFFECTS, pieces, standard_tile
 from fast_cases import UNITS
 
 from aimc_compiler.analog import Contraction, MatrixOnTiles
-from aimc_compiler.analog.fast import pool, product, shape
+from aimc_compiler.analog.fast import pool, product, shape, space
 
 pytestmark = pytest.mark.skipif(UNITS is not None, reason=str(UNITS))
 
@@ -73,6 +73,22 @@ def test_bytes_do_not_depend_on_batches_chunks_and_threads(
         shape.strips.cache_clear()
         again, _ = make()
         assert torch.equal(whole, again.forward(x, ranges, HOUR, first_sample=4))
+
+
+@pytest.mark.parametrize("make", [linear, convolution])
+def test_inference_mode_changes_nothing(
+    make: Callable[[], tuple[MatrixOnTiles, torch.Tensor]], threads: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads do not inherit it, and what one of them has made is written by another afterwards."""
+    on_tiles, x = make()
+    ranges = torch.full((on_tiles.target.shape[0], 2), 2.0)
+    torch.set_num_threads(2)
+    monkeypatch.setattr(product, "_ROWS_A_CHUNK", 16)
+    monkeypatch.setattr(space, "_SPARE", [])
+    with torch.inference_mode():
+        inside = [on_tiles.forward(x, ranges, HOUR) for _ in range(20)]
+    outside = on_tiles.forward(x, ranges, HOUR)
+    assert all(torch.equal(outside, y) for y in inside)
 
 
 def test_states_of_different_times_do_not_mix() -> None:

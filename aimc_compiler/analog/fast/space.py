@@ -128,7 +128,9 @@ class Memory:
         size = prod(shape)
         held = self._held.get(name)
         if held is None or held.numel() < size:
-            held = self._held[name] = torch.empty(size, dtype=dtype)
+            # Written by threads that do not inherit the caller's inference mode.
+            with torch.inference_mode(False):
+                held = self._held[name] = torch.empty(size, dtype=dtype)
             self.made.clear()
         return held[:size].view(shape)
 
