@@ -97,6 +97,7 @@ class MatrixOnTiles:
         self._keys: dict[tuple[str, str], Key] = {}
         self._kept: MatrixState | None = None
         self._products: tuple[tuple[BlockProduct, ...], ...] = ()
+        self._scaled: tuple[Tensor | None, int, MatrixState, tuple[Tensor, Tensor]] | None = None
         self._asked: Precision = precision
         self.choice = self._choice()
         self._fast: FastMatrix | None = None
@@ -112,7 +113,7 @@ class MatrixOnTiles:
         times = self._times(time_s, recalibrated_s)
         if self._kept is None or (self._kept.time_s, self._kept.recalibrated_s) != times:
             self._kept = self._cells.at(*times)
-            self._products = ()
+            self._products, self._scaled = (), None
         return self._kept
 
     def forward(
@@ -138,9 +139,7 @@ class MatrixOnTiles:
         if fast is not None:
             parts = self._fast_parts(fast, ranges)
             return self._forward_fast(fast, x, parts, first_sample, first_call, samples)
-        used = self._ranges(ranges)
-        state = self._prepare(time_s, recalibrated_s)
-        scales = self.scales * state.alpha * used.T.unsqueeze(-1)
+        used, scales = self._scaling(ranges, self._prepare(time_s, recalibrated_s))
         x = x.to(self.target.dtype)
         _require_finite(x, _NOT_FINITE.format(self.name))
         if x.dim() == self.contraction.sample_axes:
@@ -178,7 +177,7 @@ class MatrixOnTiles:
                 state = self._cells.at(*times)
             self._fast = FastMatrix(state.weights, self.blocks, self.contraction, self.settings, self._key)
             self._fast_at, self._alpha = times, state.alpha
-            self._kept, self._products = None, ()
+            self._kept, self._products, self._scaled = None, (), None
         assert self._fast is not None
         if self._fast.deviation >= LARGEST_DEVIATION:
             reason = f"rounding weights to digits could move outputs by {self._fast.deviation:.2f} converter steps"
@@ -261,7 +260,7 @@ class MatrixOnTiles:
         self.target, self.scales = self.target.to(device), self.scales.to(device)
         self.factor = None if self.factor is None else self.factor.to(device)
         self.bias = None if self.bias is None else self.bias.to(device)
-        self._kept, self._products, self._fast, self._fast_at = None, (), None, None
+        self._kept, self._products, self._fast, self._fast_at, self._scaled = None, (), None, None, None
         self.choice = self._choice()
         return self
 
@@ -323,6 +322,20 @@ class MatrixOnTiles:
                 scales[piece.group, columns] = integer_scales(scales[piece.group, columns], bits)
         return scales
 
+    def _scaling(self, ranges: Tensor | None, state: MatrixState) -> tuple[Tensor, Tensor]:
+        """Input ranges, checked, and all digital factors of a row block: (row blocks, groups, columns).
+
+        Those of the last ranges and state are kept: making and checking them takes as long as a small product.
+        """
+        kept = self._scaled
+        if kept is not None and kept[0] is ranges and kept[1] == _changes(ranges) and kept[2] is state:
+            return kept[3]
+        used = self._ranges(ranges)
+        made = used, self.scales * state.alpha * used.T.unsqueeze(-1)
+        changes = _changes(ranges)
+        self._scaled = None if changes is None else (ranges, changes, state, made)
+        return made
+
     def _ranges(self, ranges: Tensor | None) -> Tensor:
         """(groups, row blocks), checked; ones where the tile does not normalise."""
         shape = (self.target.shape[0], len(self.blocks))
@@ -370,6 +383,13 @@ def _require_finite(values: Tensor, message: str) -> None:
     """One pass and no copy. Raises DataError; a NaN is both the least and the largest value."""
     if values.numel() and not all(isfinite(end) for end in torch.aminmax(values.detach())):
         raise DataError(message)
+
+
+def _changes(ranges: Tensor | None) -> int | None:
+    """How often a tensor was changed so far; None where it does not count that, or must not be kept."""
+    if ranges is None:
+        return 0
+    return None if ranges.is_inference() or ranges.requires_grad else ranges._version
 
 
 def _rows(weight: Tensor, block: RowBlock) -> Tensor:

@@ -14,6 +14,7 @@ from aimc_compiler.analog.column_effects import bias_column, s_shape
 from aimc_compiler.analog.columns import ColumnFigures
 from aimc_compiler.analog.contraction import Product
 from aimc_compiler.analog.converter import asymmetric, bow, corrected, held, mismatched, quantise, round_by_chance
+from aimc_compiler.analog.finish import Sums, finish, is_standard, runs_here
 from aimc_compiler.analog.ir_drop import drop, positions
 from aimc_compiler.analog.noise import Draw, add_output_noise, add_read_noise, needs_draw
 from aimc_compiler.analog.passes import Planes, bit_planes
@@ -28,7 +29,7 @@ class BlockWeights:
 
     main: kernel of w, or of [w; w p] along the columns; magnitude: kernel of |w|; ones: (groups, 1) kernel of ones
     at the block's rows; first_row: (groups, columns) tile rows j0 in broadcasting shape, None where all are 0; figures:
-    what is fixed for each column, in broadcasting shape.
+    what is fixed for each column, in broadcasting shape; standard: whether one pass can finish the products.
     """
 
     main: Tensor
@@ -38,6 +39,7 @@ class BlockWeights:
     columns: int
     first_row: Tensor | None
     figures: ColumnFigures
+    standard: bool = False
 
 
 def block_weights(
@@ -69,6 +71,7 @@ def block_weights(
         columns=w.shape[1],
         first_row=product.along_columns(tile_row.to(w)) if offset else None,
         figures=figures or ColumnFigures.nominal(settings),
+        standard=is_standard(settings),
     )
 
 
@@ -103,6 +106,8 @@ def _planes(
     planes: Planes, weights: BlockWeights, product: Product, settings: MvmSettings, draw: Draw | None
 ) -> tuple[Tensor, Tensor | None]:
     """Planes that add up as charge and are converted once, or are converted each, then shifted and added."""
+    if weights.standard and runs_here(planes[0][1], weights.main):
+        return _finish(planes[0][1], weights, product, settings, draw), None
     if len(planes) == 1:
         return _convert(*_collect(planes[0][1], weights, product, settings), weights, product, settings, draw)
     if settings.accumulate == "analog":
@@ -116,6 +121,14 @@ def _planes(
         clips = also if clips is None else _either(clips, also)
     assert total is not None
     return total, clips
+
+
+def _finish(x: Tensor, weights: BlockWeights, product: Product, settings: MvmSettings, draw: Draw | None) -> Tensor:
+    """The standard model from products to outputs, in one pass."""
+    load, power = _side_products(x, weights, product, settings)
+    sums = Sums(u=product.multiply(x, weights.main), load=load, power=power)
+    drawn = draw if needs_draw(settings) else None
+    return finish(sums, weights.columns, weights.rows, weights.first_row, product.layout, settings, drawn)
 
 
 def _gathered(

@@ -9,8 +9,8 @@ import torch
 from analog_chips import STANDARD_EFFECTS, pieces, standard_tile
 from fast_cases import UNITS
 
-from aimc_compiler.analog import Contraction, MatrixOnTiles
-from aimc_compiler.analog.fast import pool, product, shape, space
+from aimc_compiler.analog import Contraction, MatrixOnTiles, pool
+from aimc_compiler.analog.fast import product, shape, space
 
 pytestmark = pytest.mark.skipif(UNITS is not None, reason=str(UNITS))
 

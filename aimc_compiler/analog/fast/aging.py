@@ -7,7 +7,7 @@ streams: values agree up to float32 rounding. Nothing but the weights is stored;
 import numpy as np
 import numpy.typing as npt
 
-from aimc_compiler.analog.fast.normals import Halves, normals_of_calls, normals_of_columns
+from aimc_compiler.rng.in_cache import Halves, normals_of_calls, normals_of_columns
 from aimc_compiler.rng.philox import compiled, inlined, natural_log
 
 Floats = npt.NDArray[np.float32]

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from aimc_compiler.analog.fast.pool import spread
 from aimc_compiler.analog.fast.product import FastPart, Numbering, RowRunner, run_rows
 from aimc_compiler.analog.fast.space import memory
+from aimc_compiler.analog.pool import spread
 from aimc_compiler.analog.settings import MvmSettings
 from aimc_compiler.records import record
 

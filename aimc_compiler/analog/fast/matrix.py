@@ -9,10 +9,10 @@ from torch import Tensor
 
 from aimc_compiler.analog.contraction import Contraction
 from aimc_compiler.analog.fast.block import FastBlock, fast_block
-from aimc_compiler.analog.fast.pool import spread
 from aimc_compiler.analog.fast.product import FastPart, Numbering, run_rows, run_windows, side_by_side
 from aimc_compiler.analog.fast.shape import WindowShape
 from aimc_compiler.analog.grid import RowBlock
+from aimc_compiler.analog.pool import spread
 from aimc_compiler.analog.settings import MvmSettings
 from aimc_compiler.mapping.ir import Piece
 from aimc_compiler.rng import Key

@@ -11,7 +11,7 @@ An effect that is off has scale 0 and reads any sum at all: it adds exactly noth
 import numpy as np
 import numpy.typing as npt
 
-from aimc_compiler.analog.fast.normals import Halves, normals_of_calls, normals_of_columns
+from aimc_compiler.rng.in_cache import normals_of_calls, normals_of_row
 from aimc_compiler.rng.philox import compiled, inlined
 
 Floats = npt.NDArray[np.float32]
@@ -117,7 +117,7 @@ def finish_rows(
     for row in range(main.shape[0]):
         entry = first_entry + row
         number = np.uint64(sample) + np.uint64(entry // calls)
-        _normals_of_row(normals, planes, words, keys, columns, np.uint64(call + entry % calls), number)
+        normals_of_row(normals, planes, words, keys, columns, np.uint64(call + entry % calls), number)
         tops, middles, bottoms = main[row, places[TOP] :], main[row, places[MIDDLE] :], main[row, places[BOTTOM] :]
         far_tops, far_bottoms = main[row, places[FAR_TOP] :], main[row, places[FAR_BOTTOM] :]
         load_tops, load_bottoms = load[row, places[LOAD_TOP] :], load[row, places[LOAD_BOTTOM] :]
@@ -135,18 +135,6 @@ def finish_rows(
             )
             line[c] = y * digital[c]
         _place(out[entry], line, factor, bias, part)
-
-
-@inlined
-def _normals_of_row(
-    out: Floats, planes: Floats, words: Halves, keys: Words, columns: Ints, call: np.uint64, sample: np.uint64
-) -> None:
-    """Normals of one MVM on all streams, side by side. out: sum of columns, and 8 to spare."""
-    place = 0
-    for stream in range(keys.shape[0]):
-        blocks = (columns[stream] + 3) >> 2
-        normals_of_columns(out[place:], planes, words, 0, blocks, call, sample, keys[stream])
-        place += columns[stream]
 
 
 @compiled

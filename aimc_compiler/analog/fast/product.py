@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from aimc_compiler.analog.fast.block import FastBlock
-from aimc_compiler.analog.fast.pool import spread
 from aimc_compiler.analog.fast.shape import Strip, WindowShape, strips
 from aimc_compiler.analog.fast.space import Memory, memory
+from aimc_compiler.analog.pool import spread
 from aimc_compiler.analog.settings import MvmSettings
 from aimc_compiler.records import record
 from aimc_compiler.rng import Key

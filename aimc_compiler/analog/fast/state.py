@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from aimc_compiler.analog.compensation import REFERENCE_MIN, Compensation
-from aimc_compiler.analog.fast.pool import spread
 from aimc_compiler.analog.models import time_name
+from aimc_compiler.analog.pool import spread
 from aimc_compiler.analog.settings import MvmSettings
 from aimc_compiler.analog.state import PieceDevices
 from aimc_compiler.chip.devices import LogClip, PcmFigures, PowerClip
