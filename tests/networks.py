@@ -207,6 +207,73 @@ def _normed() -> nn.Module:
     )
 
 
+class Volumes(nn.Module):
+    """Convolutions and pools of three dimensions, groups, an uneven "same" padding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv3d(2, 6, (3, 2, 3), stride=(1, 2, 1), padding=(1, 0, 1), dilation=(1, 1, 2), bias=False)
+        self.norm = nn.BatchNorm3d(6)
+        self.wide = nn.Conv3d(6, 4, (2, 3, 1), padding="same", groups=2)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool3d(torch.relu(self.norm(self.stem(x))), (2, 2, 1))
+        x = F.interpolate(F.avg_pool3d(self.wide(x), 2, stride=1), scale_factor=2)
+        return self.head(F.adaptive_avg_pool3d(x, 1).flatten(1))
+
+
+class Upsampling(nn.Module):
+    """Transposed convolutions of one to three dimensions: strides, padding on both sides, dilation, groups, a norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.line = nn.ConvTranspose1d(3, 4, 4, stride=3, padding=1, output_padding=1, dilation=2)
+        self.plane = nn.ConvTranspose2d(4, 6, (3, 2), stride=2, padding=1, output_padding=1, groups=2, bias=False)
+        self.norm = nn.BatchNorm2d(6)
+        self.volume = nn.ConvTranspose3d(3, 2, 2, stride=(2, 1, 3), padding=(0, 1, 0))
+        self.tied = nn.Parameter(torch.randn(6, 2, 1, 1))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        line = torch.relu(self.line(x))
+        plane = self.norm(self.plane(line.unflatten(2, (2, -1))))
+        volume = self.volume(plane.unflatten(1, (3, 2)))
+        return F.conv_transpose2d(plane, self.tied), F.conv_transpose2d(plane.relu(), self.tied), volume
+
+
+class Attention(nn.Module):
+    """Fused attention in every spelling: causal, masked by truth and by number, a scale of its own, shared heads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.query, self.key, self.value = nn.Linear(8, 16), nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
+        x = self.layer(x)
+        q, k, v = (part(x).unflatten(2, (-1, 4)).transpose(1, 2) for part in (self.query, self.key, self.value))
+        shared = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        seen = mask[:, None] > 0
+        return (
+            shared.transpose(1, 2).flatten(2),
+            F.scaled_dot_product_attention(k, k, v, attn_mask=seen, scale=0.3),
+            F.scaled_dot_product_attention(k, v, v, attn_mask=mask[:, None]),
+        )
+
+
+class Einsum(nn.Module):
+    """Products by letters: with a weight, twice the same one, of activations, from outside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(5, 3, 4))
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        left, right = (torch.einsum("btd,dhe->bthe", part, self.weight) for part in (x, y))
+        scores = torch.einsum("bthe,bshe->bhts", left, right).softmax(-1)
+        return torch.einsum("bhts, bshe -> bthe", scores, right), torch.einsum("bi,bj->bij", x[:, 0], y[:, 1])
+
+
 _BUILDERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "fashion_resnet": (lambda: FashionResNet((4, 6, 8)), (1, 28, 28)),
     "small_resnet": (lambda: ResNet((4, 8, 12, 16), 1, 5), (3, 32, 32)),
@@ -218,6 +285,8 @@ _BUILDERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "tied": (Tied, (6,)),
     "sequence": (Sequence, (5, 8)),
     "in_place": (InPlace, (1, 4, 4)),
+    "volumes": (Volumes, (2, 5, 9, 8)),
+    "upsampling": (Upsampling, (3, 5)),
 }
 
 
@@ -233,6 +302,18 @@ def _two_inputs() -> Example:
     return TwoInputs().eval(), args, {"gain": torch.randn(2, 1)}
 
 
+def _attention() -> Example:
+    torch.manual_seed(1)
+    mask = torch.randn(2, 5, 5)
+    mask.diagonal(dim1=1, dim2=2).fill_(1.0)  # every query sees a key
+    return Attention().eval(), (torch.randn(2, 5, 8), mask), {}
+
+
+def _einsum() -> Example:
+    torch.manual_seed(1)
+    return Einsum().eval(), (torch.randn(2, 6, 5), torch.randn(2, 7, 5)), {}
+
+
 def _builder(name: str) -> Callable[[], Example]:
     return lambda: _build(name)
 
@@ -240,4 +321,6 @@ def _builder(name: str) -> Callable[[], Example]:
 NETWORKS: dict[str, Callable[[], Example]] = {
     **{name: _builder(name) for name in _BUILDERS},
     "two_inputs": _two_inputs,
+    "attention": _attention,
+    "einsum": _einsum,
 }

@@ -8,6 +8,7 @@ Inside, inputs and outputs have one of two forms: (batch, windows, columns) for 
 *spatial) for convolutions.
 """
 
+from collections.abc import Callable
 from math import prod
 from typing import Literal, Protocol
 
@@ -17,6 +18,8 @@ from torch import Tensor
 
 from aimc_compiler.records import record
 from aimc_compiler.rng import Layout
+
+_CONVOLVE: dict[str, Callable[..., Tensor]] = {"conv1d": F.conv1d, "conv2d": F.conv2d, "conv3d": F.conv3d}
 
 
 class Product(Protocol):
@@ -44,7 +47,7 @@ class Product(Protocol):
 class Contraction:
     """A linear operation or a convolution. kernel, stride, padding, dilation: one entry a spatial dimension."""
 
-    kind: Literal["linear", "conv1d", "conv2d"]
+    kind: Literal["linear", "conv1d", "conv2d", "conv3d"]
     kernel: tuple[int, ...] = ()
     stride: tuple[int, ...] = ()
     padding: tuple[int, ...] = ()
@@ -83,9 +86,8 @@ class Contraction:
         """x: as ``inputs_of`` gives it; kernel: as ``kernel_of`` gives it."""
         if self.kind == "linear":
             return F.linear(x, kernel[0])
-        convolve = F.conv1d if self.kind == "conv1d" else F.conv2d
         groups = kernel.shape[0]
-        y = convolve(
+        y = _CONVOLVE[self.kind](
             x.flatten(1, 2),
             kernel.flatten(0, 1),
             None,
@@ -123,6 +125,8 @@ class Contraction:
         """
         if self.kind == "linear":
             return x.unsqueeze(1)
+        if self.kind == "conv3d":
+            return self._unfold_volume(x, first_row, rows)
         flat = (1,) * (2 - len(self.kernel))
         image = x.flatten(1, 2).reshape(x.shape[0], -1, *flat, *x.shape[3:])
         padding = (*(0 for _ in flat), *self.padding)
@@ -130,6 +134,19 @@ class Contraction:
         start = first_row - self._channels(first_row, rows)[0] * self.places
         grouped = torch.unflatten(columns, 1, (x.shape[1], -1))
         return grouped[:, :, start : start + rows].transpose(2, 3)
+
+    def _unfold_volume(self, x: Tensor, first_row: int, rows: int) -> Tensor:
+        """``unfold`` in any number of dimensions, by views: torch's own unfolds images alone."""
+        ends = [pad for pad in reversed(self.padding) for _ in range(2)]
+        windows = F.pad(x, ends)
+        for axis, (size, step, spread) in enumerate(zip(self.kernel, self.stride, self.dilation, strict=True)):
+            windows = windows.unfold(3 + axis, spread * (size - 1) + 1, step)[..., ::spread]
+        # (batch, groups, channels, *positions, *places) with places inside channels, as the rows of the matrix.
+        count = len(self.kernel)
+        order = (0, 1, *range(3, 3 + count), 2, *range(3 + count, 3 + 2 * count))
+        vectors = windows.permute(order).flatten(2 + count).flatten(2, 1 + count)
+        start = first_row - self._channels(first_row, rows)[0] * self.places
+        return vectors[..., start : start + rows]
 
     def from_windows(self, u: Tensor, x: Tensor) -> Tensor:
         """(batch, groups, columns, windows) in the form of ``multiply``; x: the inputs that ``unfold`` took."""

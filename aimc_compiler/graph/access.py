@@ -105,6 +105,18 @@ def sliding(
     )
 
 
+def stretched(value: TensorValue, result: TensorValue, stride: tuple[int, ...], padding: tuple[int, ...]) -> Access:
+    """Blocks that lie ``stride`` apart over the last dimensions of ``result``, one for each place of ``value``."""
+    spatial = len(stride)
+    return Access(
+        kind="stretched",
+        input_size=value.shape[-spatial:],
+        output_size=result.shape[-spatial:],
+        stride=stride,
+        padding=padding,
+    )
+
+
 def broadcast_access(value: TensorValue, layout: Layout, result: TensorValue, result_layout: Layout) -> Access:
     """Access of an operation element by element on one of its inputs: "same" where the windows correspond."""
     if sizes(value, layout)[0] == 1:

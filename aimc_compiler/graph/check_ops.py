@@ -9,7 +9,7 @@ from aimc_compiler.graph.ops import NOT_MAPPED, NOT_SPLIT, OP_COSTS
 from aimc_compiler.graph.origin import read_origin
 from aimc_compiler.graph.values import TensorValue, value_of
 
-_RUN_TIME_WEIGHT = frozenset(["linear", "conv1d", "conv2d"])
+_RUN_TIME_WEIGHT = frozenset(["linear", "conv1d", "conv2d", "conv3d"])
 
 
 def check_operations(graph: fx.Graph, *, allow_unpriced: bool) -> tuple[str, ...]:
@@ -43,9 +43,9 @@ _UNPRICED = (
 def _fault(name: str) -> str | None:
     """Why an operation cannot be placed at all; None where only its price is missing."""
     if name in NOT_MAPPED:
-        return "mapping of this kind of matrix operation is not built yet; linear, conv1d and conv2d are"
+        return "mapping of this kind of matrix operation is not built yet; linear layers and convolutions are"
     if name in NOT_SPLIT:
-        return "is several priced operations in one, and splitting it is not built yet; write the products out"
+        return "is several priced operations in one that the compiler does not take apart; write the products out"
     if name in _RUN_TIME_WEIGHT:
         return (
             "its weight or bias is computed from the input, so it cannot be programmed: write it as a product of "

@@ -14,11 +14,12 @@ from aimc_compiler.graph.access import (
     carried_layouts,
     sizes,
     sliding,
+    stretched,
 )
 from aimc_compiler.graph.arguments import arguments, number, spread
 from aimc_compiler.graph.ir import op_name
 from aimc_compiler.graph.layout import SPATIAL, natural_layout
-from aimc_compiler.graph.ops import OP_COSTS
+from aimc_compiler.graph.ops import ADAPTIVE_POOLS, OP_COSTS, POOLS
 from aimc_compiler.graph.values import TensorValue, tensor_of, value_of
 from aimc_compiler.records import record
 from aimc_compiler.workload.ir import Access
@@ -185,6 +186,18 @@ def _pool(step: Step) -> Plan:
     return Plan(layout=layout, inputs=(layout,), accesses=(access,))
 
 
+def _overlap(step: Step) -> Plan:
+    """Products of a transposed convolution that are added up: an output position needs the inputs that reach it."""
+    value = tensor_value(step.sources[0])
+    layout = natural_layout(step.name, value)
+    access = stretched(
+        value,
+        step.value,
+        **{name: spread(arguments(step.node)[name], SPATIAL[step.name]) for name in ("stride", "padding")},
+    )
+    return Plan(layout=layout, inputs=(layout,), accesses=(access,))
+
+
 def _adaptive_pool(step: Step) -> Plan:
     """A pool of equal windows where the sizes divide; else (or to a single place) all of the input."""
     value, spatial = tensor_value(step.sources[0]), SPATIAL[step.name]
@@ -273,10 +286,9 @@ def _patches(step: Step) -> Plan:
 
 
 _PLANNERS: dict[str, Callable[[Step], Plan]] = {
-    **dict.fromkeys(("max_pool1d", "max_pool2d", "max_pool2d_with_indices", "avg_pool1d", "avg_pool2d"), _pool),
-    **dict.fromkeys(
-        ("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_max_pool1d", "adaptive_max_pool2d"), _adaptive_pool
-    ),
+    **dict.fromkeys(POOLS, _pool),
+    **dict.fromkeys(ADAPTIVE_POOLS, _adaptive_pool),
+    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _overlap),
     **dict.fromkeys(("softmax", "log_softmax", "_softmax", "_log_softmax"), _softmax),
     **dict.fromkeys(("matmul", "bmm", "mm", "addmm", "baddbmm"), _product),
     **dict.fromkeys(("constant_pad_nd", "pad"), _pad),

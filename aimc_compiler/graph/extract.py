@@ -8,12 +8,15 @@ import torch
 from torch import Tensor, fx, nn
 
 from aimc_compiler.graph.arguments import arguments, spread
-from aimc_compiler.graph.ir import attribute_name, constant_path, op_name
+from aimc_compiler.graph.ir import attribute_name, constant_name, constant_path, op_name
 from aimc_compiler.graph.matrix import MatrixKind, MatrixModule
 from aimc_compiler.graph.origin import Origin, read_origin
+from aimc_compiler.graph.transposed import Overlap, products_weight
 
-_LAYER = re.compile(r"^(Parametrized)?(NonDynamicallyQuantizable)?(Lazy)?(Linear|Conv1d|Conv2d)$")
+_LAYER = re.compile(r"^(Parametrized)?(NonDynamicallyQuantizable)?(Lazy)?(Linear|Conv[123]d|ConvTranspose[123]d)$")
 _TRANSPOSITIONS = frozenset(["t", "numpy_T", "mT", "transpose", "permute", "swapaxes"])
+_KINDS: dict[int, MatrixKind] = {1: "conv1d", 2: "conv2d", 3: "conv3d"}
+_RESHAPINGS = frozenset(["reshape", "view", "flatten", "unflatten", "permute", "transpose"])
 _RENAMINGS = frozenset(["detach", "alias", "contiguous", "clone", "lift_fresh_copy"])
 
 
@@ -52,7 +55,10 @@ class Constants:
         return (value, self._identity(node, value)) if isinstance(value, Tensor) else None
 
     def _identity(self, node: fx.Node, value: Tensor) -> str:
-        """The parameter's own path where the value is it or its transpose, else a path that names the computation."""
+        """The parameter's own path where the value is it or its transpose, else one that names the computation.
+
+        The same rearrangement of one parameter has the same path wherever it is made.
+        """
         source = self.find(node.all_input_nodes[0])
         if source is not None and len(node.all_input_nodes) == 1:
             if op_name(node) in _RENAMINGS:
@@ -60,6 +66,8 @@ class Constants:
             if op_name(node) in _TRANSPOSITIONS and value.dim() == source[0].dim() == 2:
                 # A square weight has its transpose's shape, and permute may leave all where it is: strides tell.
                 return transposed(source[1]) if _layout(value) == _layout(source[0].t()) else source[1]
+            if op_name(node) in _RESHAPINGS:
+                return f"{source[1]}|{op_name(node)}{node.args[1:]}"
         return f"{read_origin(node).path or '.'}:{node.name}"
 
 
@@ -88,15 +96,34 @@ class Extraction:
 
     def replace(self, node: fx.Node, module: MatrixModule, x: fx.Node) -> None:
         """Put a call of ``module`` on ``x`` in the place of ``node``."""
+        self.put(node, self.insert(node, module, x))
+
+    def put(self, node: fx.Node, other: fx.Node) -> None:
+        """Let ``other``, which gives what ``node`` does, take its place."""
+        other.meta = dict(node.meta)
+        other.meta["origin"] = read_origin(node)
+        node.replace_all_uses_with(other)
+        self.graph.erase_node(node)
+
+    def insert(self, node: fx.Node, module: MatrixModule, x: fx.Node) -> fx.Node:
+        """A call of ``module`` on ``x``, before ``node``, from whose layer it comes."""
         origin = read_origin(node)
         name = self._unique(_name(origin, module.parameter))
         self.root.add_module(attribute_name(name), module)
         with self.graph.inserting_before(node):
             call = self.graph.create_node("call_module", attribute_name(name), (x,))
-        call.meta = dict(node.meta)
         call.meta["origin"] = origin
-        node.replace_all_uses_with(call)
-        self.graph.erase_node(node)
+        return call
+
+    def constant(self, node: fx.Node, path: str, value: Tensor) -> fx.Node:
+        """A constant of our own, before ``node``; one of a path, which says what it is."""
+        name = constant_name(path)
+        if not hasattr(self.root, name):
+            self.root.register_buffer(name, value)
+        with self.graph.inserting_before(node):
+            held = self.graph.get_attr(name)
+        held.meta["origin"] = read_origin(node)
+        return held
 
     def weight(self, value: Tensor, identity: str) -> nn.Parameter:
         """One Parameter a matrix, however many operations use it."""
@@ -122,7 +149,7 @@ def _name(origin: Origin, parameter: str) -> str:
     """The module path of a layer; of a functional call, the enclosing path and the parameter's own name."""
     if origin.path and _LAYER.match(origin.module):
         return origin.path
-    own = parameter.removesuffix(".T").removesuffix(".weight")
+    own = parameter.partition("|")[0].removesuffix(".T").removesuffix(".weight")
     if not origin.path or parameter.startswith(f"{origin.path}."):
         return own
     return f"{origin.path}.{own.rpartition('.')[2]}"
@@ -166,7 +193,7 @@ def _convolution(extraction: Extraction, node: fx.Node) -> None:
     if not usable:
         return
     spatial = found[0].dim() - 2
-    kind: MatrixKind = "conv1d" if spatial == 1 else "conv2d"
+    kind = _KINDS[spatial]
     dilation = spread(values["dilation"], spatial)
     x, padding = _padded(extraction, node, values["padding"], tuple(found[0].shape[2:]), dilation)
     module = MatrixModule(
@@ -180,6 +207,26 @@ def _convolution(extraction: Extraction, node: fx.Node) -> None:
         values["groups"],
     )
     extraction.replace(node, module, x)
+
+
+def _transposed_convolution(extraction: Extraction, node: fx.Node) -> None:
+    values = arguments(node)
+    found = extraction.constants.find(values["weight"])
+    if found is None or extraction.constants.find(values["input"]) is not None:
+        return
+    overlap = Overlap.of(node, found[0])
+    if not extraction.bias(values["bias"], overlap.outputs)[0]:
+        return
+    identity = transposed(found[1])
+    weight = extraction.weight(products_weight(found[0], values["groups"]), identity)
+    single = (1,) * len(overlap.kernel)
+    module = MatrixModule(overlap.kind, identity, weight, None, single, (0,) * len(single), single, values["groups"])
+    call = extraction.insert(node, module, values["input"])
+    path = f"ones/{overlap.outputs}x{'x'.join(map(str, overlap.kernel))}/{found[0].dtype}"
+    ones = extraction.constant(node, path.replace("torch.", ""), overlap.single_ones(found[0]))
+    with extraction.graph.inserting_before(node):
+        added = overlap.add(extraction.graph, call, ones, values["bias"])
+    extraction.put(node, added)
 
 
 def _padded(
@@ -207,4 +254,8 @@ _RECOGNISERS: dict[str, Callable[[Extraction, fx.Node], None]] = {
     "addmm": _addmm,
     "conv1d": _convolution,
     "conv2d": _convolution,
+    "conv3d": _convolution,
+    "conv_transpose1d": _transposed_convolution,
+    "conv_transpose2d": _transposed_convolution,
+    "conv_transpose3d": _transposed_convolution,
 }

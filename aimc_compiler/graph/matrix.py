@@ -7,6 +7,7 @@ Linear layers and convolutions are products with a weight that stays where it is
 ``weight`` is the network's own, never scaled: a folded batch norm goes to ``factor`` and ``bias`` (``fold.py``).
 """
 
+from collections.abc import Callable
 from math import prod
 from typing import Literal, get_args
 
@@ -14,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-MatrixKind = Literal["linear", "conv1d", "conv2d"]
+MatrixKind = Literal["linear", "conv1d", "conv2d", "conv3d"]
 KINDS: tuple[str, ...] = get_args(MatrixKind)
+_CONVOLVE: dict[str, Callable[..., Tensor]] = {"conv1d": F.conv1d, "conv2d": F.conv2d, "conv3d": F.conv3d}
 
 
 class NormStatistics(nn.Module):
@@ -52,7 +54,7 @@ class NormStatistics(nn.Module):
 class MatrixModule(nn.Module):
     """One use of a weight matrix, in floating point.
 
-    kind: "linear", "conv1d" or "conv2d"; parameter: the path of the weight in the network, its identity;
+    kind: "linear", "conv1d", "conv2d" or "conv3d"; parameter: the path of the weight in the network, its identity;
     weight: (outputs, inputs) or (outputs, inputs / groups, *kernel); factor, bias: (outputs,) or None;
     stride, padding, dilation: one int a spatial dimension (empty for linear); norm: the folded batch norm or None;
     own_bias: (outputs,) or None, the bias before the norm was folded.
@@ -87,7 +89,7 @@ class MatrixModule(nn.Module):
 
     @property
     def spatial(self) -> int:
-        """Number of spatial dimensions: 0, 1 or 2."""
+        """Number of spatial dimensions: 0 to 3."""
         return self.weight.dim() - 2
 
     @property
@@ -127,8 +129,7 @@ class MatrixModule(nn.Module):
         """The product with the weight alone. x: (..., inputs) for linear, (..., channels, *places) otherwise."""
         if self.kind == "linear":
             return F.linear(x, self.weight)
-        convolve = F.conv1d if self.kind == "conv1d" else F.conv2d
-        return convolve(x, self.weight, None, self.stride, self.padding, self.dilation, self.groups)
+        return _CONVOLVE[self.kind](x, self.weight, None, self.stride, self.padding, self.dilation, self.groups)
 
     def per_output(self, values: Tensor) -> Tensor:
         """(outputs,) shaped to broadcast against the result of ``product``."""

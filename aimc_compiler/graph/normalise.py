@@ -14,6 +14,7 @@ from aimc_compiler.graph.extract import Extraction
 from aimc_compiler.graph.functional import replace_in_place
 from aimc_compiler.graph.ir import constant_name, op_name
 from aimc_compiler.graph.origin import network_path, read_origin
+from aimc_compiler.graph.split import split_compounds
 from aimc_compiler.records import record
 
 _CHECKS = frozenset(
@@ -49,6 +50,7 @@ def normalise(exported: fx.GraphModule) -> tuple[nn.Module, fx.Graph] | Stuck:
         return Stuck(operations=tuple(f"{node.target} at {read_origin(node)}" for node in stuck))
     _drop_identities(graph)
     _unify(graph)
+    split_compounds(graph)
     Extraction(root, graph).run()
     drop_dead(graph)
     return root, graph

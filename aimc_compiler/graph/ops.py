@@ -45,6 +45,12 @@ _REDUCTION = """
     mean sum prod amax amin max min argmax argmin std var any all norm linalg_vector_norm linalg_norm logsumexp cumsum
     cumprod cummax cummin topk sort argsort median aminmax var_mean std_mean
 """
+#: Pools with a kernel that slides, and pools to a given size.
+POOLS = (
+    *("max_pool1d", "max_pool2d", "max_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices"),
+    *("avg_pool1d", "avg_pool2d", "avg_pool3d"),
+)
+ADAPTIVE_POOLS = tuple(f"adaptive_{kind}_pool{count}d" for kind in ("avg", "max") for count in (1, 2, 3))
 _VIEWS = """
     view reshape flatten unflatten unsqueeze squeeze permute transpose t numpy_T mT expand expand_as view_as
     reshape_as slice select chunk split split_with_sizes unbind narrow movedim swapaxes tensor_split contiguous clone
@@ -52,7 +58,8 @@ _VIEWS = """
 """
 _MOVEMENT = """
     cat stack hstack vstack pad constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d
-    upsample_nearest1d upsample_nearest2d upsample_bilinear2d upsample_linear1d upsample_bicubic2d
+    upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d upsample_bilinear2d upsample_trilinear3d
+    upsample_bicubic2d
     _upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa pixel_shuffle
     pixel_unshuffle channel_shuffle flip fliplr flipud rot90 roll im2col max_unpool2d scatter fill repeat
     repeat_interleave tile copy slice_scatter select_scatter masked_select tril triu
@@ -64,8 +71,9 @@ OP_COSTS: dict[str, OpCost] = {
     **_entries("reduction", "input", _REDUCTION),
     **_entries("softmax", "output", "softmax log_softmax _softmax _log_softmax"),
     **_entries("normalisation", "output", "batch_norm layer_norm group_norm instance_norm rms_norm"),
-    **_entries("pooling", "kernel", "max_pool1d max_pool2d max_pool2d_with_indices avg_pool1d avg_pool2d"),
-    **_entries("pooling", "input", "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_max_pool1d adaptive_max_pool2d"),
+    **_entries("elementwise", "input", "conv_transpose1d conv_transpose2d conv_transpose3d"),
+    **_entries("pooling", "kernel", " ".join(POOLS)),
+    **_entries("pooling", "input", " ".join(ADAPTIVE_POOLS)),
     **_entries("activation_product", "macs", "matmul bmm mm dot mv addmm baddbmm"),
     **_entries("lookup", "output", "embedding one_hot gather index_select index take_along_dim"),
     **_entries("movement", "output", _MOVEMENT),
@@ -73,7 +81,7 @@ OP_COSTS: dict[str, OpCost] = {
 }
 
 _NOT_MAPPED = """
-    conv3d convolution conv_transpose1d conv_transpose2d conv_transpose3d lstm gru rnn_tanh rnn_relu lstm_cell gru_cell
+    convolution lstm gru rnn_tanh rnn_relu lstm_cell gru_cell
     rnn_tanh_cell rnn_relu_cell bilinear
 """
 #: Matrix operations that are known, but that mapping cannot place yet.

@@ -33,7 +33,11 @@ def last_needed(access: Access, windows: int, input_windows: int) -> Ints:
     last = np.zeros(windows, dtype=np.int64)
     for axis, size in enumerate(access.output_size):
         place = window // prod(access.output_size[axis + 1 :]) % size
-        reach = place * access.stride[axis] - access.padding[axis] + access.dilation[axis] * (access.kernel[axis] - 1)
+        if access.kind == "stretched":
+            reach = (place + access.padding[axis]) // access.stride[axis]
+        else:
+            far = access.dilation[axis] * (access.kernel[axis] - 1)
+            reach = place * access.stride[axis] - access.padding[axis] + far
         last = last * access.input_size[axis] + np.clip(reach, 0, access.input_size[axis] - 1)
     return repeat * prod(access.input_size) + last
 

@@ -15,11 +15,12 @@ from aimc_compiler.records import record
 class Access:
     """Which windows of one input an output window needs.
 
-    kind: "same" (window k needs window k), "all" (every window needs the whole input) or "sliding" (a kernel moved
-    over a grid in raster order: convolutions and pools; the tuples have one entry a spatial dimension).
+    kind: "same" (window k needs window k), "all" (every window needs the whole input), "sliding" (a kernel moved
+    over a grid in raster order: convolutions and pools; the tuples have one entry a spatial dimension) or "stretched"
+    (input windows spread out, ``stride`` apart, over a larger grid: transposed convolutions; no kernel or dilation).
     """
 
-    kind: Literal["same", "all", "sliding"]
+    kind: Literal["same", "all", "sliding", "stretched"]
     input_size: tuple[int, ...] = ()
     output_size: tuple[int, ...] = ()
     kernel: tuple[int, ...] = ()
@@ -38,7 +39,10 @@ class Access:
         for axis in range(len(self.output_size)):
             inner = prod(self.output_size[axis + 1 :])
             place = window // inner % self.output_size[axis]
-            reach = place * self.stride[axis] - self.padding[axis] + self.dilation[axis] * (self.kernel[axis] - 1)
+            if self.kind == "stretched":
+                reach = (place + self.padding[axis]) // self.stride[axis]
+            else:
+                reach = place * self.stride[axis] - self.padding[axis] + self.dilation[axis] * (self.kernel[axis] - 1)
             last = last * self.input_size[axis] + min(max(reach, 0), self.input_size[axis] - 1)
         return repeat * prod(self.input_size) + last
 
@@ -92,7 +96,7 @@ class MatrixOp:
 
     name: str
     matrix: str
-    kind: Literal["linear", "conv1d", "conv2d"]
+    kind: Literal["linear", "conv1d", "conv2d", "conv3d"]
     windows: int
     input: str
     output: str

@@ -84,8 +84,8 @@ def _check_accesses(workload: Workload, op: MatrixOp | DigitalOp, tensors: dict[
 def _access_fault(access: Access, inputs: int, outputs: int) -> str:
     if access.kind == "same" and inputs != outputs:
         return f"access is window by window, but there are {inputs} input and {outputs} output windows"
-    if access.kind == "sliding":
-        fault = _sliding_fault(access, inputs, outputs)
+    if access.kind in ("sliding", "stretched"):
+        fault = _grid_fault(access, inputs, outputs)
         if fault:
             return fault
     step = max(1, outputs // _SAMPLES)
@@ -97,23 +97,26 @@ def _access_fault(access: Access, inputs: int, outputs: int) -> str:
 
 
 def _monotone(access: Access, inputs: int, outputs: int) -> bool:
-    """Along each axis: within a row of the grid, and from row to row at the same place."""
-    row = access.output_size[-1] if access.output_size else outputs
-    starts = range(0, outputs, row * max(1, outputs // row // 64))
-    for start in starts:
-        needed = [access.last_needed(window, inputs) for window in range(start, start + row)]
-        if any(later < earlier for earlier, later in pairwise(needed)):
-            return False
-    ends = [access.last_needed(start, inputs) for start in starts]
-    return all(later >= earlier for earlier, later in pairwise(ends))
+    """Along each axis of the grid, from a few of its places."""
+    sizes = access.output_size or (outputs,)
+    for axis, size in enumerate(sizes):
+        inner = prod(sizes[axis + 1 :])
+        lines = outputs // size
+        for line in range(0, lines, max(1, lines // 64)):
+            start = line // inner * inner * size + line % inner
+            needed = [access.last_needed(start + inner * place, inputs) for place in range(size)]
+            if any(later < earlier for earlier, later in pairwise(needed)):
+                return False
+    return True
 
 
-def _sliding_fault(access: Access, inputs: int, outputs: int) -> str:
-    fields = (access.input_size, access.kernel, access.stride, access.padding, access.dilation)
-    if len({len(field) for field in (*fields, access.output_size)}) != 1 or not access.output_size:
-        return "the fields of a sliding access differ in their number of dimensions"
-    if min(*access.kernel, *access.stride, *access.dilation, *access.input_size, *access.output_size) < 1:
-        return "a sliding access has a size that is not positive"
+def _grid_fault(access: Access, inputs: int, outputs: int) -> str:
+    kind, grids = access.kind, (access.input_size, access.output_size, access.stride)
+    positive = (*grids, access.kernel, access.dilation) if kind == "sliding" else grids
+    if len({len(field) for field in (*positive, access.padding)}) != 1 or not access.output_size:
+        return f"the fields of a {kind} access differ in their number of dimensions"
+    if min(size for field in positive for size in field) < 1:
+        return f"a {kind} access has a size that is not positive"
     places_in, places_out = prod(access.input_size), prod(access.output_size)
     if inputs % places_in or outputs % places_out or inputs // places_in != outputs // places_out:
         return f"{inputs} and {outputs} windows do not match grids of {places_in} and {places_out} places"

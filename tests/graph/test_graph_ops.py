@@ -55,8 +55,6 @@ def test_unpriced_operations_can_be_allowed() -> None:
 @pytest.mark.parametrize(
     ("model", "shape", "op"),
     [
-        (nn.Conv3d(1, 2, 2), (2, 1, 4, 4, 4), "conv3d"),
-        (nn.ConvTranspose2d(1, 2, 2), (2, 1, 4, 4), "conv_transpose2d"),
         (nn.LSTM(3, 4, batch_first=True), (2, 5, 3), "lstm"),
         (nn.GRU(3, 4, batch_first=True), (2, 5, 3), "gru"),
     ],

@@ -119,6 +119,8 @@ def _unfit(
         return f"integer products are built for the CPU, not for {device.type}"
     if dtype != torch.float32:
         return f"fast computes in float32, not {str(dtype).removeprefix('torch.')}"
+    if contraction.kind == "conv3d":
+        return "a convolution in three dimensions: not built in fast"
     if max(rows) > _MOST_ROWS:
         return f"a row block of {max(rows)} rows: sums of integer products could overflow"
     if min(rows) < _FEWEST_ROWS:

@@ -1,0 +1,155 @@
+"""Splitting operations that are several priced ones at once: attention into products, a mask and a softmax; einsum
+of two operands into a product."""
+
+from math import prod, sqrt
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from aimc_compiler.graph.arguments import arguments
+from aimc_compiler.graph.ir import op_name
+from aimc_compiler.graph.origin import read_origin
+
+_ATEN = torch.ops.aten
+
+
+class _Writer:
+    """Writes calls of ATen functions before a node, from the same line of the user's."""
+
+    def __init__(self, graph: fx.Graph, node: fx.Node) -> None:
+        self.graph, self.node = graph, node
+
+    def call(self, target: Any, *args: Any) -> fx.Node:
+        with self.graph.inserting_before(self.node):
+            made = self.graph.call_function(target, args)
+        made.meta["origin"] = read_origin(self.node)
+        return made
+
+    def finish(self, result: fx.Node) -> None:
+        """Let ``result`` take the place of the node."""
+        result.meta = {**self.node.meta, "origin": read_origin(self.node)}
+        self.node.replace_all_uses_with(result)
+        self.graph.erase_node(self.node)
+
+
+def split_compounds(graph: fx.Graph) -> None:
+    """Write attention and einsum out, where they are not written out already."""
+    for node in list(graph.nodes):
+        if node.op == "call_function" and (write := _SPLITTERS.get(op_name(node))):
+            write(graph, node)
+
+
+def _attention(graph: fx.Graph, node: fx.Node) -> None:
+    """softmax(q k^T scale + mask) v (Vaswani et al., NeurIPS 2017, equation 1), as torch's documentation writes it."""
+    values = arguments(node)
+    write = _Writer(graph, node)
+    query, key, value = values["query"], values["key"], values["value"]
+    if values["enable_gqa"]:
+        repeats = _size(query, -3) // _size(key, -3)
+        key, value = (write.call(_ATEN.repeat_interleave.self_int, held, repeats, -3) for held in (key, value))
+    scale = values["scale"]
+    factor = 1 / sqrt(_size(query, -1)) if scale is None else scale
+    products = write.call(_ATEN.matmul.default, query, write.call(_ATEN.transpose.int, key, -2, -1))
+    scores = write.call(_ATEN.mul.Tensor, products, factor)
+    mask = values["attn_mask"]
+    if values["is_causal"]:
+        lengths = [_length(write, [held], (0, -2)) for held in (query, values["key"])]
+        seen = write.call(_ATEN.ones.default, lengths)
+        mask = write.call(_ATEN.to.dtype, write.call(_ATEN.tril.default, seen), torch.bool)
+    if mask is not None:
+        scores = _masked(write, scores, mask, boolean=values["is_causal"] or _dtype(mask) is torch.bool)
+    shares = write.call(_ATEN.softmax.int, scores, -1)
+    write.finish(write.call(_ATEN.matmul.default, shares, value))
+
+
+def _masked(write: _Writer, scores: fx.Node, mask: fx.Node, *, boolean: bool) -> fx.Node:
+    """A boolean mask says which keys are seen; any other is added."""
+    if not boolean:
+        return write.call(_ATEN.add.Tensor, scores, mask)
+    hidden = write.call(_ATEN.logical_not.default, mask)
+    return write.call(_ATEN.masked_fill.Scalar, scores, hidden, float("-inf"))
+
+
+def _einsum(graph: fx.Graph, node: fx.Node) -> None:
+    """A product of two operands: dimensions of both in front, those summed in between, each one's own outside."""
+    values = arguments(node)
+    operands = list(values["tensors"])
+    letters = values["equation"].replace(" ", "")
+    if len(operands) != 2 or "." in letters or values["path"] is not None:
+        return
+    inputs, _, output = letters.partition("->")
+    left, right = inputs.split(",")
+    output = output if "->" in letters else _implied(left, right)
+    if any(len(set(part)) != len(part) for part in (left, right, output)):
+        return
+    both = [letter for letter in left if letter in right and letter in output]
+    summed = [letter for letter in left if letter in right and letter not in output]
+    own = [[letter for letter in mine if letter not in other] for mine, other in ((left, right), (right, left))]
+    if any(letter not in output for letter in (*own[0], *own[1])) or _varying(operands, (left, right), both) > 1:
+        return
+    write = _Writer(graph, node)
+    sizes = {letter: (operand, axis) for operand, mine in ((0, left), (1, right)) for axis, letter in enumerate(mine)}
+    first = _grouped(write, operands[0], left, (both, own[0], summed))
+    second = _grouped(write, operands[1], right, (both, summed, own[1]))
+    product = write.call(_ATEN.matmul.default, first, second)
+    order = [*both, *own[0], *own[1]]
+    apart = write.call(_ATEN.reshape.default, product, [_length(write, operands, sizes[letter]) for letter in order])
+    turned = [order.index(letter) for letter in output]
+    write.finish(write.call(_ATEN.permute.default, apart, turned) if turned != sorted(turned) else apart)
+
+
+def _implied(left: str, right: str) -> str:
+    """Without an arrow: the letters that stand once, in order."""
+    return "".join(sorted(letter for letter in set(left + right) if (left + right).count(letter) == 1))
+
+
+def _grouped(write: _Writer, operand: fx.Node, letters: str, groups: tuple[list[str], ...]) -> fx.Node:
+    """(*both, second group, third group): dimensions of the operand in order, the last two groups each as one."""
+    order = [letters.index(letter) for group in groups for letter in group]
+    turned = write.call(_ATEN.permute.default, operand, order) if order != sorted(order) else operand
+    kept = len(groups[0])
+    sizes = [_length(write, [operand], (0, axis)) for axis in order]
+    middle, last = sizes[kept : kept + len(groups[1])], sizes[kept + len(groups[1]) :]
+    if len(middle) == len(last) == 1:
+        return turned
+    return write.call(_ATEN.reshape.default, turned, [*sizes[:kept], _joined(middle), _joined(last)])
+
+
+def _joined(sizes: list[Any]) -> int:
+    """One size for several; -1, what is left, where one of them varies."""
+    return prod(sizes) if all(isinstance(size, int) for size in sizes) else -1
+
+
+def _varying(operands: list[fx.Node], letters: tuple[str, str], both: list[str]) -> int:
+    """How many sizes of an operand vary with the batch, those apart that are in front of both."""
+    return max(
+        sum(not isinstance(size, int) for letter, size in zip(mine, _shape(operand), strict=True) if letter not in both)
+        for operand, mine in zip(operands, letters, strict=True)
+    )
+
+
+def _length(write: _Writer, operands: list[fx.Node], place: tuple[int, int]) -> Any:
+    """The size of a dimension: a number, or a node that reads it where it varies."""
+    operand, axis = operands[place[0]], place[1]
+    size = _shape(operand)[axis]
+    return size if isinstance(size, int) else write.call(_ATEN.sym_size.int, operand, axis)
+
+
+def _shape(node: fx.Node) -> Any:
+    value = node.meta.get("val")
+    assert isinstance(value, Tensor), node
+    return value.shape
+
+
+def _size(node: fx.Node, axis: int) -> int:
+    return int(_shape(node)[axis])
+
+
+def _dtype(node: fx.Node) -> torch.dtype:
+    value = node.meta.get("val")
+    assert isinstance(value, Tensor), node
+    return value.dtype
+
+
+_SPLITTERS = {"scaled_dot_product_attention": _attention, "einsum": _einsum}
