@@ -53,8 +53,8 @@ class MatrixOnTiles:
     weight: (groups, columns, rows), row ``channel * places + place`` for convolutions; factor, bias: (groups *
     columns,) or None, digital; pieces: of this matrix alone; seed, chip: name the manufactured chip; dtype: of the
     network; the chip computes in float32, or in float64 to compare with a reference. Raises NotBuiltError where the
-    tile asks for what is not modelled, DataError on weights that are not finite. precision: see ``analog/fast``; bounds:
-    of the pieces' output converters, needed to run where ``adc.out_bound`` is calibrated.
+    tile asks for what is not modelled, DataError on weights that are not finite. precision: see ``analog/fast``;
+    bounds: of the pieces' output converters, needed to run where ``adc.out_bound`` is calibrated.
 
     ``mvms`` counts the MVMs executed so far: windows times pieces; ``adc_conversions`` their output conversions.
     ``choice`` is the precision it runs in, and why that is not fast.

@@ -21,7 +21,7 @@ class MvmSettings:
     to inl_bound: ``converter.py``, nonlinearities as coefficients of v, v^2, ... in units of x and u; v_offset_std to
     offset_residual: ``columns.py``, ``s_shape`` per unit of output and ``slope_span`` in its units; bound_management:
     ``bound_management.py``; signed: whether outputs may be negative; input_planes: bit planes of bit-serial inputs, 0
-    where they are not, input_code and accumulate see ``passes.py``; own_bounds: each piece's output converter has a bound
+    where they are not, input_code and accumulate see ``passes.py``; own_bounds: each piece has an output bound
     of its own, which is the unit of all lengths of the converter here: see ``at_bound``.
     """
 
@@ -273,8 +273,8 @@ def _mvm_faults(tile: Tile, nonidealities: Nonidealities) -> list[str]:
     faults = []
     if tile.adc.out_bound == "calibrated" and nonidealities.mvm.input_scaling == "abs_max_sums":
         faults.append(
-            "adc.out_bound calibrated with input_scaling abs_max_sums, whose scales go by the bound that calibration is to "
-            "find under these scales: give adc.out_bound a number, or set nonidealities.mvm.input_scaling to abs_max"
+            "adc.out_bound calibrated with input_scaling abs_max_sums, whose scales go by the bound that is to be found "
+            "under these scales: give adc.out_bound a number, or set nonidealities.mvm.input_scaling to abs_max"
         )
     if tile.dac.planes and not nonidealities.mvm.range_clip:
         faults.append(

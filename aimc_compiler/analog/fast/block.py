@@ -20,8 +20,9 @@ Doubles = npt.NDArray[np.float64]
 class FastBlock:
     """The weights of one group of a row block.
 
-    digits: ((main + far + load) * columns, rows) int8; table: (9, columns) factors of each column, the digital ones
-    left 1 (or the bound of the converter where it is the unit); constants: of the fused pass. A block is itself alone: what is prepared for it is kept under it.
+    digits: ((main + far + load) * columns, rows) int8; table: (9, columns) factors of each column, DIGITAL the
+    unit of its output converter, FACTOR 1 and BIAS 0; constants: of the fused pass. A block is itself alone: what is
+    prepared for it is kept under it.
     """
 
     digits: Tensor
