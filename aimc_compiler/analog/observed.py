@@ -27,7 +27,7 @@ from aimc_compiler.records import record
 
 @record
 class Seen:
-    """outputs: of the columns of a slice of a piece, any shape, in normalised w times x; conversion: which of an MVM's."""
+    """outputs: of a slice of a piece, any shape, in normalised w times x; conversion: which of an MVM's."""
 
     piece: Piece
     index: int

@@ -273,7 +273,7 @@ def _mvm_faults(tile: Tile, nonidealities: Nonidealities) -> list[str]:
     faults = []
     if tile.adc.out_bound == "calibrated" and nonidealities.mvm.input_scaling == "abs_max_sums":
         faults.append(
-            "adc.out_bound calibrated with input_scaling abs_max_sums, whose scales go by the bound that is to be found "
+            "adc.out_bound calibrated with input_scaling abs_max_sums, whose scales go by the bound that is sought "
             "under these scales: give adc.out_bound a number, or set nonidealities.mvm.input_scaling to abs_max"
         )
     if tile.dac.planes and not nonidealities.mvm.range_clip:

@@ -43,9 +43,9 @@ def calibrate_ranges(
     """Run the float Graph over ``batches`` and choose each row block's range; once more for output bounds.
 
     batches: inputs, each a tensor, a tuple of positional inputs or a dict of keyword inputs; output_method: how output
-    bounds are chosen where ``adc.out_bound`` is calibrated (default: ``outputs.OUTPUT_METHOD``). Raises CalibrationError
-    on no data, on inputs that the network does not take, on values that are not finite, and on an output_method for a
-    chip with fixed bounds.
+    bounds are chosen where ``adc.out_bound`` is calibrated (default: ``outputs.OUTPUT_METHOD``). Raises
+    CalibrationError on no data, on inputs that the network does not take, on values that are not finite, and on an
+    output_method for a chip with fixed bounds.
     """
     bounded = [op for op in workload.analog_ops if chip.tile_types[op.tile_type].adc.out_bound == "calibrated"]
     if output_method is not None and not bounded:
@@ -65,20 +65,27 @@ def calibrate_ranges(
     ranges = InputRanges(method=str(method), samples=samples, rows=rows)
     if not bounded:
         return ranges
-    chosen = output_method or RangeMethod.parse(OUTPUT_METHOD)
     watching = {}
     for op in bounded:
         matrix = matrix_on_tiles(op, modules[op.name], mapping, chip)
         observer = OutputObserver(matrix, chip.tile_types[op.tile_type].adc)
         watching[op.name] = ObservedOutputs(modules[op.name], observer, ranges.of(op.name))
+    chosen = output_method or RangeMethod.parse(OUTPUT_METHOD)
+    return replace(ranges, outputs=_bounds(graph, watching, batches, chosen, samples))
+
+
+def _bounds(
+    graph: Graph, watching: dict[str, ObservedOutputs], batches: Iterable[Any], method: RangeMethod, samples: int
+) -> OutputBounds:
+    """Run the data again, with its inputs over their ranges. samples: how many there were before."""
     again = _run(graph, dict(watching), batches)
     if again != samples:
         raise CalibrationError(
             f"the calibration data gave {samples} samples when it was run for input ranges and {again} when it was run "
             "again for output bounds: give a list of batches"
         )
-    bounds = tuple(row for op, module in watching.items() for row in module.observer.bound_rows(op, chosen))
-    return replace(ranges, outputs=OutputBounds(method=str(chosen), rows=bounds))
+    rows = tuple(row for op, module in watching.items() for row in module.observer.bound_rows(op, method))
+    return OutputBounds(method=str(method), rows=rows)
 
 
 def _run(graph: Graph, modules: dict[str, nn.Module], batches: Iterable[Any]) -> int:

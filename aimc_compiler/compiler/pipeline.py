@@ -37,10 +37,10 @@ def compile_model(
     model: in evaluation mode, unchanged by this call. chip: a spec, a built-in name or a path. example_inputs: one
     call's positional inputs (``example_kwargs`` its keyword inputs), of the shapes the program is for. calibration:
     batches of inputs that set the input ranges by ``range_method`` ("percentile:P", "k-sigma:K", "mse", "max"); without
-    it mapping and timing work and running analog is an error. output_ranges: how the bounds of output converters are set
-    where the chip's ``adc.out_bound`` is calibrated, one of the same (default "percentile:99.99"). batch_dim: the batch dimension, one for all inputs or one
-    each; None where the whole example is one sample. rules: pattern on module paths to settings, first match wins.
-    seed: default of ``deploy``.
+    it mapping and timing work and running analog is an error. output_ranges: how the bounds of output converters are
+    set where the chip's ``adc.out_bound`` is calibrated, one of the same (default "percentile:99.99"). batch_dim: the
+    batch dimension, one for all inputs or one each; None where the whole example is one sample. rules: pattern on
+    module paths to settings, first match wins. seed: default of ``deploy``.
 
     Raises CaptureError, BatchError, UnsupportedOpError, RuleError, SpecError, CalibrationError, and DoesNotFitError
     whose ``reason`` is the DoesNotFit value.

@@ -82,7 +82,14 @@ class Device:
         for op in workload.analog_ops:
             bounds = NO_BOUNDS if ranges is None or ranges.outputs is None else ranges.outputs.of(op.name)
             tiles = matrix_on_tiles(
-                op, modules[op.name], mapping, chip, seed=seed, chip_index=chip_index, precision=precision, bounds=bounds
+                op,
+                modules[op.name],
+                mapping,
+                chip,
+                seed=seed,
+                chip_index=chip_index,
+                precision=precision,
+                bounds=bounds,
             ).to(torch_device)
             scale = None if ranges is None else ranges.of(op.name)
             axis = _batch_axis(graph, op.name, nodes[op.name])

@@ -47,9 +47,7 @@ class OutputBounds:
     def of(self, op: str) -> PieceBounds:
         """Of one operation; empty where it has none."""
         mine = (row for row in self.rows if row.op == op)
-        return PieceBounds(
-            values={(row.group, row.row_block, row.column_block, row.slice): row.bound for row in mine}
-        )
+        return PieceBounds(values={(row.group, row.row_block, row.column_block, row.slice): row.bound for row in mine})
 
 
 @record
