@@ -80,6 +80,7 @@ class MvmSettings:
             adc_step=self.adc_step * bound,
             out_bound=self.out_bound * bound,
             inl_bound=self.inl_bound * bound,
+            sum_share=self.sum_share / bound,
             adc_inl=tuple(c * bound for c in self.adc_inl),
             s_shape=self.s_shape / bound,
             slope_span=self.slope_span * bound,

@@ -38,7 +38,7 @@ def compile_model(
     call's positional inputs (``example_kwargs`` its keyword inputs), of the shapes the program is for. calibration:
     batches of inputs that set the input ranges by ``range_method`` ("percentile:P", "k-sigma:K", "mse", "max"); without
     it mapping and timing work and running analog is an error. output_ranges: how the bounds of output converters are
-    set where the chip's ``adc.out_bound`` is calibrated, one of the same (default "percentile:99.99"). batch_dim: the
+    set where the chip's ``adc.out_bound`` is calibrated, one of the same (default "mse"). batch_dim: the
     batch dimension, one for all inputs or one each; None where the whole example is one sample. rules: pattern on
     module paths to settings, first match wins. seed: default of ``deploy``.
 
