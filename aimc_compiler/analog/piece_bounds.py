@@ -32,7 +32,7 @@ class PieceBounds:
         bound = self.values.get(place_of(piece, index))
         if bound is None:
             raise CalibrationError(
-                f"{_named(piece, index)} has no output bound, which tile.adc.out_bound: calibrated takes from data: "
+                f"{_named(piece, index)} has no output bound, which adc.out_bound: calibrated takes from data: "
                 "calibrate again, or give out_bound a number"
             )
         if not (isfinite(bound) and bound > 0):

@@ -77,7 +77,7 @@ class RangeObserver:
         weight = self._counts.to(torch.float64)
         bounds = torch.tensor([self._largest * _RATIO**place for place in range(_RANGES)], dtype=torch.float64)
         parts = []
-        for bound in bounds.unsqueeze(1).split(max(1, _AT_ONCE // magnitude.numel())):
+        for bound in torch.split(bounds.unsqueeze(1), max(1, _AT_ONCE // magnitude.numel())):
             step = 2 * bound / levels
             kept = torch.minimum(step * torch.round(magnitude / step), bound)
             parts.append((magnitude - kept).square_() @ weight)

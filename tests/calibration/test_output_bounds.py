@@ -282,3 +282,39 @@ def test_an_observer_takes_one_matrix() -> None:
     assert tuple(observer.bound_rows(op.name, RangeMethod.parse(OUTPUT_METHOD))) == tuple(
         row for row in rows_of(compiled) if row.op == op.name
     )
+
+
+def test_tile_types_with_fixed_bounds_keep_them() -> None:
+    model, x = network()
+    data = chip().model_dump(by_alias=True, exclude={"provenance"}, exclude_none=True)
+    own = data.pop("tile")
+    fixed = {**own, "adc": {**own["adc"], "out_bound": 10.0}}
+    spec = aimc.ChipSpec.model_validate({**data, "tiles": {"own": own, "fixed": fixed}})
+    compiled = aimc.compile(model, spec, (x[:1],), [x], rules=[("3", {"tile_type": "fixed"})])
+    assert [row.op for row in rows_of(compiled)] == ["0", "5"]
+    assert compiled.deploy()(x).shape == (64, 3)
+    unbounded = aimc.compile(model, spec, (x[:1],), [x], rules=[("*", {"tile_type": "fixed"})])
+    assert not unbounded.needs_bounds
+    unbounded.deploy()
+
+
+class Twice(nn.Module):
+    """One matrix, used for small outputs and then for large ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shared = layer([[1.0, 1.0], [1.0, 1.0]])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.shared(x * torch.tensor([1.0, -1.0]))
+        return self.shared(y.abs())  # type: ignore[no-any-return]
+
+
+def test_operations_that_share_a_matrix_have_their_own_bounds() -> None:
+    x = torch.tensor([[4.0, 3.0], [3.0, 4.0]])
+    compiled = aimc.compile(Twice().eval(), chip(), (x,), [x], range_method="max", output_ranges="max")
+    first, second = rows_of(compiled)
+    assert first.op != second.op
+    assert (first.bound, second.bound) == pytest.approx((0.25, 2.0), rel=0.02)
+    y = compiled.with_chip(only(compiled.chip, ["adc_quantisation", "adc_clip"])).deploy()(x)
+    torch.testing.assert_close(y, torch.full((2, 2), 2.0), rtol=0.02, atol=0)
