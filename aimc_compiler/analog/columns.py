@@ -7,6 +7,7 @@ output noise, gain and offset those of converters.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -23,7 +24,8 @@ class ColumnFigures:
 
     voltage_offset: v, a share; bend: n, of the S-shape, per unit of output; slope: F, its calibration; sigma_out:
     output noise; gain, offset: of the converter, its offset in units of the output; gain_measured, offset_measured:
-    what its calibration found and the digital side takes off.
+    what its calibration found and the digital side takes off; bound: of the converter, where each piece has its own, in
+    units of the output (a tensor then), else 1.
     """
 
     voltage_offset: Tensor | float
@@ -34,6 +36,15 @@ class ColumnFigures:
     offset: Tensor | float = 0.0
     gain_measured: Tensor | float = 1.0
     offset_measured: Tensor | float = 0.0
+    bound: Tensor | float = 1.0
+
+    def at_bound(self, bound: float, columns: int) -> "ColumnFigures":
+        """Of ``columns`` columns with this bound, made with settings that have it; what goes by it as tensors, since
+        other pieces have other bounds."""
+        full = torch.full((columns,), bound, dtype=torch.float64)
+        return replace(
+            self, bound=full, bend=torch.ones_like(full) * self.bend, slope=torch.ones_like(full) * self.slope
+        )
 
     @classmethod
     def nominal(cls, settings: MvmSettings) -> "ColumnFigures":

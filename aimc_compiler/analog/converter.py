@@ -86,6 +86,16 @@ def mismatched(u: Tensor, figures: ColumnFigures) -> Tensor:
     return u + figures.offset if isinstance(figures.offset, Tensor) else u
 
 
+def over_bound(u: Tensor, figures: ColumnFigures) -> Tensor:
+    """u in units of its converter's bound, where that is what the settings are in."""
+    return u / figures.bound if isinstance(figures.bound, Tensor) else u
+
+
+def times_bound(y: Tensor, figures: ColumnFigures) -> Tensor:
+    """What ``over_bound`` divided by."""
+    return y * figures.bound if isinstance(figures.bound, Tensor) else y
+
+
 def corrected(y: Tensor, figures: ColumnFigures) -> Tensor:
     """Outputs of calibrated converters: what was measured is taken off digitally."""
     y = y - figures.offset_measured if isinstance(figures.offset_measured, Tensor) else y

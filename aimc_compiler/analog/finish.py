@@ -40,6 +40,7 @@ def is_standard(settings: MvmSettings) -> bool:
     """Whether outputs see IR drop by the formula, Gaussian noise and a converter of steps, and nothing else."""
     return bool(
         settings.adc_step
+        and not settings.own_bounds
         and settings.signed
         and (settings.read_noise == "pcm" or not settings.sigma_w)
         and not settings.traces_wires

@@ -25,6 +25,7 @@ from aimc_compiler.analog.fast.plan import LARGEST_DEVIATION
 from aimc_compiler.analog.grid import RowBlock, row_blocks
 from aimc_compiler.analog.matrix_state import MatrixCells, MatrixState
 from aimc_compiler.analog.noise import Draw
+from aimc_compiler.analog.piece_bounds import NO_BOUNDS, PieceBounds
 from aimc_compiler.analog.row_block import (
     BlockProduct,
     Stored,
@@ -52,7 +53,8 @@ class MatrixOnTiles:
     weight: (groups, columns, rows), row ``channel * places + place`` for convolutions; factor, bias: (groups *
     columns,) or None, digital; pieces: of this matrix alone; seed, chip: name the manufactured chip; dtype: of the
     network; the chip computes in float32, or in float64 to compare with a reference. Raises NotBuiltError where the
-    tile asks for what is not modelled, DataError on weights that are not finite. precision: see ``analog/fast``.
+    tile asks for what is not modelled, DataError on weights that are not finite. precision: see ``analog/fast``;
+    bounds: of the pieces' output converters, needed to run where ``adc.out_bound`` is calibrated.
 
     ``mvms`` counts the MVMs executed so far: windows times pieces; ``adc_conversions`` their output conversions.
     ``choice`` is the precision it runs in, and why that is not fast.
@@ -72,6 +74,7 @@ class MatrixOnTiles:
         chip: int = 0,
         dtype: torch.dtype = torch.float32,
         precision: Precision = "exact",
+        bounds: PieceBounds = NO_BOUNDS,
     ) -> None:
         require_built(tile, nonidealities, pieces[0].tile_type)
         self.name = pieces[0].matrix
@@ -92,8 +95,8 @@ class MatrixOnTiles:
             [_rows(weight, block) / scale.unsqueeze(-1) for block, scale in zip(self.blocks, self.scales, strict=True)],
             dim=2,
         )
-        self._tile = tile
-        self._slices = Slices.of(tile.device)
+        self._tile, self._bounds = tile, bounds
+        self.slices = Slices.of(tile.device)
         self._keys: dict[tuple[str, str], Key] = {}
         self._kept: MatrixState | None = None
         self._products: tuple[tuple[BlockProduct, ...], ...] = ()
@@ -175,7 +178,8 @@ class MatrixOnTiles:
             state = self._kept if self._products else None
             if state is None or (state.time_s, state.recalibrated_s) != times:
                 state = self._cells.at(*times)
-            self._fast = FastMatrix(state.weights, self.blocks, self.contraction, self.settings, self._key)
+            bound_of = self._cells.bound_of
+            self._fast = FastMatrix(state.weights, self.blocks, self.contraction, self.settings, self._key, bound_of)
             self._fast_at, self._alpha = times, state.alpha
             self._kept, self._products, self._scaled = None, (), None
         assert self._fast is not None
@@ -232,7 +236,7 @@ class MatrixOnTiles:
         return batch // samples
 
     def _choice(self) -> Choice:
-        if self._asked != "exact" and not self._slices.plain:
+        if self._asked != "exact" and not self.slices.plain:
             return Choice(precision="exact", reason="weights in slices or offset columns: not built in fast")
         digital = self.nonidealities.digital
         if self._asked != "exact" and (digital.activation_bits, digital.partial_sums) != ("off", "off"):
@@ -275,7 +279,7 @@ class MatrixOnTiles:
         entries = self._entries(batch, samples)
         if self.settings.traces_wires:
             windows = batch * prod(shape[1:]) // self.outputs
-            require_traceable(windows, self._slices.count * self.target.numel(), x.numel(), self.settings, self.name)
+            require_traceable(windows, self.slices.count * self.target.numel(), x.numel(), self.settings, self.name)
         chunk = entries * max(1, _CHUNK_ELEMENTS // max(1, entries * prod(shape[1:])))
         parts = []
         for start in range(0, batch, chunk):
@@ -363,11 +367,12 @@ class MatrixOnTiles:
             seed=self.seed,
             chip=self.chip,
             fast=self.choice.precision == "fast",
+            bounds=self._bounds,
         )
 
     def _stored(self, state: MatrixState, block: RowBlock) -> Stored:
         rows = slice(block.first_row, block.first_row + block.rows)
-        if self._slices.plain:
+        if self.slices.plain:
             return Stored(slices=state.weights[None, :, :, rows])
         factors, shift = state.factors[:, block.index], state.shift[block.index]
         return Stored(slices=state.stored[..., rows], factors=factors, shift=shift)

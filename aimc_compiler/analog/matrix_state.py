@@ -9,6 +9,7 @@ from aimc_compiler.analog.defects import piece_defects
 from aimc_compiler.analog.fast import age_pieces, ages_fast
 from aimc_compiler.analog.fast.pages import empty_pages
 from aimc_compiler.analog.grid import RowBlock
+from aimc_compiler.analog.piece_bounds import NO_BOUNDS, PieceBounds
 from aimc_compiler.analog.settings import MvmSettings
 from aimc_compiler.analog.slices import Slices, signs, stored_states
 from aimc_compiler.analog.state import PieceDevices, Streams, devices_figures, tile_drift_factor
@@ -42,7 +43,7 @@ class MatrixCells:
     """The cells of one matrix.
 
     target: (groups, columns, rows) normalised weights; seed, chip: name the chip; fast: take the fused pass over
-    devices where it models them.
+    devices where it models them; bounds: of the output converters of pieces, where each has its own.
     """
 
     target: Tensor
@@ -53,6 +54,7 @@ class MatrixCells:
     seed: int
     chip: int
     fast: bool = False
+    bounds: PieceBounds = NO_BOUNDS
 
     @property
     def slices(self) -> Slices:
@@ -96,7 +98,8 @@ class MatrixCells:
         listed = [
             (held, piece.tile_row, weights[here]) for held, (_, piece), here in zip(devices, places, cells, strict=True)
         ]
-        found = age_pieces(listed, kind, time_s, recalibrated_s, self.settings)
+        settings = [self.settings_of(piece) for _, piece in places]
+        found = age_pieces(listed, kind, time_s, recalibrated_s, settings)
         for (block, _), here, factor in zip(places, cells, found, strict=True):
             alpha[(block.index, *here[:2])] = factor
         return MatrixState(
@@ -109,11 +112,23 @@ class MatrixCells:
             shift=torch.full_like(alpha, -self.slices.offset),
         )
 
+    def bound_of(self, piece: Piece, index: int = 0) -> float:
+        """The bound of a slice's output converters where each piece has its own; else 1. Raises CalibrationError."""
+        return self.bounds.of(piece, index) if self.settings.own_bounds else 1.0
+
+    def settings_of(self, piece: Piece, index: int = 0) -> MvmSettings:
+        """Of a slice of a piece by itself: with its own bound."""
+        return self.settings.at_bound(self.bound_of(piece, index))
+
     def column_figures(self, piece: Piece, index: int = 0) -> ColumnFigures:
-        """What is fixed for the columns of a slice of a piece."""
-        return ColumnFigures.of_piece(
-            piece, self.settings, self.seed, self.chip, index=index, slices=self.tile.device.slices
-        )
+        """What is fixed for the columns of a slice of a piece, its own bound included."""
+        figures = self._figures_at_bound(piece, index)
+        return figures.at_bound(self.bound_of(piece, index), piece.columns) if self.settings.own_bounds else figures
+
+    def _figures_at_bound(self, piece: Piece, index: int) -> ColumnFigures:
+        """To go with ``settings_of``."""
+        settings, slices = self.settings_of(piece, index), self.tile.device.slices
+        return ColumnFigures.of_piece(piece, settings, self.seed, self.chip, index=index, slices=slices)
 
     def programming(self) -> dict[int, tuple[int, int]]:
         """Of each tile: pulses of all its devices, and pulses one after another (a row's devices are pulsed together).
@@ -144,8 +159,8 @@ class MatrixCells:
             devices = self._devices(piece, target, index)
             held = devices.at(state.time_s)
             state.stored[(index, *cells)] = held
-            columns_of = self.column_figures(piece, index)
-            factor = compensation_factor(kind, devices, state.recalibrated_s, piece.tile_row, self.settings, columns_of)
+            settings, columns_of = self.settings_of(piece, index), self._figures_at_bound(piece, index)
+            factor = compensation_factor(kind, devices, state.recalibrated_s, piece.tile_row, settings, columns_of)
             if slices.plain:
                 state.alpha[here] = factor
                 return

@@ -13,7 +13,17 @@ from torch import Tensor
 from aimc_compiler.analog.column_effects import bias_column, s_shape
 from aimc_compiler.analog.columns import ColumnFigures
 from aimc_compiler.analog.contraction import Product
-from aimc_compiler.analog.converter import asymmetric, bow, corrected, held, mismatched, quantise, round_by_chance
+from aimc_compiler.analog.converter import (
+    asymmetric,
+    bow,
+    corrected,
+    held,
+    mismatched,
+    over_bound,
+    quantise,
+    round_by_chance,
+    times_bound,
+)
 from aimc_compiler.analog.finish import Sums, finish, is_standard, runs_here
 from aimc_compiler.analog.ir_drop import drop, positions
 from aimc_compiler.analog.noise import Draw, add_output_noise, add_read_noise, needs_draw
@@ -202,7 +212,7 @@ def _convert(
     u = asymmetric(u, settings.output_asymmetry)
     if draw is not None and (power is not None or settings.sigma_out):
         u = add_output_noise(u, power, _drawn(draw, u, product), settings, figures.sigma_out)
-    u = mismatched(u, figures)
+    u = over_bound(mismatched(u, figures), figures)
     if settings.adc_inl:
         u = bow(u, settings.inl_bound, settings.adc_inl)
     if settings.adc_stochastic:
@@ -211,7 +221,7 @@ def _convert(
     else:
         codes = quantise(u, settings.adc_step)
     clips = codes.abs() > settings.out_bound if settings.bound_management else None
-    return corrected(held(codes, settings), figures), clips
+    return corrected(times_bound(held(codes, settings), figures), figures), clips
 
 
 def _side_products(

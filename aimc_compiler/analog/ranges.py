@@ -12,6 +12,7 @@ from torch import Tensor
 _SHIFT = 13
 _RATIO = 0.99
 _RANGES = 688  # 0.99^687 is a thousandth
+_AT_ONCE = 1 << 16
 
 
 class RangeObserver:
@@ -74,15 +75,14 @@ class RangeObserver:
             return self._largest
         magnitude = _middles(self._bins).clamp(max=self._largest)
         weight = self._counts.to(torch.float64)
-        best, least = self._largest, float("inf")
-        for place in range(_RANGES):
-            bound = self._largest * _RATIO**place
+        bounds = torch.tensor([self._largest * _RATIO**place for place in range(_RANGES)], dtype=torch.float64)
+        parts = []
+        for bound in torch.split(bounds.unsqueeze(1), max(1, _AT_ONCE // magnitude.numel())):
             step = 2 * bound / levels
-            kept = (step * torch.round(magnitude / step)).clamp(max=bound)
-            error = float((weight * (magnitude - kept).square()).sum())
-            if error < least:
-                best, least = bound, error
-        return best
+            kept = torch.minimum(step * torch.round(magnitude / step), bound)
+            parts.append((magnitude - kept).square_() @ weight)
+        errors = torch.cat(parts)
+        return float(bounds[errors == errors.min()][0])
 
     def share_beyond(self, bound: float) -> float:
         """Share of inputs with |x| > bound; those in the bound's own bin count as inside (within 1e-3 of it)."""

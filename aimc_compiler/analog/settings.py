@@ -1,5 +1,6 @@
 """What the spec says about one MVM, as plain numbers, and what of a spec is not modelled yet."""
 
+from dataclasses import replace
 from math import inf
 from typing import Any, Literal
 
@@ -20,7 +21,8 @@ class MvmSettings:
     to inl_bound: ``converter.py``, nonlinearities as coefficients of v, v^2, ... in units of x and u; v_offset_std to
     offset_residual: ``columns.py``, ``s_shape`` per unit of output and ``slope_span`` in its units; bound_management:
     ``bound_management.py``; signed: whether outputs may be negative; input_planes: bit planes of bit-serial inputs, 0
-    where they are not, input_code and accumulate see ``passes.py``.
+    where they are not, input_code and accumulate see ``passes.py``; own_bounds: each piece has an output bound
+    of its own, which is the unit of all lengths of the converter here: see ``at_bound``.
     """
 
     in_bound: float = inf
@@ -64,6 +66,26 @@ class MvmSettings:
     input_planes: int = 0
     input_code: Literal["sign_magnitude", "twos_complement"] = "sign_magnitude"
     accumulate: Literal["digital", "analog"] = "digital"
+    own_bounds: bool = False
+
+    def at_bound(self, bound: float) -> "MvmSettings":
+        """Of a piece whose output converter has this bound, in normalised w times x; self where bounds are fixed.
+
+        What the spec gives in LSB or in shares of the bound follows it; noise and offsets before the converter do not.
+        """
+        if not self.own_bounds:
+            return self
+        return replace(
+            self,
+            adc_step=self.adc_step * bound,
+            out_bound=self.out_bound * bound,
+            inl_bound=self.inl_bound * bound,
+            sum_share=self.sum_share / bound,
+            adc_inl=tuple(c * bound for c in self.adc_inl),
+            s_shape=self.s_shape / bound,
+            slope_span=self.slope_span * bound,
+            own_bounds=False,
+        )
 
     @property
     def scales_vectors(self) -> bool:
@@ -134,14 +156,15 @@ class MvmSettings:
     def of(cls, tile: Tile, nonidealities: Nonidealities) -> "MvmSettings":
         """From a spec that passed its checks."""
         mvm = nonidealities.mvm
-        full = 0.0 if tile.adc.out_bound == "off" else tile.adc.out_bound
+        bound = _full_scale(tile.adc)
+        full = 0.0 if bound is None else bound
         # A weight of several rows takes as many segments of wire.
         conductance_ratio = mvm.r_wire_ohm * mvm.g_ir_s * tile.device.rows_per_weight
         return cls(
             in_bound=1.0 if mvm.range_clip else inf,
             dac_step=_dac_step(tile.dac),
             adc_step=_adc_step(tile.adc),
-            out_bound=tile.adc.out_bound if tile.adc.clip and tile.adc.out_bound != "off" else inf,
+            out_bound=full if tile.adc.clip and full else inf,
             sigma_in=mvm.sigma_in,
             sigma_out=mvm.sigma_out,
             sigma_w=mvm.sigma_w,
@@ -177,7 +200,8 @@ def _converters(tile: Tile) -> dict[str, Any]:
         "adc_stochastic": adc.rounding == "stochastic" and adc.bits != "off",
         "dac_inl": tuple(dac_lsb * c for c in dac.inl_curve) if dac_lsb else (),
         "adc_inl": tuple(adc_lsb * c for c in adc.inl_curve) if adc_lsb else (),
-        "inl_bound": inf if adc.out_bound == "off" else adc.out_bound,
+        "inl_bound": _full_scale(adc) or inf,
+        "own_bounds": adc.out_bound == "calibrated",
         "columns_per_adc": adc.columns_per_adc,
         "gain_std": adc.gain_std,
         "offset_std": adc.offset_std,
@@ -195,14 +219,25 @@ def _dac_step(dac: Dac) -> float:
     return 0.0 if dac.steps is None else 2.0 / dac.steps
 
 
+def _full_scale(adc: Adc) -> float | None:
+    """The bound in normalised w times x; 1 where each piece has its own, which then is the unit; None without one."""
+    if adc.out_bound == "off":
+        return None
+    return 1.0 if adc.out_bound == "calibrated" else adc.out_bound
+
+
 def _adc_step(adc: Adc) -> float:
     if adc.bits == "off":
         return 0.0
-    if adc.out_bound == "off":
+    bound = _full_scale(adc)
+    if bound is None:
         raise VerificationError("an output converter with bits but without out_bound passed the checks of the spec")
-    if not adc.signed:
-        return adc.out_bound / int(2**adc.bits - 1)
-    return 2.0 * adc.out_bound / converter_steps(adc.bits)
+    return 2.0 * bound / adc_levels(adc.bits, signed=adc.signed)
+
+
+def adc_levels(bits: int, *, signed: bool) -> int:
+    """Steps of an output converter over twice its bound, of which one without sign uses the upper half."""
+    return converter_steps(bits) if signed else 2 * int(2**bits - 1)
 
 
 def require_built(tile: Tile, nonidealities: Nonidealities, name: str = "tile") -> None:
@@ -237,6 +272,11 @@ def _mvm_faults(tile: Tile, nonidealities: Nonidealities) -> list[str]:
     mode, drops = tile.dac.input_mode, nonidealities.mvm.ir_drop > 0
     by_formula = nonidealities.mvm.ir_drop_model == "closed_form"
     faults = []
+    if tile.adc.out_bound == "calibrated" and nonidealities.mvm.input_scaling == "abs_max_sums":
+        faults.append(
+            "adc.out_bound calibrated with input_scaling abs_max_sums, whose scales go by the bound that is sought "
+            "under these scales: give adc.out_bound a number, or set nonidealities.mvm.input_scaling to abs_max"
+        )
     if tile.dac.planes and not nonidealities.mvm.range_clip:
         faults.append(
             "dac.input_mode bit_serial without range clipping, though inputs beyond the range have no bits: set "

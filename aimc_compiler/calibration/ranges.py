@@ -1,64 +1,34 @@
-"""Input ranges: one scalar per row block, from the activations that the block sees in the float network.
+"""Input ranges: one scalar per row block, from the activations that the block sees in the float network; then, where
+the chip calibrates them, the bounds of its output converters (``outputs.py``).
 
 The range r of a row block scales its inputs to the DAC's bound: x is clipped to [-r, r] and divided by r (Rasch et
 al., Nat. Commun. 14, 5282 (2023), Methods, "AIMC MVM"). All column blocks of a row block receive one multicast vector
 and so share its range.
 """
 
-from collections.abc import Iterable
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from aimc_compiler.analog import RangeObserver
+from aimc_compiler.calibration.method import RangeMethod
+from aimc_compiler.calibration.outputs import OUTPUT_METHOD, ObservedOutputs, OutputObserver
 from aimc_compiler.chip import ChipSpec
 from aimc_compiler.errors import CalibrationError
-from aimc_compiler.executor import InputRanges, RangeRow, contraction_of, run_batches
+from aimc_compiler.executor import (
+    InputRanges,
+    OutputBounds,
+    RangeRow,
+    contraction_of,
+    matrix_on_tiles,
+    run_batches,
+)
 from aimc_compiler.graph import Graph, MatrixModule
 from aimc_compiler.mapping import Mapping, Piece
-from aimc_compiler.records import record
 from aimc_compiler.workload import Workload
-
-
-@record
-class RangeMethod:
-    """How a range is chosen: a percentile of |x|, k standard deviations of x about zero, the least mean square of what
-    rounding and clipping at the input converter lose, or the largest |x|."""
-
-    kind: Literal["percentile", "k-sigma", "mse", "max"]
-    value: float = 0.0
-
-    def __str__(self) -> str:
-        return self.kind if self.kind in ("mse", "max") else f"{self.kind}:{self.value:g}"
-
-    @classmethod
-    def parse(cls, text: str) -> "RangeMethod":
-        """From "percentile:99.9", "k-sigma:4", "mse" or "max". Raises CalibrationError."""
-        kind, _, number = text.partition(":")
-        if kind == "max" and not number:
-            return cls(kind="max")
-        if kind == "mse" and not number:
-            return cls(kind="mse")
-        try:
-            value = float(number)
-        except ValueError:
-            value = -1.0
-        if kind == "percentile" and 0 < value <= 100:
-            return cls(kind="percentile", value=value)
-        if kind == "k-sigma" and 0 < value < float("inf"):
-            return cls(kind="k-sigma", value=value)
-        raise CalibrationError(
-            f"{text!r} is no way to set input ranges: write percentile:P (0 < P <= 100), k-sigma:K (K > 0), mse or max"
-        )
-
-    def choose(self, observer: RangeObserver, dac_levels: int | None) -> float:
-        """The range from what was observed. dac_levels: steps of the input converter over twice the range, or None."""
-        if self.kind == "mse":
-            return observer.least_squares(dac_levels)
-        if self.kind == "percentile":
-            return observer.percentile(self.value)
-        return observer.k_sigma(self.value) if self.kind == "k-sigma" else observer.maximum()
 
 
 def calibrate_ranges(
@@ -68,17 +38,59 @@ def calibrate_ranges(
     chip: ChipSpec,
     batches: Iterable[Any],
     method: RangeMethod,
+    output_method: RangeMethod | None = None,
 ) -> InputRanges:
-    """Run the float Graph over ``batches`` and choose each row block's range.
+    """Run the float Graph over ``batches`` and choose each row block's range; once more for output bounds.
 
-    batches: inputs, each a tensor, a tuple of positional inputs or a dict of keyword inputs.
-    Raises CalibrationError on no data, on inputs that the network does not take, and on values that are not finite.
+    batches: inputs, each a tensor, a tuple of positional inputs or a dict of keyword inputs; output_method: how output
+    bounds are chosen where ``adc.out_bound`` is calibrated (default: ``outputs.OUTPUT_METHOD``). Raises
+    CalibrationError on no data, on inputs that the network does not take, on values that are not finite, and on an
+    output_method for a chip with fixed bounds.
     """
+    bounded = [op for op in workload.analog_ops if chip.tile_types[op.tile_type].adc.out_bound == "calibrated"]
+    if output_method is not None and not bounded:
+        raise CalibrationError(
+            f"{output_method} for output ranges sets nothing: no tile that this program uses on {chip.name} has "
+            "adc.out_bound: calibrated. Leave it out, or set that (tile.adc.out_bound=calibrated)"
+        )
+    if bounded and isinstance(batches, Iterator):
+        batches = list(batches)  # run twice
     modules = graph.matrix_modules()
     observing = {
         op.name: ObservedMatrix(op.name, modules[op.name], mapping.pieces_of(op.matrix)) for op in workload.analog_ops
     }
-    observed = graph.with_modules(dict(observing))
+    samples = _run(graph, dict(observing), batches)
+    levels = {op.name: chip.tile_types[op.tile_type].dac.steps for op in workload.analog_ops}
+    rows = tuple(row for op, module in observing.items() for row in module.rows(method, levels[op]))
+    ranges = InputRanges(method=str(method), samples=samples, rows=rows)
+    if not bounded:
+        return ranges
+    watching = {}
+    for op in bounded:
+        matrix = matrix_on_tiles(op, modules[op.name], mapping, chip)
+        observer = OutputObserver(matrix, chip.tile_types[op.tile_type].adc)
+        watching[op.name] = ObservedOutputs(modules[op.name], observer, ranges.of(op.name))
+    chosen = output_method or RangeMethod.parse(OUTPUT_METHOD)
+    return replace(ranges, outputs=_bounds(graph, watching, batches, chosen, samples))
+
+
+def _bounds(
+    graph: Graph, watching: dict[str, ObservedOutputs], batches: Iterable[Any], method: RangeMethod, samples: int
+) -> OutputBounds:
+    """Run the data again, with its inputs over their ranges. samples: how many there were before."""
+    again = _run(graph, dict(watching), batches)
+    if again != samples:
+        raise CalibrationError(
+            f"the calibration data gave {samples} samples when it was run for input ranges and {again} when it was run "
+            "again for output bounds: give a list of batches"
+        )
+    rows = tuple(row for op, module in watching.items() for row in module.observer.bound_rows(op, method))
+    return OutputBounds(method=str(method), rows=rows)
+
+
+def _run(graph: Graph, modules: dict[str, nn.Module], batches: Iterable[Any]) -> int:
+    """Run the float Graph with these modules in place of its own; returns the number of samples."""
+    observed = graph.with_modules(modules)
 
     def run(*args: Any, **kwargs: Any) -> int:
         with torch.no_grad():
@@ -88,9 +100,7 @@ def calibrate_ranges(
     samples = run_batches(batches, run, batch_name="calibration batch", place="through the network")
     if not samples:
         raise CalibrationError("the calibration data is empty: give at least one batch of inputs")
-    levels = {op.name: chip.tile_types[op.tile_type].dac.steps for op in workload.analog_ops}
-    rows = tuple(row for op, module in observing.items() for row in module.rows(method, levels[op]))
-    return InputRanges(method=str(method), samples=samples, rows=rows)
+    return samples
 
 
 class ObservedMatrix(nn.Module):

@@ -64,7 +64,7 @@ def adc_has_a_step(adc: "Adc") -> Fault | None:
         return None
     return (
         "out_bound",
-    ), "is off, so that bits has no step; give a number, or set bits: off (clip: false only unclips)"
+    ), "is off, so that bits has no step; give a number or calibrated, or set bits: off (clip: false only unclips)"
 
 
 def shares_sum_to_one(split: "EnergySplit") -> Fault | None:

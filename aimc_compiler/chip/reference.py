@@ -88,7 +88,7 @@ def _kind_words(kind: Any) -> str:
     if origin is tuple:
         return f"list of {_kind_words(get_args(kind)[0])}"
     if origin is not None:
-        return " or ".join(_kind_words(choice) for choice in get_args(kind))
+        return " or ".join(_kind_words(choice).replace("`, `", "` or `") for choice in get_args(kind))
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return "section"
     return {int: "whole number", float: "number", bool: "`true`, `false`", str: "text"}[kind]

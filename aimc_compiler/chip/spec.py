@@ -80,7 +80,9 @@ class Dac(SpecModel):
 
 class Adc(SpecModel):
     bits: Bits | Literal["off"] = Field(description="resolution: 2^bits - 2 steps over twice out_bound")
-    out_bound: PositiveFloat | Literal["off"] = Field(description="largest output, in units of normalised w times x")
+    out_bound: PositiveFloat | Literal["off", "calibrated"] = Field(
+        description="largest output, in units of normalised w times x; calibrated: each piece's own, set by data"
+    )
     signed: bool = Field(
         True, description="false: from 0 to out_bound in 2^bits - 1 steps, for columns whose outputs are not negative"
     )

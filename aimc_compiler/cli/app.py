@@ -9,6 +9,7 @@ import typer
 
 import aimc_compiler as aimc
 from aimc_compiler.analog.fast import parse_precision
+from aimc_compiler.calibration import OUTPUT_METHOD
 from aimc_compiler.cli.demo import demo
 from aimc_compiler.cli.reference import DATA_FORMS, MODEL_FORMS, find_data, find_inputs, find_model, limit_samples
 from aimc_compiler.cli.terminal import terminal
@@ -36,6 +37,14 @@ Set = Annotated[
 ]
 RANGES = "percentile:99.9"
 RANGES_HELP = "How input ranges are set: percentile:P, k-sigma:K, mse or max."
+OutputRanges = Annotated[
+    str | None,
+    typer.Option(
+        metavar="METHOD",
+        help="How output bounds are set where the chip's adc.out_bound is calibrated: as --ranges.  "
+        f"[default: {OUTPUT_METHOD}]",
+    ),
+]
 Recalibrate = Annotated[
     str,
     typer.Option(
@@ -77,6 +86,7 @@ def compile_command(
         str | None, typer.Option(metavar="DATA", help=f"Data that sets input ranges: {DATA_FORMS}.")
     ] = None,
     ranges: Annotated[str | None, typer.Option(help=f"{RANGES_HELP}  [default: {RANGES}]")] = None,
+    output_ranges: OutputRanges = None,
     rule: Annotated[
         list[str] | None,
         typer.Option(
@@ -89,14 +99,24 @@ def compile_command(
     as_json: Json = False,
 ) -> None:
     """Compile a network for a chip and write the artifact."""
-    if ranges is not None and calibrate is None:
-        raise DataError(f"--ranges {ranges} sets nothing without data: add --calibrate DATA")
+    for option, method in (("--ranges", ranges), ("--output-ranges", output_ranges)):
+        if method is not None and calibrate is None:
+            raise DataError(f"{option} {method} sets nothing without data: add --calibrate DATA")
     require_place(out)
     spec = aimc.load_chip(chip, overrides=tuple(sets or ()))
     rules = _rules(rule or [])
     network, example = find_model(model)
     data = None if calibrate is None else find_inputs(calibrate, batch)
-    compiled = aimc.compile(network, spec, example, data, rules=rules, range_method=ranges or RANGES, seed=seed)
+    compiled = aimc.compile(
+        network,
+        spec,
+        example,
+        data,
+        rules=rules,
+        range_method=ranges or RANGES,
+        output_ranges=output_ranges,
+        seed=seed,
+    )
     compiled.save(out)
     _inspect(compiled, as_json=as_json, wrote=out)
 
@@ -106,13 +126,14 @@ def calibrate(
     artifact: Artifact,
     data: Annotated[str, typer.Option(help=f"Data whose inputs set the ranges: {DATA_FORMS}.")],
     ranges: Annotated[str, typer.Option(help=RANGES_HELP)] = RANGES,
+    output_ranges: OutputRanges = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Where to write (default: in place).")] = None,
     batch: Batch = 100,
     as_json: Json = False,
 ) -> None:
-    """Set the input ranges of a compiled network from data."""
+    """Set the input ranges of a compiled network from data, and its output bounds where the chip calibrates them."""
     require_place(out or artifact)
-    compiled = aimc.load(artifact).calibrate(find_inputs(data, batch), ranges)
+    compiled = aimc.load(artifact).calibrate(find_inputs(data, batch), ranges, output_ranges)
     compiled.save(out or artifact)
     _inspect(compiled, as_json=as_json, wrote=out or artifact)
 

@@ -61,10 +61,22 @@ class CompiledModel:
         types = {op.tile_type for op in self.workload.analog_ops}
         return any(self.chip.tile_types[name].normalisation == "column" for name in sorted(types))
 
-    def calibrate(self, batches: Iterable[Any], method: str = "percentile:99.9") -> "CompiledModel":
-        """The same program with input ranges from ``batches`` (inputs only). Raises CalibrationError."""
+    @property
+    def needs_bounds(self) -> bool:
+        """Whether the program's tiles have output converters whose bounds are calibrated."""
+        return any(self.chip.tile_types[op.tile_type].adc.out_bound == "calibrated" for op in self.workload.analog_ops)
+
+    def calibrate(
+        self, batches: Iterable[Any], method: str = "percentile:99.9", output_ranges: str | None = None
+    ) -> "CompiledModel":
+        """The same program with input ranges from ``batches`` (inputs only), and output bounds where the chip's
+        ``adc.out_bound`` is calibrated.
+
+        method, output_ranges: as ``compile``'s range_method and output_ranges. Raises CalibrationError.
+        """
+        outputs = None if output_ranges is None else RangeMethod.parse(output_ranges)
         ranges = calibrate_ranges(
-            self.graph, self.workload, self.mapping, self.chip, batches, RangeMethod.parse(method)
+            self.graph, self.workload, self.mapping, self.chip, batches, RangeMethod.parse(method), outputs
         )
         return self._replace(ranges=ranges)
 
@@ -104,6 +116,12 @@ class CompiledModel:
             raise CalibrationError(
                 "this program has no input ranges, so it cannot run analog. Give compile(..., calibration=batches), "
                 "or call compiled.calibrate(batches), or: aimc calibrate net.aimc --data DATA"
+            )
+        if self.needs_bounds and (self.ranges is None or self.ranges.outputs is None):
+            raise CalibrationError(
+                f"this program has no output bounds, which chip {self.chip.name} takes from data (adc.out_bound: "
+                "calibrated): it was calibrated for a chip with fixed ones. Call compiled.calibrate(batches), or: "
+                "aimc calibrate net.aimc --data DATA"
             )
         return Device(
             graph=self.graph,

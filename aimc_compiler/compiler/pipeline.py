@@ -29,6 +29,7 @@ def compile_model(
     limits: Mapping[str, int] | None = None,
     entries: Mapping[str, Any] | None = None,
     range_method: str = "percentile:99.9",
+    output_ranges: str | None = None,
     seed: int = 0,
 ) -> CompiledModel:
     """Compile a trained network for a chip.
@@ -36,9 +37,10 @@ def compile_model(
     model: in evaluation mode, unchanged by this call. chip: a spec, a built-in name or a path. example_inputs: one
     call's positional inputs (``example_kwargs`` its keyword inputs), of the shapes the program is for. calibration:
     batches of inputs that set the input ranges by ``range_method`` ("percentile:P", "k-sigma:K", "mse", "max"); without
-    it mapping and timing work and running analog is an error. batch_dim: the batch dimension, one for all inputs or one
-    each; None where the whole example is one sample. rules: pattern on module paths to settings, first match wins.
-    seed: default of ``deploy``.
+    it mapping and timing work and running analog is an error. output_ranges: how the bounds of output converters are
+    set where the chip's ``adc.out_bound`` is calibrated, one of the same (default "mse"). batch_dim: the
+    batch dimension, one for all inputs or one each; None where the whole example is one sample. rules: pattern on
+    module paths to settings, first match wins. seed: default of ``deploy``.
 
     Raises CaptureError, BatchError, UnsupportedOpError, RuleError, SpecError, CalibrationError, and DoesNotFitError
     whose ``reason`` is the DoesNotFit value.
@@ -53,6 +55,8 @@ def compile_model(
     if isinstance(example_inputs, Tensor):
         raise CaptureError("example_inputs is a tensor: give the inputs of one call as a tuple, example_inputs=(x,)")
     RangeMethod.parse(range_method)
+    if output_ranges is not None:
+        RangeMethod.parse(output_ranges)
     spec = chip if isinstance(chip, ChipSpec) else load_chip(chip)
     graph = capture(model, tuple(example_inputs), example_kwargs=dict(example_kwargs or {}), batch_dim=_dims(batch_dim))
     workload = lower(graph, partition(graph, rules or (), spec))
@@ -66,7 +70,7 @@ def compile_model(
     compiled = CompiledModel(
         graph=graph, workload=workload, mapping=mapping, program=program, chip=spec, ranges=None, seed=seed
     )
-    return compiled if calibration is None else compiled.calibrate(calibration, range_method)
+    return compiled if calibration is None else compiled.calibrate(calibration, range_method, output_ranges)
 
 
 def _dims(batch_dim: int | Sequence[int] | None) -> int | tuple[int, ...] | None:

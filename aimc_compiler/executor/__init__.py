@@ -1,20 +1,23 @@
 """The executor: runs a network at every level, and on the virtual chip."""
 
 from aimc_compiler.executor.batches import as_call, run_batches
-from aimc_compiler.executor.device import Counts, Device, RunResult, contraction_of
+from aimc_compiler.executor.device import Counts, Device, RunResult, contraction_of, matrix_on_tiles
 from aimc_compiler.executor.level import run_graph, run_mapping
 from aimc_compiler.executor.programming import ProgrammingCost
-from aimc_compiler.executor.ranges import InputRanges, RangeRow
+from aimc_compiler.executor.ranges import BoundRow, InputRanges, OutputBounds, RangeRow
 
 __all__ = [
+    "BoundRow",
     "Counts",
     "Device",
     "InputRanges",
+    "OutputBounds",
     "ProgrammingCost",
     "RangeRow",
     "RunResult",
     "as_call",
     "contraction_of",
+    "matrix_on_tiles",
     "run_batches",
     "run_graph",
     "run_mapping",

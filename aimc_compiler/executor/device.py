@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 
 from aimc_compiler.analog import Contraction, MatrixOnTiles, MatrixState
 from aimc_compiler.analog.fast import Choice, Precision
+from aimc_compiler.analog.piece_bounds import NO_BOUNDS, PieceBounds
 from aimc_compiler.chip import ChipSpec
 from aimc_compiler.errors import CalibrationError, DataError, InternalError, NotBuiltError
 from aimc_compiler.executor.batches import run_batches
@@ -79,7 +80,17 @@ class Device:
         calls: dict[str, int] = {}
         self._ops: dict[str, _OnTiles] = {}
         for op in workload.analog_ops:
-            tiles = _matrix_on_tiles(op, modules[op.name], mapping, chip, seed, chip_index, precision).to(torch_device)
+            bounds = NO_BOUNDS if ranges is None or ranges.outputs is None else ranges.outputs.of(op.name)
+            tiles = matrix_on_tiles(
+                op,
+                modules[op.name],
+                mapping,
+                chip,
+                seed=seed,
+                chip_index=chip_index,
+                precision=precision,
+                bounds=bounds,
+            ).to(torch_device)
             scale = None if ranges is None else ranges.of(op.name)
             axis = _batch_axis(graph, op.name, nodes[op.name])
             self._ops[op.name] = _OnTiles(tiles, scale, self._clock, calls.get(op.matrix, 0), axis, modules[op.name])
@@ -308,15 +319,18 @@ def _require_age(time_s: object, done: str) -> None:
         )
 
 
-def _matrix_on_tiles(
+def matrix_on_tiles(
     op: MatrixOp,
     module: MatrixModule,
     mapping: PieceMapping,
     chip: ChipSpec,
-    seed: int,
-    chip_index: int,
-    precision: Precision,
+    *,
+    seed: int = 0,
+    chip_index: int = 0,
+    precision: Precision = "exact",
+    bounds: PieceBounds = NO_BOUNDS,
 ) -> MatrixOnTiles:
+    """The matrix of an operation on the tiles that ``mapping`` gives it; the rest as of ``MatrixOnTiles``."""
     return MatrixOnTiles(
         module.blocks(),
         contraction_of(module),
@@ -329,6 +343,7 @@ def _matrix_on_tiles(
         chip=chip_index,
         dtype=module.weight.dtype,
         precision=precision,
+        bounds=bounds,
     )
 
 

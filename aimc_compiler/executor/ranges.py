@@ -1,8 +1,9 @@
-"""Input ranges, one a row block, as data: chosen by ``calibration``, saved with the program, bound by the device."""
+"""Input ranges and output bounds as data: chosen by ``calibration``, saved with the program, bound by the device."""
 
 import torch
 from torch import Tensor
 
+from aimc_compiler.analog.piece_bounds import PieceBounds
 from aimc_compiler.errors import CalibrationError
 from aimc_compiler.records import record
 
@@ -21,12 +22,45 @@ class RangeRow:
 
 
 @record
+class BoundRow:
+    """The output bound of a slice of a piece, in normalised w times x. clipped: share of its outputs of the calibration
+    data beyond it, of the conversion of which it is largest; largest: the largest of all."""
+
+    op: str
+    group: int
+    row_block: int
+    column_block: int
+    slice: int
+    bound: float
+    largest: float
+    clipped: float
+    note: str = ""
+
+
+@record
+class OutputBounds:
+    """The output bounds of every operation on tiles where they are calibrated, and how they were chosen."""
+
+    method: str
+    rows: tuple[BoundRow, ...]
+
+    def of(self, op: str) -> PieceBounds:
+        """Of one operation; empty where it has none."""
+        mine = (row for row in self.rows if row.op == op)
+        return PieceBounds(values={(row.group, row.row_block, row.column_block, row.slice): row.bound for row in mine})
+
+
+@record
 class InputRanges:
-    """The ranges of every analog operation and where they came from. samples: how many calibrated them."""
+    """The ranges of every analog operation and where they came from. samples: how many calibrated them.
+
+    outputs: output bounds, found by the same samples; None where the chip has fixed ones.
+    """
 
     method: str
     samples: int
     rows: tuple[RangeRow, ...]
+    outputs: OutputBounds | None = None
 
     def of(self, op: str) -> Tensor:
         """(groups, row blocks) for one operation. Raises CalibrationError where it has none."""

@@ -38,7 +38,13 @@ def mvm_error_lines(found: MvmErrors) -> list[str]:
         f"mean ||y - y_ideal|| / ||y_ideal|| over {found.vectors} inputs uniform in (-1, 1) on {tiles} of {found.chip}",
         f"({found.rows} x {found.columns} weights, normal with sd 0.246 clipped to 1 and scaled by column), seed "
         f"{found.seed}, recalibrated: {found.recalibration}",
+        *([] if found.out_method is None else [_bounds_line(found)]),
     ]
+
+
+def _bounds_line(found: MvmErrors) -> str:
+    bounds = ", ".join(f"{bound:.3g}" for bound in found.out_bounds)
+    return f"output bound calibrated on these inputs with ideal cells, {found.out_method}: {bounds}"
 
 
 def mvm_error_json(found: MvmErrors) -> dict[str, Any]:
@@ -52,6 +58,8 @@ def mvm_error_json(found: MvmErrors) -> dict[str, Any]:
         "n_chips": found.n_chips,
         "seed": found.seed,
         "recalibration": found.recalibration,
+        "out_method": found.out_method,
+        "out_bounds": list(found.out_bounds),
         "times_s": list(found.times_s),
         "alone": {row.effects[0]: _row_json(row) for row in found.alone},
         "in_quadrature": list(found.in_quadrature),

@@ -1,5 +1,6 @@
 """A compiled network at a glance, and everything about it as plain data."""
 
+from dataclasses import asdict
 from typing import Any
 
 from rich.table import Table
@@ -49,7 +50,19 @@ def _summary(compiled: CompiledModel) -> tuple[tuple[str, str], ...]:
             f"({use.matrix_cells_used:,} weights)",
         ),
         ("input ranges", calibrated),
+        *((("output bounds", _bounds(compiled)),) if compiled.needs_bounds else ()),
     )
+
+
+def _bounds(compiled: CompiledModel) -> str:
+    outputs = None if compiled.ranges is None else compiled.ranges.outputs
+    if outputs is None:
+        return "none yet: running needs them (aimc calibrate FILE --data DATA)"
+    bounds = [row.bound for row in outputs.rows]
+    worst = max(outputs.rows, key=lambda row: row.clipped)
+    found = f"{counted(len(bounds), 'bound')}, {min(bounds):.3g} to {max(bounds):.3g}"
+    clipped = f"at most {percent(worst.clipped)} of the outputs of a piece are clipped (in {worst.op})"
+    return f"{outputs.method} of the same samples: {found}; {clipped}"
 
 
 def inspect_json(compiled: CompiledModel) -> dict[str, Any]:
@@ -81,6 +94,7 @@ def inspect_json(compiled: CompiledModel) -> dict[str, Any]:
 def _ranges_json(compiled: CompiledModel) -> dict[str, Any] | None:
     if compiled.ranges is None:
         return None
+    outputs = compiled.ranges.outputs
     return {
         "method": compiled.ranges.method,
         "samples": compiled.ranges.samples,
@@ -96,4 +110,7 @@ def _ranges_json(compiled: CompiledModel) -> dict[str, Any] | None:
             }
             for row in compiled.ranges.rows
         ],
+        "outputs": None
+        if outputs is None
+        else {"method": outputs.method, "rows": [asdict(row) for row in outputs.rows]},
     }

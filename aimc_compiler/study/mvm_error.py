@@ -12,8 +12,11 @@ from math import hypot
 import torch
 
 from aimc_compiler.analog import Contraction, MatrixOnTiles
+from aimc_compiler.analog.piece_bounds import NO_BOUNDS, PieceBounds
+from aimc_compiler.calibration import OUTPUT_METHOD, OutputObserver, RangeMethod
 from aimc_compiler.chip import EFFECTS, ChipSpec, active, only, override
 from aimc_compiler.errors import DataError
+from aimc_compiler.executor import BoundRow, OutputBounds
 from aimc_compiler.mapping import Piece
 from aimc_compiler.records import record
 from aimc_compiler.rng import cell_normals, stream_key, uniforms
@@ -37,7 +40,8 @@ class ErrorRow:
 @record
 class MvmErrors:
     """The error of one tile. alone: a row for each effect that is on; together: the chip as it is; uncompensated: the
-    same without drift compensation, None where there is none; rows, columns: of the weights on the tile."""
+    same without drift compensation, None where there is none; rows, columns: of the weights on the tile; out_bounds: of
+    its output converters where they are calibrated, each slice's, by ``out_method`` on these inputs."""
 
     chip: str
     tile_type: str
@@ -51,6 +55,8 @@ class MvmErrors:
     alone: tuple[ErrorRow, ...]
     together: ErrorRow
     uncompensated: ErrorRow | None
+    out_method: str | None = None
+    out_bounds: tuple[float, ...] = ()
 
     @property
     def in_quadrature(self) -> tuple[float, ...]:
@@ -72,8 +78,9 @@ def mvm_error(
 
     times_s: seconds after programming, the spec's by default; tile_type: of a chip that has several (default: its
     first); n_chips: programmed tiles to average over; vectors: inputs a tile and time; recalibration: when the tile
-    is read for drift compensation, see ``Recalibration``. Raises DataError on bad arguments, NotBuiltError where the
-    tile asks for what is not modelled.
+    is read for drift compensation, see ``Recalibration``. Output bounds that are calibrated are set once,
+    by these inputs, and stay for each effect alone. Raises DataError on bad arguments, NotBuiltError where the tile
+    asks for what is not modelled.
 
     Example:
         >>> from aimc_compiler import load_chip
@@ -103,6 +110,8 @@ def mvm_error(
         alone=tuple(bench.row(only(chip, [effect]), EFFECTS[effect].title, (effect,)) for effect in on),
         together=bench.row(chip, "all together", on),
         uncompensated=None if kind == "off" else bench.row(stale, "all, without drift compensation", on),
+        out_method=OUTPUT_METHOD if bench.bounds else None,
+        out_bounds=tuple(row.bound for row in bench.bounds),
     )
 
 
@@ -141,6 +150,7 @@ class _Bench:
             tile=0,
             tile_type=tile_type,
         )
+        self.bounds = self._calibrated(chip)
 
     def row(self, chip: ChipSpec, title: str, effects: tuple[str, ...]) -> ErrorRow:
         """The error of this tile with the nonidealities of ``chip``."""
@@ -152,16 +162,35 @@ class _Bench:
 
     def _errors(self, chip: ChipSpec, index: int) -> tuple[float, ...]:
         """At each time, of one programmed tile."""
-        tile = chip.tile_types[self.tile_type]
-        contraction = Contraction(kind="linear")
-        on_tile = MatrixOnTiles(
-            self.weight[None], contraction, (self.piece,), tile, chip.nonidealities, seed=self.seed, chip=index
-        )
+        bounds = OutputBounds(method=OUTPUT_METHOD, rows=self.bounds).of("mvm_error")
+        on_tile = self._on_tile(chip, index, bounds)
         errors = []
         for time_s in self.times_s:
             y = on_tile.forward(self.x, torch.ones(1, 1), time_s, recalibrated_s=self.policy.last_s(time_s)).double()
             errors.append(float(((y - self.ideal).norm(dim=1) / self.ideal.norm(dim=1)).mean()))
         return tuple(errors)
+
+    def _on_tile(self, chip: ChipSpec, index: int, bounds: PieceBounds = NO_BOUNDS) -> MatrixOnTiles:
+        tile, contraction = chip.tile_types[self.tile_type], Contraction(kind="linear")
+        return MatrixOnTiles(
+            self.weight[None],
+            contraction,
+            (self.piece,),
+            tile,
+            chip.nonidealities,
+            seed=self.seed,
+            chip=index,
+            bounds=bounds,
+        )
+
+    def _calibrated(self, chip: ChipSpec) -> tuple[BoundRow, ...]:
+        """Output bounds by these inputs, one a slice; none where they are fixed."""
+        adc = chip.tile_types[self.tile_type].adc
+        if adc.out_bound != "calibrated":
+            return ()
+        observer = OutputObserver(self._on_tile(chip, 0), adc)
+        observer.update(self.x, torch.ones(1, 1))
+        return tuple(observer.bound_rows("mvm_error", RangeMethod.parse(OUTPUT_METHOD)))
 
 
 def _tile_type(chip: ChipSpec, name: str | None) -> str:

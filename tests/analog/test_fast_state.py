@@ -97,7 +97,7 @@ def test_other_devices_are_left_to_exact() -> None:
     assert all(map(ages_fast, held))
     weights = torch.zeros(37, 60)
     alpha = age_pieces(
-        [(held[0], 7, weights[:20, 3:53]), (held[1], 7, weights[20:, 3:53])], "off", HOUR, HOUR, aged.settings
+        [(held[0], 7, weights[:20, 3:53]), (held[1], 7, weights[20:, 3:53])], "off", HOUR, HOUR, [aged.settings] * 2
     )
     assert [factors.tolist() for factors in alpha] == [[1.0] * 20, [1.0] * 17]
     assert torch.equal(weights[:, 3:53], aged.state(HOUR).weights[0, :, :50])

@@ -222,3 +222,13 @@ def test_changed_figures_say_so() -> None:
     assert (
         scale(CHIPS["hermes"], "drift", 2).provenance["nonidealities.device.drift"].note == "effect drift scaled by 2"
     )
+
+
+def test_a_calibrated_bound_is_a_bound() -> None:
+    """It switches off with the rest, stays where other effects are chosen, and lets S-shapes go by it."""
+    spec = load_chip("analog-fabric", overrides=("tile.adc.out_bound=calibrated", "nonidealities.mvm.s_shape=0.1"))
+    assert {"adc_clip", "adc_quantisation", "s_shape"} < set(active(spec))
+    assert all_off(spec).tile_types["tile"].adc.out_bound == "off"
+    assert only(spec, ["drift"]).tile_types["tile"].adc.out_bound == "calibrated"
+    assert "adc_clip" not in active(switch_off(spec, ["adc_clip"]))
+    assert scale(spec, "adc_quantisation", 4).tile_types["tile"].adc.bits == 6

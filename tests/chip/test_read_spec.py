@@ -71,6 +71,7 @@ def test_the_text_itself_is_sound() -> None:
         ("name: analog-fabric", "name: analog.fabric", "analog-fabric\n", "use letters, digits, - and _ alone"),
         ("adc: 0.65", "adc: 0.66", "{adc: 0.65", "tile.mvm.split: the shares adc, array and dac sum to 1.01; change"),
         ("out_bound: 10", "out_bound: off", "10, columns_per", "out_bound: is off, so that bits has no step; give"),
+        ("out_bound: 10", "out_bound: calibrate", "10, columns_per", "out_bound: is 'calibrate'"),
         ("columns_per_adc: 1}", "columns_per_adc: 513}", "1}\n  mvm", "is 513, more than the tile's 512 columns"),
         ("slices: 1}", "slices: 513, bits_per_slice: 1}", "1}\n  dac", "is 513, more than the tile's 512 columns"),
         ("slices: 1}", "slices: 4}", "1}\n  dac", "tile.device.slices: is 4, without bits_per_slice; add the bits"),

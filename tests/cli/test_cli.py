@@ -114,6 +114,34 @@ def test_json_keys(aimc_command: Any) -> None:
     assert ran["float_metric"] == 1.0
 
 
+def test_output_bounds(aimc_command: Any) -> None:
+    data, chip = ("--calibrate", "net.py:batches"), ("--set", "tile.adc.out_bound=calibrated")
+    code, out, _ = aimc_command("compile", "net.py:network", "-o", "net.aimc", *chip)
+    assert code == 0
+    assert "output bounds  none yet: running needs them (aimc calibrate FILE --data DATA)" in " ".join(out.split("\n"))
+    code, out, _ = aimc_command("compile", "net.py:network", "-o", "net.aimc", *chip, *data)
+    assert code == 0
+    assert "mse of the same samples: 2 bounds, " in out
+    code, _, _ = aimc_command("calibrate", "net.aimc", "--data", "net.py:batches", "--output-ranges", "k-sigma:5")
+    assert code == 0
+    ranges = json.loads(aimc_command("inspect", "net.aimc", "--json")[1])["ranges"]
+    assert ranges["outputs"]["method"] == "k-sigma:5"
+    assert [row["op"] for row in ranges["outputs"]["rows"]] == ["0", "2"]
+    first = ranges["outputs"]["rows"][0]
+    assert set(first) == {
+        "op", "group", "row_block", "column_block", "slice", "bound", "largest", "clipped", "note",
+    }  # fmt: skip
+    assert 0 < first["bound"] < 20
+    assert aimc_command("run", "net.aimc", "--data", "net.py:batches", "--times", "1s", "--chips", "1")[0] == 0
+    for arguments, message in (
+        ((*chip, "--output-ranges", "max"), "--output-ranges max sets nothing without data"),
+        ((*data, "--output-ranges", "max"), "max for output ranges sets nothing: no tile that this program uses"),
+    ):
+        code, _, err = aimc_command("compile", "net.py:network", "-o", "net.aimc", *arguments)
+        assert code == 2
+        assert message in " ".join(err.split())
+
+
 def test_npz_data_and_calibrate(aimc_command: Any) -> None:
     x = np.random.default_rng(0).normal(size=(30, 12)).astype(np.float32)
     np.savez("data.npz", inputs=x, labels=np.zeros(30, np.int64))

@@ -78,6 +78,6 @@ def test_wrong_kinds_of_argument_say_what_to_give() -> None:
         aimc.compile(model, "ideal", x)  # type: ignore[arg-type]
     with pytest.raises(CaptureError, match="model is a function, no torch"):
         aimc.compile(lambda x: x, "ideal", (x,))  # type: ignore[arg-type]
-    with pytest.raises(CalibrationError, match="'foo' is no way to set input ranges"):
+    with pytest.raises(CalibrationError, match="'foo' is no way to set ranges"):
         aimc.compile(model, "ideal", (x,), range_method="foo")
     assert aimc.compile(model, Path(__file__).parents[2] / "chipspecs" / "ideal.yaml", (x,)).chip.name == "ideal"

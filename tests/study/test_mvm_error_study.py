@@ -5,7 +5,7 @@ import pytest
 import aimc_compiler as aimc
 from aimc_compiler.chip import active, all_off
 from aimc_compiler.errors import DataError, MissingDependencyError
-from aimc_compiler.report import mvm_error_json, mvm_error_table, plot_mvm_error
+from aimc_compiler.report import mvm_error_json, mvm_error_lines, mvm_error_table, plot_mvm_error
 from aimc_compiler.study import MvmErrors, mvm_error
 
 TIMES_S = (1.0, 3600.0, 86_400.0, 31_536_000.0)
@@ -68,6 +68,24 @@ def test_all_off_has_no_error() -> None:
     assert found.alone == ()
     assert found.uncompensated is None
     assert 0 < found.together.errors[0] < 1e-6
+
+
+def test_calibrated_bounds_are_set_by_its_own_inputs() -> None:
+    """Neither 1 nor 1000 fits the outputs of this tile; what calibration finds does, and is said."""
+    found = {}
+    for bound in ("1", "1000", "calibrated"):
+        chip = aimc.load_chip("analog-fabric", overrides=(*SMALL, f"tile.adc.out_bound={bound}"))
+        found[bound] = mvm_error(chip, (1.0,), vectors=40)
+    errors = {bound: of.together.errors[0] for bound, of in found.items()}
+    assert errors["calibrated"] < 0.6 * min(errors["1"], errors["1000"])
+    own = found["calibrated"]
+    assert own.out_method == "mse"
+    (bound,) = own.out_bounds
+    assert 2 < bound < 12
+    assert mvm_error_lines(own)[-1] == f"output bound calibrated on these inputs with ideal cells, mse: {bound:.3g}"
+    assert mvm_error_json(own)["out_bounds"] == [bound]
+    assert mvm_error_json(found["1"])["out_method"] is None
+    assert len(mvm_error_lines(found["1"])) == 2
 
 
 def test_same_seed_same_errors_and_chips_differ(small: MvmErrors) -> None:

@@ -42,6 +42,7 @@ _MODELLED = frozenset(
         "slope_span",
         "input_code",
         "accumulate",
+        "own_bounds",
     ]
 )
 _MOST_LEVELS = 1 << 21

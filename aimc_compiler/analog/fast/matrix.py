@@ -18,12 +18,14 @@ from aimc_compiler.mapping.ir import Piece
 from aimc_compiler.rng import Key
 
 KeyOf = Callable[[Piece, str], Key]
+BoundOf = Callable[[Piece], float]
 
 
 class FastMatrix:
     """A matrix at one time, ready for integer products.
 
-    weights: (groups, columns, rows), normalised, as the devices hold them; key_of: the stream of a piece for a purpose.
+    weights: (groups, columns, rows), normalised, as the devices hold them; key_of: the stream of a piece for a purpose;
+    bound_of: the bound of a piece's output converters where each has its own, else 1.
     ``deviation`` bounds how far rounding weights to digits can move any output before its converter rounds it, in ADC
     steps.
     """
@@ -35,6 +37,7 @@ class FastMatrix:
         contraction: Contraction,
         settings: MvmSettings,
         key_of: KeyOf,
+        bound_of: BoundOf,
     ) -> None:
         self.contraction, self.settings = contraction, settings
         self._outputs = weights.shape[0] * weights.shape[1]
@@ -43,7 +46,7 @@ class FastMatrix:
 
         def make(taken: Iterator[tuple[RowBlock, int]]) -> None:
             for block, group in taken:
-                made[block.index, group] = _part(block, group, weights, blocks, settings, key_of)
+                made[block.index, group] = _part(block, group, weights, blocks, settings, key_of, bound_of)
 
         spread(make, places)
         self._parts = tuple(made[block.index, group] for block, group in places)
@@ -97,14 +100,21 @@ class FastMatrix:
 
 
 def _part(
-    block: RowBlock, group: int, weights: Tensor, blocks: tuple[RowBlock, ...], settings: MvmSettings, key_of: KeyOf
+    block: RowBlock,
+    group: int,
+    weights: Tensor,
+    blocks: tuple[RowBlock, ...],
+    settings: MvmSettings,
+    key_of: KeyOf,
+    bound_of: BoundOf,
 ) -> FastPart:
     from aimc_compiler.analog.fast import outputs
 
     pieces = tuple(piece for piece in block.pieces if piece.group == group)
     tile_rows = torch.cat([torch.full((piece.columns,), piece.tile_row) for piece in pieces])
+    bounds = np.concatenate([np.full(piece.columns, bound_of(piece)) for piece in pieces])
     rows = slice(block.first_row, block.first_row + block.rows)
-    held: FastBlock = fast_block(weights[group, :, rows], tile_rows, settings)
+    held: FastBlock = fast_block(weights[group, :, rows], tile_rows, settings, bounds)
     keys, columns = side_by_side(
         tuple(key_of(piece, "output") for piece in pieces), tuple(piece.columns for piece in pieces)
     )
@@ -128,7 +138,7 @@ def _scaled(part: FastPart, ranges: Tensor, scales: Tensor, factor: Tensor | Non
     columns = part.block.columns
     mine = slice(part.group * columns, (part.group + 1) * columns)
     table = part.table.copy()
-    table[outputs.DIGITAL] = scales[part.index, part.group].numpy()
+    table[outputs.DIGITAL] *= scales[part.index, part.group].numpy()
     if factor is not None:
         table[outputs.FACTOR] = factor[mine].numpy()
     if bias is not None:

@@ -20,8 +20,8 @@ Words = npt.NDArray[np.uint64]
 Ints = npt.NDArray[np.int64]
 
 # Rows of the table of factors of each column, and of the constants of a block.
-U, FAR, LOAD, FURTHER, POWER, DIGITAL, FACTOR, BIAS = range(8)
-IR_DROP, VARIANCE, STEP, LEVELS, THIRD, FAR_SECOND, LOAD_SECOND, POWER_SECOND = range(8)
+U, FAR, LOAD, FURTHER, POWER, QUIET, DIGITAL, FACTOR, BIAS = range(9)
+IR_DROP, STEP, LEVELS, THIRD, FAR_SECOND, LOAD_SECOND, POWER_SECOND = range(7)
 # Planes of sums, in the order of ``places``: of the digits of w, of w p, and of |w|.
 TOP, MIDDLE, BOTTOM, FAR_TOP, FAR_BOTTOM, LOAD_TOP, LOAD_BOTTOM = range(7)
 # First and last row block of an operation.
@@ -106,14 +106,15 @@ def finish_rows(
     side by side. part: FIRST overwrites out, otherwise it is added to; LAST applies factor and bias. scratch:
     (10, columns + 8).
     """
-    ir_drop, variance, step, levels = constants[IR_DROP], constants[VARIANCE], constants[STEP], constants[LEVELS]
+    ir_drop, step, levels = constants[IR_DROP], constants[STEP], constants[LEVELS]
     third, far_second = constants[THIRD], constants[FAR_SECOND]
     load_second, power_second = constants[LOAD_SECOND], constants[POWER_SECOND]
     steps = np.float32(1) / step
     width = out.shape[1]
     normals, line, planes, words = scratch[0], scratch[1], scratch[2:6], scratch[6:10].view(np.uint32)
     u_scale, far_scale, load_scale, further = table[U], table[FAR], table[LOAD], table[FURTHER]
-    power_scale, digital, factor, bias = table[POWER], table[DIGITAL], table[FACTOR], table[BIAS]
+    power_scale, quiet, digital = table[POWER], table[QUIET], table[DIGITAL]
+    factor, bias = table[FACTOR], table[BIAS]
     for row in range(main.shape[0]):
         entry = first_entry + row
         number = np.uint64(sample) + np.uint64(entry // calls)
@@ -131,7 +132,7 @@ def finish_rows(
             )  # fmt: skip
         for c in range(width):
             y = _converted(
-                line[c], highs[c], lows[c], power_second, power_scale[c], variance, normals[c], step, steps, levels
+                line[c], highs[c], lows[c], power_second, power_scale[c], quiet[c], normals[c], step, steps, levels
             )
             line[c] = y * digital[c]
         _place(out[entry], line, factor, bias, part)
@@ -183,7 +184,7 @@ def _finish_plane(
     y: Floats, main: Sums, load: Sums, places: Ints, high: Sums, low: Sums, table: Floats,
     constants: Floats, normals: Floats, c: int, count: int,
 ) -> None:  # fmt: skip
-    ir_drop, variance, step, levels = constants[IR_DROP], constants[VARIANCE], constants[STEP], constants[LEVELS]
+    ir_drop, step, levels = constants[IR_DROP], constants[STEP], constants[LEVELS]
     third, far_second = constants[THIRD], constants[FAR_SECOND]
     load_second, power_second = constants[LOAD_SECOND], constants[POWER_SECOND]
     steps = np.float32(1) / step
@@ -192,7 +193,7 @@ def _finish_plane(
     load_top, load_bottom = load[places[LOAD_TOP] + c], load[places[LOAD_BOTTOM] + c]
     highs, lows = high[c], low[c]
     u_scale, far_scale, load_scale, further = table[U, c], table[FAR, c], table[LOAD, c], table[FURTHER, c]
-    power_scale, digital = table[POWER, c], table[DIGITAL, c]
+    power_scale, variance, digital = table[POWER, c], table[QUIET, c], table[DIGITAL, c]
     for at in range(count):
         u = _dropped(
             top[at], middle[at], bottom[at], far_top[at], far_bottom[at], load_top[at],

@@ -61,10 +61,11 @@ class DigitPlan:
         return self.main + self.far + self.load + self.power
 
 
-def plan_digits(measures: Doubles, rows: int, tile_row: int, settings: MvmSettings) -> DigitPlan:
+def plan_digits(measures: Doubles, rows: int, tile_row: int, settings: MvmSettings, bounds: Doubles) -> DigitPlan:
     """The plan of fewest products below LARGEST_DEVIATION; the most exact one where none is (to be refused).
 
-    measures: (MEASURES, columns) of ``digits.measure``; tile_row: the largest j0 of the block.
+    measures: (MEASURES, columns) of ``digits.measure``; tile_row: the largest j0 of the block; bounds: (columns,), the
+    unit of the output converters in ``settings``.
     """
     drops, reads = settings.ir_drop > 0, settings.sigma_w > 0
     main = {digits: _main_off(measures, rows, digits) for digits in (2, 3)}
@@ -72,14 +73,14 @@ def plan_digits(measures: Doubles, rows: int, tile_row: int, settings: MvmSettin
     drop = {(0, 1 if reads else 0): np.zeros(measures.shape[1])}
     if drops:
         drop = {
-            (far, load): _drop_off(measures, rows, tile_row, settings, far, load)
+            (far, load): _drop_off(measures, rows, tile_row, settings, settings.out_bound * bounds, far, load)
             for far, load in product((1, 2), (1, 2))
         }
     plans = []
     for (digits, off_w), ((far, load), off_drop), (squares, off_noise) in product(
         main.items(), drop.items(), power.items()
     ):
-        deviation = float((off_w + off_drop + off_noise).max()) / settings.adc_step
+        deviation = float(((off_w + off_drop + off_noise) / bounds).max()) / settings.adc_step
         plans.append(DigitPlan(main=digits, far=far, load=load, power=squares, deviation=deviation))
     plans.sort(key=lambda plan: (plan.products, plan.deviation))
     within = [plan for plan in plans if plan.deviation < LARGEST_DEVIATION]
@@ -91,8 +92,10 @@ def _main_off(m: Doubles, rows: int, digits: int) -> Doubles:
     return np.asarray(m[OFF_W] if digits == 2 else m[STEP_W] * (rows / 2 / (127 * 65536)))
 
 
-def _drop_off(m: Doubles, rows: int, tile_row: int, settings: MvmSettings, far: int, load: int) -> Doubles:
-    reach = settings.out_bound + _SIGMAS * np.sqrt(settings.sigma_out**2 + settings.sigma_w**2 * m[SUM_W])
+def _drop_off(
+    m: Doubles, rows: int, tile_row: int, settings: MvmSettings, bound: Doubles, far: int, load: int
+) -> Doubles:
+    reach = bound + _SIGMAS * np.sqrt(settings.sigma_out**2 + settings.sigma_w**2 * m[SUM_W])
     per_row = 1 / settings.g_ratio
     q = m[SUM_W] * rows * per_row
     share = q * (q * (q * 0.05 - 0.2) + 0.5)

@@ -5,7 +5,7 @@ read through the standard MVM. Work is spread over torch's threads, some columns
 are sums of integer codes, so that nothing depends on how.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from math import log, sqrt
 
@@ -53,14 +53,15 @@ def age_pieces(
     kind: Compensation,
     time_s: float,
     read_s: float,
-    settings: MvmSettings,
+    settings: Sequence[MvmSettings],
 ) -> list[Tensor]:
     """All pieces of a matrix at ``time_s``, read again for compensation at ``read_s``; seconds after programming.
 
     pieces: of each the devices, for which ``ages_fast`` holds, the first row on the tile, and where to write the
-    weights, (columns, rows), rows side by side; settings: those of ``fast``. Returns alpha of each, (columns,).
+    weights, (columns, rows), rows side by side; settings: those of ``fast``, one a piece. Returns alpha of each,
+    (columns,).
     """
-    works = [_Work(*piece, kind, time_s, read_s, settings) for piece in pieces]
+    works = [_Work(*piece, kind, time_s, read_s, own) for piece, own in zip(pieces, settings, strict=True)]
     items = [(work, first) for work in works for first in range(0, work.columns, _COLUMNS_AT_ONCE)]
 
     def run(taken: Iterator[tuple[_Work, int]]) -> None:
