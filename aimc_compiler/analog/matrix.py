@@ -5,6 +5,7 @@ Rasch et al., Nat. Commun. 14, 5282 (2023), Methods. Of each row block: ``x <- c
 ``y_i <- y_i r s_i alpha``. Partial sums of row blocks, the output factor and the bias are digital, in floating point.
 """
 
+from dataclasses import replace
 from math import isfinite, prod
 
 import torch
@@ -36,6 +37,7 @@ from aimc_compiler.analog.row_block import (
 from aimc_compiler.analog.settings import MvmSettings, require_built
 from aimc_compiler.analog.slices import Slices
 from aimc_compiler.analog.state import Streams
+from aimc_compiler.analog.tile_readings import TileReadings
 from aimc_compiler.analog.traced_drop import require_traceable
 from aimc_compiler.chip.spec import Nonidealities, Tile
 from aimc_compiler.errors import AimcError, CalibrationError, DataError
@@ -52,7 +54,8 @@ class MatrixOnTiles:
     weight: (groups, columns, rows), row ``channel * places + place`` for convolutions; factor, bias: (groups *
     columns,) or None, digital; pieces: of this matrix alone; seed, chip: name the manufactured chip; dtype: of the
     network; the chip computes in float32, or in float64 to compare with a reference. Raises NotBuiltError where the
-    tile asks for what is not modelled, DataError on weights that are not finite. precision: see ``analog/fast``.
+    tile asks for what is not modelled, DataError on weights that are not finite. precision: see ``analog/fast``;
+    readings: those of its chip, None where no other matrix has pieces on its tiles.
 
     ``mvms`` counts the MVMs executed so far: windows times pieces; ``adc_conversions`` their output conversions.
     ``choice`` is the precision it runs in, and why that is not fast.
@@ -72,6 +75,7 @@ class MatrixOnTiles:
         chip: int = 0,
         dtype: torch.dtype = torch.float32,
         precision: Precision = "exact",
+        readings: TileReadings | None = None,
     ) -> None:
         require_built(tile, nonidealities, pieces[0].tile_type)
         self.name = pieces[0].matrix
@@ -102,6 +106,9 @@ class MatrixOnTiles:
         self._fast: FastMatrix | None = None
         self._fast_at: tuple[float, float] | None = None
         self._alpha = torch.ones_like(self.scales)
+        self._readings = TileReadings(pieces) if readings is None else readings
+        self._reader = self._new_cells()
+        self._readings.add(self.name, self._reader)
 
     def state(self, time_s: float, recalibrated_s: float | None = None) -> MatrixState:
         """The devices and drift compensation at ``time_s`` seconds after programming.
@@ -111,7 +118,7 @@ class MatrixOnTiles:
         """
         times = self._times(time_s, recalibrated_s)
         if self._kept is None or (self._kept.time_s, self._kept.recalibrated_s) != times:
-            self._kept = self._cells.at(*times)
+            self._kept = self._cells.at(*times, self._readings)
             self._products = ()
         return self._kept
 
@@ -175,7 +182,7 @@ class MatrixOnTiles:
             self._fast = self._fast_at = None  # let its memory go first
             state = self._kept if self._products else None
             if state is None or (state.time_s, state.recalibrated_s) != times:
-                state = self._cells.at(*times)
+                state = self._cells.at(*times, self._readings)
             self._fast = FastMatrix(state.weights, self.blocks, self.contraction, self.settings, self._key)
             self._fast_at, self._alpha = times, state.alpha
             self._kept, self._products = None, ()
@@ -263,6 +270,8 @@ class MatrixOnTiles:
         self.bias = None if self.bias is None else self.bias.to(device)
         self._kept, self._products, self._fast, self._fast_at = None, (), None, None
         self.choice = self._choice()
+        former, self._reader = self._reader, self._new_cells()
+        self._readings.add(self.name, self._reader, former)
         return self
 
     def _batched(
@@ -341,6 +350,11 @@ class MatrixOnTiles:
 
     @property
     def _cells(self) -> MatrixCells:
+        """Those that read, but for their precision, which may have changed since."""
+        fast = self.choice.precision == "fast"
+        return self._reader if self._reader.fast == fast else replace(self._reader, fast=fast)
+
+    def _new_cells(self) -> MatrixCells:
         return MatrixCells(
             target=self.target,
             blocks=self.blocks,

@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 
 from aimc_compiler.analog import Contraction, MatrixOnTiles, MatrixState
 from aimc_compiler.analog.fast import Choice, Precision
+from aimc_compiler.analog.tile_readings import TileReadings
 from aimc_compiler.chip import ChipSpec
 from aimc_compiler.errors import CalibrationError, DataError, InternalError, NotBuiltError
 from aimc_compiler.executor.batches import run_batches
@@ -78,8 +79,10 @@ class Device:
         modules, nodes = graph.matrix_modules(), graph.matrix_nodes()
         calls: dict[str, int] = {}
         self._ops: dict[str, _OnTiles] = {}
+        readings = TileReadings(mapping.pieces)
         for op in workload.analog_ops:
-            tiles = _matrix_on_tiles(op, modules[op.name], mapping, chip, seed, chip_index, precision).to(torch_device)
+            tiles = _matrix_on_tiles(op, modules[op.name], mapping, chip, seed, chip_index, precision, readings)
+            tiles.to(torch_device)
             scale = None if ranges is None else ranges.of(op.name)
             axis = _batch_axis(graph, op.name, nodes[op.name])
             self._ops[op.name] = _OnTiles(tiles, scale, self._clock, calls.get(op.matrix, 0), axis, modules[op.name])
@@ -316,6 +319,7 @@ def _matrix_on_tiles(
     seed: int,
     chip_index: int,
     precision: Precision,
+    readings: TileReadings,
 ) -> MatrixOnTiles:
     return MatrixOnTiles(
         module.blocks(),
@@ -329,6 +333,7 @@ def _matrix_on_tiles(
         chip=chip_index,
         dtype=module.weight.dtype,
         precision=precision,
+        readings=readings,
     )
 
 
