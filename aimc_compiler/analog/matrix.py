@@ -5,6 +5,7 @@ Rasch et al., Nat. Commun. 14, 5282 (2023), Methods. Of each row block: ``x <- c
 ``y_i <- y_i r s_i alpha``. Partial sums of row blocks, the output factor and the bias are digital, in floating point.
 """
 
+from collections import Counter
 from dataclasses import replace
 from math import isfinite, prod
 
@@ -57,7 +58,8 @@ class MatrixOnTiles:
     tile asks for what is not modelled, DataError on weights that are not finite. precision: see ``analog/fast``;
     readings: those of its chip, None where no other matrix has pieces on its tiles.
 
-    ``mvms`` counts the MVMs executed so far: windows times pieces; ``adc_conversions`` their output conversions.
+    ``mvms`` counts the MVMs executed so far: windows times pieces; ``adc_conversions`` their output conversions;
+    ``repeats``, of each piece, those that bound management repeated beside them.
     ``choice`` is the precision it runs in, and why that is not fast.
     """
 
@@ -89,6 +91,7 @@ class MatrixOnTiles:
         self.bias = None if bias is None else bias.detach().to(dtype)
         self.seed, self.chip = seed, chip
         self.mvms = self.adc_conversions = 0
+        self.repeats: Counter[Piece] = Counter()
         weight = weight.detach().to(dtype)
         _require_finite(weight, f"a weight of {self.name!r} is not finite: train or load the network again")
         self.scales = torch.stack([self._scales(weight, block) for block in self.blocks])
@@ -305,7 +308,9 @@ class MatrixOnTiles:
                 inputs = inputs / contraction.along_inputs(ranges[:, block.index])
             if digital.activation_bits != "off":
                 inputs = send(inputs, digital.activation_bits)
-            u = multiply_block(inputs, block, products, contraction, settings, self._key, draw)
+            u, repeats = multiply_block(inputs, block, products, contraction, settings, self._key, draw)
+            # Repeats are made by single pieces alone.
+            self.repeats.update({part.pieces[0]: count for part, count in zip(products, repeats, strict=True) if count})
             self.mvms += windows_of(u, self.outputs) * len(block.pieces)
             self.adc_conversions += conversions_of(u, products, settings)
             scale = contraction.along_columns(scales[block.index])

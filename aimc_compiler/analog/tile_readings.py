@@ -1,10 +1,10 @@
 """What drift compensation reads of a tile, whatever matrices have pieces on it.
 
 The factor of Rasch et al., Nat. Commun. 14, 5282 (2023) is one of a tile: ``alpha = mean |y| at programming / mean |y|
-now`` over all outputs of the tile, read with one row on at a time. So all pieces on a tile share one, with all slices of
-their weights, each counting by the cells it holds; cells that hold nothing are neither programmed nor read. A factor a
-column is one of a physical column: slices have columns of their own, and pieces that stand above each other share the
-factors of the columns that they have in common.
+now`` over all its outputs, read with one row on at a time. So all pieces on a tile share one, with all slices of their
+weights, each counting by the cells it holds; cells that hold nothing are neither programmed nor read. A factor a column
+is one of a physical column: slices have columns of their own, and pieces that stand above each other share the factors
+of the columns that they have in common.
 
 A piece is read by its own matrix, through that matrix's settings and streams, once at a time; here its means meet those
 of its neighbours. So a factor follows from seed and time alone, whichever matrix is asked first.

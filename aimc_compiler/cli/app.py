@@ -162,6 +162,7 @@ def run(
         evaluation_json,
         evaluation_table,
         precision_line,
+        repeats_line,
         timing_json,
         timing_table,
     )
@@ -193,6 +194,8 @@ def run(
     console.print(evaluation_table(result))
     console.print()
     console.print(timing_table(compiled.timing))
+    if repeats := repeats_line(result):
+        console.print(f"\n{repeats}")
 
 
 @app.command("mvm-error")

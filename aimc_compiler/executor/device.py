@@ -5,6 +5,7 @@ MVMs alone: samples are numbered from deployment on, and their noise follows the
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
 from typing import Any
@@ -22,10 +23,11 @@ from aimc_compiler.executor.correction import ColumnFit, Fit, NormFit, OutputSca
 from aimc_compiler.executor.level import run_graph
 from aimc_compiler.executor.programming import ProgrammingCost, programming_cost
 from aimc_compiler.executor.ranges import InputRanges
+from aimc_compiler.executor.repeats import Repeats, price_repeats
 from aimc_compiler.graph import Graph, MatrixModule
 from aimc_compiler.graph.values import tensor_of
 from aimc_compiler.mapping import Mapping as PieceMapping
-from aimc_compiler.program import Program, Timing
+from aimc_compiler.program import Program, Timing, mvm_name
 from aimc_compiler.records import record
 from aimc_compiler.units import print_time
 from aimc_compiler.workload import MatrixOp, Workload
@@ -33,7 +35,7 @@ from aimc_compiler.workload import MatrixOp, Workload
 
 @record
 class Counts:
-    """What a run did: samples, and the MVMs of all pieces."""
+    """What a run did: samples, and the MVMs of all pieces, as the program has them."""
 
     samples: int
     mvms: int
@@ -41,12 +43,16 @@ class Counts:
 
 @record
 class RunResult:
-    """outputs: like the model's own; timing: of one sample; energy_j: of all samples of this run; counts: of it."""
+    """outputs: like the model's own; timing: of one sample; energy_j: of all samples of this run; counts: of it.
+
+    repeats: what bound management repeated in this run, which is in none of the others.
+    """
 
     outputs: Any
     timing: Timing
     energy_j: float
     counts: Counts
+    repeats: Repeats
 
 
 class Device:
@@ -71,7 +77,7 @@ class Device:
         precision: Precision = "auto",
     ) -> None:
         self.seed, self.chip_index = seed, chip_index
-        self._timing = timing
+        self._timing, self._program = timing, program
         self._events = _mvm_events(program)
         self._conversions = sum(task.events * task.adc_conversions for task in program.tasks)
         self._clock = _Clock()
@@ -103,6 +109,12 @@ class Device:
         """
         return {name: op.tiles.choice for name, op in self._ops.items()}
 
+    @property
+    def repeated(self) -> Counter[str]:
+        """MVMs that bound management repeated since deployment, by their task in the program; ``price_repeats``."""
+        ops = self._ops.items()
+        return Counter({mvm_name(name, piece): n for name, op in ops for piece, n in op.tiles.repeats.items()})
+
     def __call__(self, *args: Any, time_s: float = 0.0, **kwargs: Any) -> Any:
         """Outputs, structured like the model's own, ``time_s`` seconds after programming.
 
@@ -122,7 +134,7 @@ class Device:
 
     def run(self, *args: Any, time_s: float = 0.0, **kwargs: Any) -> RunResult:
         """Outputs together with the time, energy and counts of the program that made them."""
-        before = sum(op.tiles.mvms for op in self._ops.values())
+        before, repeated = sum(op.tiles.mvms for op in self._ops.values()), self.repeated
         first = self.samples
         outputs = self(*args, time_s=time_s, **kwargs)
         samples = self.samples - first
@@ -133,6 +145,7 @@ class Device:
             timing=timing,
             energy_j=samples * timing.energy_j,
             counts=Counts(samples=samples, mvms=mvms),
+            repeats=price_repeats(self._program, self.repeated - repeated),
         )
 
     def recalibrate(self, time_s: float | None) -> None:
