@@ -16,7 +16,7 @@ LEVELS = torch.tensor([1.0, 2.0, 4.0, 8.0]) / 8
 
 
 def compiled_for(bound: float, *, managed: bool = True, passes: str = "one") -> aimc.CompiledModel:
-    """Two layers: of 16 inputs on two tiles of 8 rows, and of 2 inputs that never clip; all weights 1."""
+    """Two layers: of 16 inputs on two tiles of 8 rows, with ranges of 1, and of 2 inputs, range 16; all weights 1."""
     model = nn.Sequential(nn.Linear(16, 2, bias=False), nn.Linear(2, 1, bias=False)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -41,8 +41,8 @@ def inputs(first: Tensor, second: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("passes", ["one", "digital"])
 def test_repeats_are_counted_and_priced(passes: str) -> None:
-    """The first tile repeats 0 + 1 + 2 + 3 times, the second once for each of four samples; layer 2 is below its bound
-    but for the last sample, whose inputs of 1 sum to 2."""
+    """The first tile repeats 0 + 1 + 2 + 3 times, the second once for each of four samples. The two inputs of the
+    second layer are 3, 4, 6 and 10 over its range of 16: one more for the last sample."""
     compiled = compiled_for(1.0, passes=passes)
     x = inputs(LEVELS, LEVELS[1].expand(4))
     device = compiled.deploy()
@@ -50,16 +50,15 @@ def test_repeats_are_counted_and_priced(passes: str) -> None:
     assert torch.allclose(result.outputs, compiled.float_outputs(x))
     tasks = {task.op: task for task in compiled.program.tasks if task.mvms}
     first = tasks["0"]
-    assert result.repeats.by_op["0"] == 6 + 4
-    more = result.repeats.by_op.get("1", 0)
     found = result.repeats
-    assert found.mvms == 10 + more
+    assert found.by_op == {"0": 6 + 4, "1": 1}
+    assert found.mvms == 11
     twice = 2 if passes == "digital" else 1
-    assert (found.dac_conversions, found.adc_conversions) == (10 * 8 + more * 2, twice * (10 * 2 + more))
+    assert (found.dac_conversions, found.adc_conversions) == (10 * 8 + 2, twice * (10 * 2 + 1))
     energy_j, tick_s = sum(joules for _, joules in first.energy_j), compiled.program.tick_s
-    assert found.energy_j == pytest.approx((10 + more) * energy_j)
-    assert found.time_s == pytest.approx((10 + more) * first.latency_ticks * tick_s)
-    assert found.time_s >= (10 + more) * compiled.chip.tile_types["tile"].mvm.active.time_s
+    assert found.energy_j == pytest.approx(11 * energy_j)
+    assert found.time_s == pytest.approx(11 * first.latency_ticks * tick_s)
+    assert found.time_s >= 11 * compiled.chip.tile_types["tile"].mvm.active.time_s
     assert result.counts.mvms == 4 * 3
     assert result.energy_j == pytest.approx(4 * compiled.timing.energy_j)
     assert device.run(x).repeats == found
