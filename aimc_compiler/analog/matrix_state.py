@@ -86,10 +86,16 @@ class MatrixCells:
         """Readings of pieces for drift compensation, without their weights; see ``tile_readings.Reader``."""
         if self._fast_devices() is not None:
             wanted = [
-                Ageing(devices=self._devices_of(piece)[0], tile_row=piece.tile_row, weights=None, reads=True)
+                Ageing(
+                    devices=self._devices_of(piece)[0],
+                    tile_row=piece.tile_row,
+                    weights=None,
+                    reads=True,
+                    settings=self.settings,
+                )
                 for piece in pieces
             ]
-            found = age_pieces(wanted, self._compensation, recalibrated_s, recalibrated_s, self.settings)
+            found = age_pieces(wanted, self._compensation, recalibrated_s, recalibrated_s)
             return [(reading,) for reading in found if reading is not None]
         return [self._read(piece, self._devices_of(piece), None, recalibrated_s, readings) for piece in pieces]
 
@@ -145,10 +151,11 @@ class MatrixCells:
                 tile_row=piece.tile_row,
                 weights=weights[_cells(block, piece)],
                 reads=kind != "off" and readings.asks(piece, recalibrated_s, self),
+                settings=self.settings,
             )
             for held, (block, piece) in zip(devices, places, strict=True)
         ]
-        found = age_pieces(asked, kind, time_s, recalibrated_s, self.settings)
+        found = age_pieces(asked, kind, time_s, recalibrated_s)
         for (_, piece), reading in zip(places, found, strict=True):
             if reading is not None:
                 readings.keep(piece, recalibrated_s, (reading,))

@@ -97,10 +97,10 @@ def test_other_devices_are_left_to_exact() -> None:
     assert all(map(ages_fast, held))
     weights = torch.zeros(37, 60)
     asked = [
-        Ageing(devices=each, tile_row=7, weights=part, reads=False)
+        Ageing(devices=each, tile_row=7, weights=part, reads=False, settings=aged.settings)
         for each, part in zip(held, (weights[:20, 3:53], weights[20:, 3:53]), strict=True)
     ]
-    assert age_pieces(asked, "off", HOUR, HOUR, aged.settings) == [None, None]
+    assert age_pieces(asked, "off", HOUR, HOUR) == [None, None]
     assert torch.equal(weights[:, 3:53], aged.state(HOUR).weights[0, :, :50])
     assert not weights[:, :3].any()
     assert not weights[:, 53:].any()

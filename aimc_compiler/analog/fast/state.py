@@ -51,22 +51,22 @@ def ages_fast(devices: PieceDevices) -> bool:
 @record
 class Ageing:
     """What is asked of a piece. devices: such that ``ages_fast`` holds; tile_row: its first row on the tile; weights:
-    where to write them, (columns, rows), rows side by side, None: nowhere; reads: whether to read for compensation."""
+    where to write them, (columns, rows), rows side by side, None: nowhere; reads: whether to read for compensation, and
+    settings: by which, those of ``fast``."""
 
     devices: PieceDevices
     tile_row: int
     weights: Tensor | None
     reads: bool
+    settings: MvmSettings
 
 
-def age_pieces(
-    pieces: list[Ageing], kind: Compensation, time_s: float, read_s: float, settings: MvmSettings
-) -> list[PieceReading | None]:
+def age_pieces(pieces: list[Ageing], kind: Compensation, time_s: float, read_s: float) -> list[PieceReading | None]:
     """Weights of pieces of a matrix at ``time_s`` and readings at ``read_s``, in seconds after programming.
 
-    settings: those of ``fast``. Returns each piece's reading in float64, None where none was asked for.
+    Returns each piece's reading in float64, None where none was asked for.
     """
-    works = [_Work(piece, kind, time_s, read_s, settings) for piece in pieces]
+    works = [_Work(piece, kind, time_s, read_s) for piece in pieces]
     items = [(work, first) for work in works if work.passes for first in range(0, work.columns, _COLUMNS_AT_ONCE)]
 
     def run(taken: Iterator[tuple[_Work, int]]) -> None:
@@ -118,7 +118,7 @@ class _Lines:
 class _Work:
     """One piece: its streams and constants, and what comes of it."""
 
-    def __init__(self, piece: Ageing, kind: Compensation, time_s: float, read_s: float, settings: MvmSettings) -> None:
+    def __init__(self, piece: Ageing, kind: Compensation, time_s: float, read_s: float) -> None:
         devices = piece.devices
         self.kind, self.devices, self.reads = kind, devices, piece.reads
         self.columns, self.rows = devices.target.shape
@@ -127,7 +127,7 @@ class _Work:
         figures = devices.figures
         assert isinstance(figures, PcmFigures)
         self.sums = np.zeros((2, self.columns), np.int64)
-        self.step = float(np.float32(settings.adc_step))
+        self.step = float(np.float32(piece.settings.adc_step))
         self.fits = _fits(figures, devices.effects.programming_noise, devices.effects.drift)
         stores = piece.weights is not None
         # One pass where weights and reading are of one time, else one for each: (time, store, read).
@@ -135,7 +135,7 @@ class _Work:
         self.passes = [(time_s, True, True)] if len(apart) == 2 and time_s == read_s else apart
         self.ageing = [_ageing(figures, devices.effects.accumulated_read_noise, time) for time, _, _ in self.passes]
         self.keys = [_keys(devices, time) for time, _, _ in self.passes]
-        self.constants = _reading(settings, piece.tile_row)
+        self.constants = _reading(piece.settings, piece.tile_row)
 
     def run(self, first: int, last: int, space: _Space) -> None:
         from aimc_compiler.analog.fast import aging
