@@ -1,8 +1,10 @@
-"""Drift compensation: reading a tile again and scaling its outputs by how much they have shrunk.
+"""Drift compensation: reading a tile again and scaling its outputs by how much they have shrunk. Here, one piece of it.
 
 Rasch et al., Nat. Commun. 14, 5282 (2023), Methods, "Drift compensation" (after Joshi et al., Nat. Commun. 11, 2473
 (2020)). Right after programming the tile is read with one-hot inputs through the full MVM model,
 ``ref = mean |y_ij|``; at the time of recalibration again, ``alpha = ref / now``. Both are at least 1e-4.
+
+What is read of the pieces that share a tile is put together in ``tile_readings.py``.
 
 With a one-hot input the MVM has a closed form in each weight, so no product is made: ``u_ij = w_ij``, the IR drop sees
 ``A = |w_ij|``, the read noise ``|w_ij|``. Input noise reaches all rows, and other effects are not linear: with those
@@ -25,11 +27,23 @@ from aimc_compiler.analog.row_block import read_windows
 from aimc_compiler.analog.settings import MvmSettings
 from aimc_compiler.analog.state import PieceDevices, Streams
 from aimc_compiler.analog.traced_drop import attenuated, one_hot_loss
+from aimc_compiler.records import record
 from aimc_compiler.rng import Key
 
 Compensation = Literal["off", "tile", "column", "exact"]
 
 REFERENCE_MIN = 1e-4
+
+
+@record
+class PieceReading:
+    """Mean magnitudes of what a piece gave, (columns,) where each column counts alone, else () over all its weights.
+
+    reference: right after programming, or of the ideal weights for "exact"; now: when it was read again.
+    """
+
+    reference: Tensor
+    now: Tensor
 
 
 def compensation_factor(
@@ -40,30 +54,53 @@ def compensation_factor(
     settings: MvmSettings,
     figures: ColumnFigures | None = None,
 ) -> Tensor:
-    """alpha of a piece: (columns,).
+    """alpha of a piece that has its tile for itself: (columns,).
 
     kind: "tile", one factor; "column", one each; "exact", one factor against the ideal target weights instead of the
     first reading; "off", ones. recalibrated_s: when it was read again, in seconds after programming; tile_row: the
-    piece's first row on its tile; figures: what is fixed for its columns, None where they are alike. A piece is read
-    alone, also where several share a tile.
+    piece's first row on its tile; figures: what is fixed for its columns, None where they are alike.
     """
     columns = devices.target.shape[0]
     if kind == "off":
         return devices.target.new_ones(columns)
+    reading = read_piece(kind, devices, recalibrated_s, tile_row, settings, figures)
+    return gain(reading.reference, reading.now).expand(columns)
+
+
+def read_piece(
+    kind: Compensation,
+    devices: PieceDevices,
+    recalibrated_s: float,
+    tile_row: int,
+    settings: MvmSettings,
+    figures: ColumnFigures | None = None,
+    *,
+    held: Tensor | None = None,
+    reference: Tensor | None = None,
+) -> PieceReading:
+    """Both readings of a piece; arguments as of ``compensation_factor``, kind not "off".
+
+    held: its weights at ``recalibrated_s``, and reference: of an earlier reading of it, where they are known.
+    """
 
     def read(weights: Tensor, reading: str) -> Tensor:
-        return one_hot_outputs(weights, devices.streams, reading, tile_row, settings, figures)
+        return level(one_hot_outputs(weights, devices.streams, reading, tile_row, settings, figures), kind)
 
-    now = read(devices.at(recalibrated_s), time_name(recalibrated_s))
-    reference = devices.target if kind == "exact" else read(devices.programmed(), "programming")
-    return (_level(reference, kind) / _level(now, kind)).expand(columns)
+    now = read(devices.at(recalibrated_s) if held is None else held, time_name(recalibrated_s))
+    if reference is None:
+        reference = level(devices.target, kind) if kind == "exact" else read(devices.programmed(), "programming")
+    return PieceReading(reference=reference, now=now)
 
 
-def _level(outputs: Tensor, kind: Compensation) -> Tensor:
+def level(outputs: Tensor, kind: Compensation) -> Tensor:
     """Mean magnitude of (columns, rows) outputs, of each column or of all."""
     magnitude = outputs.abs()
-    mean = magnitude.mean(dim=1) if kind == "column" else magnitude.mean()
-    return mean.clamp(min=REFERENCE_MIN)
+    return magnitude.mean(dim=1) if kind == "column" else magnitude.mean()
+
+
+def gain(reference: Tensor, now: Tensor) -> Tensor:
+    """``reference / now``, of mean magnitudes of any shape."""
+    return reference.clamp(min=REFERENCE_MIN) / now.clamp(min=REFERENCE_MIN)
 
 
 def one_hot_outputs(

@@ -5,6 +5,8 @@ Rasch et al., Nat. Commun. 14, 5282 (2023), Methods. Of each row block: ``x <- c
 ``y_i <- y_i r s_i alpha``. Partial sums of row blocks, the output factor and the bias are digital, in floating point.
 """
 
+from collections import Counter
+from dataclasses import replace
 from math import isfinite, prod
 
 import torch
@@ -37,6 +39,7 @@ from aimc_compiler.analog.row_block import (
 from aimc_compiler.analog.settings import MvmSettings, require_built
 from aimc_compiler.analog.slices import Slices
 from aimc_compiler.analog.state import Streams
+from aimc_compiler.analog.tile_readings import TileReadings
 from aimc_compiler.analog.traced_drop import require_traceable
 from aimc_compiler.chip.spec import Nonidealities, Tile
 from aimc_compiler.errors import AimcError, CalibrationError, DataError
@@ -55,8 +58,10 @@ class MatrixOnTiles:
     network; the chip computes in float32, or in float64 to compare with a reference. Raises NotBuiltError where the
     tile asks for what is not modelled, DataError on weights that are not finite. precision: see ``analog/fast``;
     bounds: of the pieces' output converters, needed to run where ``adc.out_bound`` is calibrated.
+    readings: those of its chip, None where no other matrix has pieces on its tiles.
 
-    ``mvms`` counts the MVMs executed so far: windows times pieces; ``adc_conversions`` their output conversions.
+    ``mvms`` counts the MVMs executed so far: windows times pieces; ``adc_conversions`` their output conversions;
+    ``repeats``, of each piece, those that bound management repeated beside them.
     ``choice`` is the precision it runs in, and why that is not fast.
     """
 
@@ -75,6 +80,7 @@ class MatrixOnTiles:
         dtype: torch.dtype = torch.float32,
         precision: Precision = "exact",
         bounds: PieceBounds = NO_BOUNDS,
+        readings: TileReadings | None = None,
     ) -> None:
         require_built(tile, nonidealities, pieces[0].tile_type)
         self.name = pieces[0].matrix
@@ -88,6 +94,7 @@ class MatrixOnTiles:
         self.bias = None if bias is None else bias.detach().to(dtype)
         self.seed, self.chip = seed, chip
         self.mvms = self.adc_conversions = 0
+        self.repeats: Counter[Piece] = Counter()
         weight = weight.detach().to(dtype)
         _require_finite(weight, f"a weight of {self.name!r} is not finite: train or load the network again")
         self.scales = torch.stack([self._scales(weight, block) for block in self.blocks])
@@ -106,6 +113,9 @@ class MatrixOnTiles:
         self._fast: FastMatrix | None = None
         self._fast_at: tuple[float, float] | None = None
         self._alpha = torch.ones_like(self.scales)
+        self._readings = TileReadings(pieces) if readings is None else readings
+        self._reader = self._new_cells()
+        self._readings.add(self.name, self._reader)
 
     def state(self, time_s: float, recalibrated_s: float | None = None) -> MatrixState:
         """The devices and drift compensation at ``time_s`` seconds after programming.
@@ -115,7 +125,7 @@ class MatrixOnTiles:
         """
         times = self._times(time_s, recalibrated_s)
         if self._kept is None or (self._kept.time_s, self._kept.recalibrated_s) != times:
-            self._kept = self._cells.at(*times)
+            self._kept = self._cells.at(*times, self._readings)
             self._products, self._scaled = (), None
         return self._kept
 
@@ -177,7 +187,7 @@ class MatrixOnTiles:
             self._fast = self._fast_at = None  # let its memory go first
             state = self._kept if self._products else None
             if state is None or (state.time_s, state.recalibrated_s) != times:
-                state = self._cells.at(*times)
+                state = self._cells.at(*times, self._readings)
             bound_of = self._cells.bound_of
             self._fast = FastMatrix(state.weights, self.blocks, self.contraction, self.settings, self._key, bound_of)
             self._fast_at, self._alpha = times, state.alpha
@@ -266,6 +276,8 @@ class MatrixOnTiles:
         self.bias = None if self.bias is None else self.bias.to(device)
         self._kept, self._products, self._fast, self._fast_at, self._scaled = None, (), None, None, None
         self.choice = self._choice()
+        former, self._reader = self._reader, self._new_cells()
+        self._readings.add(self.name, self._reader, former)
         return self
 
     def _batched(
@@ -299,7 +311,9 @@ class MatrixOnTiles:
                 inputs = inputs / contraction.along_inputs(ranges[:, block.index])
             if digital.activation_bits != "off":
                 inputs = send(inputs, digital.activation_bits)
-            u = multiply_block(inputs, block, products, contraction, settings, self._key, draw)
+            u, repeats = multiply_block(inputs, block, products, contraction, settings, self._key, draw)
+            # Repeats are made by single pieces alone.
+            self.repeats.update({part.pieces[0]: count for part, count in zip(products, repeats, strict=True) if count})
             self.mvms += windows_of(u, self.outputs) * len(block.pieces)
             self.adc_conversions += conversions_of(u, products, settings)
             scale = contraction.along_columns(scales[block.index])
@@ -358,6 +372,11 @@ class MatrixOnTiles:
 
     @property
     def _cells(self) -> MatrixCells:
+        """Those that read, but for their precision, which may have changed since."""
+        fast = self.choice.precision == "fast"
+        return self._reader if self._reader.fast == fast else replace(self._reader, fast=fast)
+
+    def _new_cells(self) -> MatrixCells:
         return MatrixCells(
             target=self.target,
             blocks=self.blocks,

@@ -115,8 +115,9 @@ def multiply_block(
     settings: MvmSettings,
     key_of: KeyOf,
     draw: Draw,
-) -> Tensor:
-    """Converted outputs of the row block, in the form of ``contraction``, before digital scales.
+) -> tuple[Tensor, tuple[int, ...]]:
+    """Converted outputs of the row block, in the form of ``contraction``, before digital scales; MVMs that bound
+    management repeated in each of ``products``.
 
     x: inputs before the DAC, over their range, as ``contraction.inputs_of`` gives them; key_of: the stream of a piece
     for a purpose; draw: which samples and calls these are. Where each window has a scale or noise of its own, its
@@ -128,13 +129,14 @@ def multiply_block(
         codes = input_codes(x if scale == 1 else x / scale, settings)
         planes = bit_planes(driven(codes, settings), settings)
         u, _ = multiply_slices(codes, planes, whole.weights, contraction, settings, _draw_of(whole, key_of, draw))
-        return u if scale == 1 else u * scale
+        return u if scale == 1 else u * scale, (0,)
     windows = contraction.unfold(x, block.first_row, block.rows)
-    parts = [
-        _read_scaled(windows[:, part.groups], part.weights, settings, _draw_of(part, key_of, draw)).flatten(1, 2)
-        for part in products
+    read = [
+        _read_scaled(windows[:, part.groups], part.weights, settings, _draw_of(part, key_of, draw)) for part in products
     ]
-    return contraction.from_windows(torch.unflatten(torch.cat(parts, dim=1), 1, (windows.shape[1], -1)), x)
+    columns = torch.cat([u.flatten(1, 2) for u, _ in read], dim=1)
+    y = contraction.from_windows(torch.unflatten(columns, 1, (windows.shape[1], -1)), x)
+    return y, tuple(repeats for _, repeats in read)
 
 
 def read_windows(windows: Tensor, weights: BlockWeights, settings: MvmSettings, draw: Draw | None) -> Tensor:
@@ -142,25 +144,28 @@ def read_windows(windows: Tensor, weights: BlockWeights, settings: MvmSettings, 
 
     weights: of a ``WindowProduct``; draw: None where nothing is drawn.
     """
-    return _read_scaled(windows, SlicedWeights(parts=(weights,)), settings, draw)
+    return _read_scaled(windows, SlicedWeights(parts=(weights,)), settings, draw)[0]
 
 
-def _read_scaled(windows: Tensor, weights: SlicedWeights, settings: MvmSettings, draw: Draw | None) -> Tensor:
-    """As ``read_windows``, of weights in slices."""
+def _read_scaled(
+    windows: Tensor, weights: SlicedWeights, settings: MvmSettings, draw: Draw | None
+) -> tuple[Tensor, int]:
+    """As ``read_windows``, of weights in slices, and the MVMs that were repeated."""
     scales: Tensor | float = constant_scale(settings)
     if settings.scales_vectors:
         scales = vector_scales(windows, settings)
         windows = scale_down(windows, scales)
     elif scales != 1:
         windows = windows / scales
-    u = _read(windows, weights, settings, draw)
-    return u * scales.transpose(2, 3) if isinstance(scales, Tensor) else u * scales if scales != 1 else u
+    u, repeats = _read(windows, weights, settings, draw)
+    scaled = u * scales.transpose(2, 3) if isinstance(scales, Tensor) else u * scales if scales != 1 else u
+    return scaled, repeats
 
 
-def _read(x: Tensor, weights: SlicedWeights, settings: MvmSettings, draw: Draw | None) -> Tensor:
-    """Scaled windows, read once or as often as bound management asks for."""
+def _read(x: Tensor, weights: SlicedWeights, settings: MvmSettings, draw: Draw | None) -> tuple[Tensor, int]:
+    """Scaled windows, read once or as often as bound management asks for; how many MVMs that repeated."""
     if not settings.bound_management:
-        return _read_once(x, weights, settings, draw)[0]
+        return _read_once(x, weights, settings, draw)[0], 0
 
     def read(halved: Tensor, attempt: int) -> tuple[Tensor, Tensor]:
         fresh = draw if draw is None or not attempt else draw.again(f"attempt {attempt}")

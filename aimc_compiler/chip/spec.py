@@ -287,7 +287,9 @@ class Nonidealities(SpecModel):
     mvm: MvmNonidealities = Field(description="at every multiplication")
     device: DeviceNonidealities = Field(DeviceNonidealities(), description="of the stored weights")
     digital: DigitalNonidealities = Field(DigitalNonidealities(), description="of the digital numbers about a tile")
-    drift_compensation: Literal["off", "tile", "column", "exact"] = Field(description="what is read again, and scaled")
+    drift_compensation: Literal["off", "tile", "column", "exact"] = Field(
+        description="what is read again, and scaled: all pieces on a tile together, or each of its columns"
+    )
     defects: Defects = Field(Defects(), description="devices that never answer to programming")
 
 

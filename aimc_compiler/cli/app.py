@@ -183,6 +183,7 @@ def run(
         evaluation_json,
         evaluation_table,
         precision_line,
+        repeats_line,
         timing_json,
         timing_table,
     )
@@ -214,6 +215,8 @@ def run(
     console.print(evaluation_table(result))
     console.print()
     console.print(timing_table(compiled.timing))
+    if repeats := repeats_line(result):
+        console.print(f"\n{repeats}")
 
 
 @app.command("mvm-error")

@@ -5,6 +5,7 @@ from aimc_compiler.executor.device import Counts, Device, RunResult, contraction
 from aimc_compiler.executor.level import run_graph, run_mapping
 from aimc_compiler.executor.programming import ProgrammingCost
 from aimc_compiler.executor.ranges import BoundRow, InputRanges, OutputBounds, RangeRow
+from aimc_compiler.executor.repeats import Repeats, price_repeats
 
 __all__ = [
     "BoundRow",
@@ -14,10 +15,12 @@ __all__ = [
     "OutputBounds",
     "ProgrammingCost",
     "RangeRow",
+    "Repeats",
     "RunResult",
     "as_call",
     "contraction_of",
     "matrix_on_tiles",
+    "price_repeats",
     "run_batches",
     "run_graph",
     "run_mapping",

@@ -5,6 +5,7 @@ MVMs alone: samples are numbered from deployment on, and their noise follows the
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor, fx, nn
 from aimc_compiler.analog import Contraction, MatrixOnTiles, MatrixState
 from aimc_compiler.analog.fast import Choice, Precision
 from aimc_compiler.analog.piece_bounds import NO_BOUNDS, PieceBounds
+from aimc_compiler.analog.tile_readings import TileReadings
 from aimc_compiler.chip import ChipSpec
 from aimc_compiler.errors import CalibrationError, DataError, InternalError, NotBuiltError
 from aimc_compiler.executor.batches import run_batches
@@ -22,10 +24,11 @@ from aimc_compiler.executor.correction import ColumnFit, Fit, NormFit, OutputSca
 from aimc_compiler.executor.level import run_graph
 from aimc_compiler.executor.programming import ProgrammingCost, programming_cost
 from aimc_compiler.executor.ranges import InputRanges
+from aimc_compiler.executor.repeats import Repeats, price_repeats
 from aimc_compiler.graph import Graph, MatrixModule
 from aimc_compiler.graph.values import tensor_of
 from aimc_compiler.mapping import Mapping as PieceMapping
-from aimc_compiler.program import Program, Timing
+from aimc_compiler.program import Program, Timing, mvm_name
 from aimc_compiler.records import record
 from aimc_compiler.units import print_time
 from aimc_compiler.workload import MatrixOp, Workload
@@ -33,7 +36,7 @@ from aimc_compiler.workload import MatrixOp, Workload
 
 @record
 class Counts:
-    """What a run did: samples, and the MVMs of all pieces."""
+    """What a run did: samples, and the MVMs of all pieces, as the program has them."""
 
     samples: int
     mvms: int
@@ -41,12 +44,16 @@ class Counts:
 
 @record
 class RunResult:
-    """outputs: like the model's own; timing: of one sample; energy_j: of all samples of this run; counts: of it."""
+    """outputs: like the model's own; timing: of one sample; energy_j: of all samples of this run; counts: of it.
+
+    repeats: what bound management repeated in this run, which is in none of the others.
+    """
 
     outputs: Any
     timing: Timing
     energy_j: float
     counts: Counts
+    repeats: Repeats
 
 
 class Device:
@@ -71,7 +78,7 @@ class Device:
         precision: Precision = "auto",
     ) -> None:
         self.seed, self.chip_index = seed, chip_index
-        self._timing = timing
+        self._timing, self._program = timing, program
         self._events = _mvm_events(program)
         self._conversions = sum(task.events * task.adc_conversions for task in program.tasks)
         self._clock = _Clock()
@@ -79,6 +86,7 @@ class Device:
         modules, nodes = graph.matrix_modules(), graph.matrix_nodes()
         calls: dict[str, int] = {}
         self._ops: dict[str, _OnTiles] = {}
+        readings = TileReadings(mapping.pieces)
         for op in workload.analog_ops:
             bounds = NO_BOUNDS if ranges is None or ranges.outputs is None else ranges.outputs.of(op.name)
             tiles = matrix_on_tiles(
@@ -90,6 +98,7 @@ class Device:
                 chip_index=chip_index,
                 precision=precision,
                 bounds=bounds,
+                readings=readings,
             ).to(torch_device)
             scale = None if ranges is None else ranges.of(op.name)
             axis = _batch_axis(graph, op.name, nodes[op.name])
@@ -111,6 +120,12 @@ class Device:
         """
         return {name: op.tiles.choice for name, op in self._ops.items()}
 
+    @property
+    def repeated(self) -> Counter[str]:
+        """MVMs that bound management repeated since deployment, by their task in the program; ``price_repeats``."""
+        ops = self._ops.items()
+        return Counter({mvm_name(name, piece): n for name, op in ops for piece, n in op.tiles.repeats.items()})
+
     def __call__(self, *args: Any, time_s: float = 0.0, **kwargs: Any) -> Any:
         """Outputs, structured like the model's own, ``time_s`` seconds after programming.
 
@@ -130,7 +145,7 @@ class Device:
 
     def run(self, *args: Any, time_s: float = 0.0, **kwargs: Any) -> RunResult:
         """Outputs together with the time, energy and counts of the program that made them."""
-        before = sum(op.tiles.mvms for op in self._ops.values())
+        before, repeated = sum(op.tiles.mvms for op in self._ops.values()), self.repeated
         first = self.samples
         outputs = self(*args, time_s=time_s, **kwargs)
         samples = self.samples - first
@@ -141,6 +156,7 @@ class Device:
             timing=timing,
             energy_j=samples * timing.energy_j,
             counts=Counts(samples=samples, mvms=mvms),
+            repeats=price_repeats(self._program, self.repeated - repeated),
         )
 
     def recalibrate(self, time_s: float | None) -> None:
@@ -329,6 +345,7 @@ def matrix_on_tiles(
     chip_index: int = 0,
     precision: Precision = "exact",
     bounds: PieceBounds = NO_BOUNDS,
+    readings: TileReadings | None = None,
 ) -> MatrixOnTiles:
     """The matrix of an operation on the tiles that ``mapping`` gives it; the rest as of ``MatrixOnTiles``."""
     return MatrixOnTiles(
@@ -344,6 +361,7 @@ def matrix_on_tiles(
         dtype=module.weight.dtype,
         precision=precision,
         bounds=bounds,
+        readings=readings,
     )
 
 

@@ -121,6 +121,11 @@ def _send_inputs(
     return arrivals
 
 
+def mvm_name(op: str, piece: Piece) -> str:
+    """Name of the task that makes the MVMs of a piece for an operation."""
+    return f"{op}.mvm[g{piece.group},r{piece.row_block},c{piece.column_block}]"
+
+
 def _mvm(builder: ProgramBuilder, op: MatrixOp, piece: Piece, waits: dict[Site, list[Need]]) -> int:
     """The MVMs of one piece, one a window."""
     tile = builder.chip.tile_types[piece.tile_type]
@@ -129,7 +134,7 @@ def _mvm(builder: ProgramBuilder, op: MatrixOp, piece: Piece, waits: dict[Site, 
     latency, interval = in_ticks(mode.time_s, builder.chip), in_ticks(mode.initiation_interval_s, builder.chip)
     return builder.add(
         Task(
-            name=f"{op.name}.mvm[g{piece.group},r{piece.row_block},c{piece.column_block}]",
+            name=mvm_name(op.name, piece),
             kind="mvm",
             op=op.name,
             events=op.windows,

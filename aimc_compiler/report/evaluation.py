@@ -6,7 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from aimc_compiler.study import Evaluation
-from aimc_compiler.units import print_time
+from aimc_compiler.units import print_human, print_time
 
 
 def evaluation_table(result: Evaluation) -> Table:
@@ -53,8 +53,33 @@ def _reason(text: str) -> str:
     return f" ({reason}" if bracket else ""
 
 
+def repeats_line(result: Evaluation) -> str:
+    """What bound management adds to a sample, on the mean over chips and times; empty where nothing was repeated."""
+    found = repeats_json(result)
+    if not found:
+        return ""
+    operations = ", ".join(f"{name} {count:.3g}" for name, count in found["by_op"].items())
+    energy, time = print_human(found["energy_j"], "J"), print_human(found["time_s"], "s")
+    return (
+        f"bound management repeats {found['mvms']:.3g} MVMs a sample ({operations}): {energy} more and, one after "
+        f"another, {time} more than above"
+    )
+
+
+def repeats_json(result: Evaluation) -> dict[str, Any]:
+    """Key ``repeats`` of ``run --json``: of one sample, on the mean over chips and times; empty without repeats."""
+    repeats = result.repeats
+    if repeats is None or not repeats.mvms:
+        return {}
+    runs = result.n_samples * result.n_chips * len(result.times)
+    names = ("mvms", "dac_conversions", "adc_conversions", "energy_j", "time_s")
+    a_sample: dict[str, Any] = {name: getattr(repeats, name) / runs for name in names}
+    return {**a_sample, "by_op": {name: count / runs for name, count in repeats.by_op.items()}}
+
+
 def evaluation_json(result: Evaluation) -> dict[str, Any]:
-    """Keys of ``run --json``: metric as a fraction, times in seconds."""
+    """Keys of ``run --json``: metric as a fraction, times in seconds; ``repeats`` where there were any."""
+    repeats = repeats_json(result)
     return {
         "metric": result.metric,
         "float_metric": result.float_metric,
@@ -70,6 +95,7 @@ def evaluation_json(result: Evaluation) -> dict[str, Any]:
         "corrections": list(result.corrections),
         "precision": dict(result.precision),
         "held_after_s": result.held_after_s,
+        **({"repeats": repeats} if repeats else {}),
     }
 
 

@@ -7,6 +7,7 @@ Rasch et al., Nat. Commun. 14, 5282 (2023): mean over repeated programming (25 i
 import math
 import statistics
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +16,7 @@ from aimc_compiler.analog.fast import Precision
 from aimc_compiler.chip.devices import held_after_s
 from aimc_compiler.compiler import CompiledModel
 from aimc_compiler.errors import DataError
-from aimc_compiler.executor import Device, as_call
+from aimc_compiler.executor import Device, Repeats, as_call, price_repeats
 from aimc_compiler.records import record
 from aimc_compiler.study.metric import Metric, MetricFunction, find_metric, join_outputs, join_targets, normalised
 from aimc_compiler.study.recalibration import Recalibration
@@ -47,7 +48,8 @@ class Evaluation:
     """float_metric: of the floating-point network on the same samples; chance: what A* takes for zero; recalibration:
     when the chips were read for drift compensation; corrections: "columns", "norms", made at each time; precision: of
     each analog operation on the last chip, "fast", or "exact" and why; held_after_s: results later than this rest on
-    device statistics held on from their last measurement, None: none do."""
+    device statistics held on from their last measurement, None: none do; repeats: what bound management repeated in
+    all scored runs together (``n_samples`` on every chip at every time), beside the program's time and energy."""
 
     metric: str
     float_metric: float
@@ -60,6 +62,7 @@ class Evaluation:
     corrections: tuple[str, ...] = ()
     precision: tuple[tuple[str, str], ...] = ()
     held_after_s: float | None = None
+    repeats: Repeats | None = None
 
 
 def evaluate(
@@ -101,11 +104,14 @@ def evaluate(
     with _progress(shown, total=len(batches) * (1 + n_chips * len(times))) as advance:
         reference = _measured(scored, _float_outputs(compiled, batches, advance), targets, "the float network")
         values: list[list[float]] = [[] for _ in times]
+        repeated: Counter[str] = Counter()
         for chip_index in range(n_chips):
             chip = compiled.deploy(seed, chip_index=chip_index, precision=precision)
             for place, time_s in enumerate(times):
                 _age(chip, time_s, policy, corrections)
+                before = chip.repeated
                 outputs = _chip_outputs(compiled, chip, time_s, batches, advance)
+                repeated += chip.repeated - before
                 where = f"chip_index {chip_index} at {print_time(time_s)}"
                 values[place].append(_measured(scored, outputs, targets, where))
     base = chance if chance is not None or scored.chance is None else scored.chance(targets)
@@ -122,6 +128,7 @@ def evaluate(
         corrections=corrections.names,
         precision=tuple((name, str(choice)) for name, choice in chip.precision.items()),
         held_after_s=_held_after(compiled, times),
+        repeats=price_repeats(compiled.program, repeated),
     )
 
 

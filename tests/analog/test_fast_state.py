@@ -8,7 +8,7 @@ from analog_chips import STANDARD, effects, pieces, standard_tile
 from fast_cases import UNITS
 
 from aimc_compiler.analog import Contraction, MatrixOnTiles
-from aimc_compiler.analog.fast import age_pieces, ages_fast
+from aimc_compiler.analog.fast import Ageing, age_pieces, ages_fast
 from aimc_compiler.analog.state import PieceDevices
 from aimc_compiler.mapping import Piece
 
@@ -96,10 +96,11 @@ def test_other_devices_are_left_to_exact() -> None:
     held = [devices_of(aged, piece) for piece in aged.blocks[0].pieces]
     assert all(map(ages_fast, held))
     weights = torch.zeros(37, 60)
-    alpha = age_pieces(
-        [(held[0], 7, weights[:20, 3:53]), (held[1], 7, weights[20:, 3:53])], "off", HOUR, HOUR, [aged.settings] * 2
-    )
-    assert [factors.tolist() for factors in alpha] == [[1.0] * 20, [1.0] * 17]
+    asked = [
+        Ageing(devices=each, tile_row=7, weights=part, reads=False, settings=aged.settings)
+        for each, part in zip(held, (weights[:20, 3:53], weights[20:, 3:53]), strict=True)
+    ]
+    assert age_pieces(asked, "off", HOUR, HOUR) == [None, None]
     assert torch.equal(weights[:, 3:53], aged.state(HOUR).weights[0, :, :50])
     assert not weights[:, :3].any()
     assert not weights[:, 53:].any()

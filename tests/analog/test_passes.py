@@ -149,8 +149,8 @@ def test_every_slice_has_devices_of_its_own() -> None:
     assert float(held.mean()) == pytest.approx(w, abs=1e-3)
 
 
-def test_slices_are_compensated_one_by_one() -> None:
-    """A slice that has drifted is scaled before it is added: outputs keep their level, digit for digit."""
+def test_slices_that_drift_alike_are_compensated() -> None:
+    """Slices are scaled before they are added: outputs keep their level, digit for digit."""
     device = {"model": "custom", "custom": {"programming": [], "drift_mean": [0.05]}, "slices": 2, "bits_per_slice": 2}
     weight = torch.randn(1, 16, 64, generator=torch.Generator().manual_seed(5))
     x = torch.rand(8, 64, generator=torch.Generator().manual_seed(6))

@@ -308,6 +308,19 @@ def test_run_takes_a_recalibration_policy(aimc_command: Any) -> None:
     assert "write always, never, a period as in 1h" in err
 
 
+def test_run_reports_what_bound_management_repeats(aimc_command: Any) -> None:
+    options = ("--data", "net.py:batches", "--times", "1y", "--chips", "1")
+    for bound in ("0.5", "50"):
+        keys = ("--set", "nonidealities.mvm.bound_management=true", "--set", f"tile.adc.out_bound={bound}")
+        aimc_command("compile", "net.py:network", "-o", "net.aimc", "--calibrate", "net.py:batches", *keys)
+        out, found = (aimc_command("run", "net.aimc", *options, *more)[1] for more in ((), ("--json",)))
+        repeats = json.loads(found).get("repeats")
+        assert ("bound management repeats" in out) == (repeats is not None) == (bound == "0.5")
+        if repeats is not None:
+            assert repeats["mvms"] == pytest.approx(sum(repeats["by_op"].values()))
+            assert repeats["energy_j"] > 0
+
+
 def test_run_takes_a_precision(aimc_command: Any) -> None:
     aimc_command("compile", "net.py:network", "-o", "net.aimc", "--calibrate", "net.py:batches")
     options = ("--data", "net.py:batches", "--times", "1y", "--chips", "1")

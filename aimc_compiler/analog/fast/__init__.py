@@ -8,11 +8,12 @@ from aimc_compiler.analog.fast.choice import PRECISIONS, Choice, Precision, choo
 from aimc_compiler.analog.fast.matrix import FastMatrix
 from aimc_compiler.analog.fast.product import FastPart, Numbering
 from aimc_compiler.analog.fast.space import NotFiniteError
-from aimc_compiler.analog.fast.state import age_pieces, ages_fast
+from aimc_compiler.analog.fast.state import Ageing, age_pieces, ages_fast
 from aimc_compiler.analog.fast.units import missing_units
 
 __all__ = [
     "PRECISIONS",
+    "Ageing",
     "Choice",
     "FastMatrix",
     "FastPart",

@@ -1,11 +1,11 @@
-"""The weights of a matrix at one time and its drift compensation, in one fused pass over all its devices.
+"""The weights of a matrix at one time and its readings for drift compensation, in one fused pass over all devices.
 
 The same model and streams as ``analog/state.py`` and ``analog/compensation.py``, for phase-change memory in pairs
 read through the standard MVM. Work is spread over torch's threads, some columns of a piece at a time; readings
 are sums of integer codes, so that nothing depends on how.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import fields
 from math import log, sqrt
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from aimc_compiler.analog.compensation import REFERENCE_MIN, Compensation
+from aimc_compiler.analog.compensation import Compensation, PieceReading
 from aimc_compiler.analog.models import time_name
 from aimc_compiler.analog.pool import spread
 from aimc_compiler.analog.settings import MvmSettings
@@ -48,21 +48,26 @@ def ages_fast(devices: PieceDevices) -> bool:
     )
 
 
-def age_pieces(
-    pieces: list[tuple[PieceDevices, int, Tensor]],
-    kind: Compensation,
-    time_s: float,
-    read_s: float,
-    settings: Sequence[MvmSettings],
-) -> list[Tensor]:
-    """All pieces of a matrix at ``time_s``, read again for compensation at ``read_s``; seconds after programming.
+@record
+class Ageing:
+    """What is asked of a piece. devices: such that ``ages_fast`` holds; tile_row: its first row on the tile; weights:
+    where to write them, (columns, rows), rows side by side, None: nowhere; reads: whether to read for compensation, and
+    settings: by which, those of ``fast``."""
 
-    pieces: of each the devices, for which ``ages_fast`` holds, the first row on the tile, and where to write the
-    weights, (columns, rows), rows side by side; settings: those of ``fast``, one a piece. Returns alpha of each,
-    (columns,).
+    devices: PieceDevices
+    tile_row: int
+    weights: Tensor | None
+    reads: bool
+    settings: MvmSettings
+
+
+def age_pieces(pieces: list[Ageing], kind: Compensation, time_s: float, read_s: float) -> list[PieceReading | None]:
+    """Weights of pieces of a matrix at ``time_s`` and readings at ``read_s``, in seconds after programming.
+
+    Returns each piece's reading in float64, None where none was asked for.
     """
-    works = [_Work(*piece, kind, time_s, read_s, own) for piece, own in zip(pieces, settings, strict=True)]
-    items = [(work, first) for work in works for first in range(0, work.columns, _COLUMNS_AT_ONCE)]
+    works = [_Work(piece, kind, time_s, read_s) for piece in pieces]
+    items = [(work, first) for work in works if work.passes for first in range(0, work.columns, _COLUMNS_AT_ONCE)]
 
     def run(taken: Iterator[tuple[_Work, int]]) -> None:
         rows = max(work.rows for work in works)
@@ -71,7 +76,7 @@ def age_pieces(
             work.run(first, min(first + _COLUMNS_AT_ONCE, work.columns), space)
 
     spread(run, items)
-    return [work.alpha() for work in works]
+    return [work.reading() for work in works]
 
 
 class _Space:
@@ -113,32 +118,24 @@ class _Lines:
 class _Work:
     """One piece: its streams and constants, and what comes of it."""
 
-    def __init__(
-        self,
-        devices: PieceDevices,
-        tile_row: int,
-        weights: Tensor,
-        kind: Compensation,
-        time_s: float,
-        read_s: float,
-        settings: MvmSettings,
-    ) -> None:
-        self.kind, self.devices = kind, devices
+    def __init__(self, piece: Ageing, kind: Compensation, time_s: float, read_s: float) -> None:
+        devices = piece.devices
+        self.kind, self.devices, self.reads = kind, devices, piece.reads
         self.columns, self.rows = devices.target.shape
-        self.target, self.weights = _Lines.of(devices.target), _Lines.of(weights)
+        self.target = _Lines.of(devices.target)
+        self.weights = self.target if piece.weights is None else _Lines.of(piece.weights)  # read, or written to
         figures = devices.figures
         assert isinstance(figures, PcmFigures)
         self.sums = np.zeros((2, self.columns), np.int64)
-        self.step = float(np.float32(settings.adc_step))
+        self.step = float(np.float32(piece.settings.adc_step))
         self.fits = _fits(figures, devices.effects.programming_noise, devices.effects.drift)
-        reads = kind != "off"
+        stores = piece.weights is not None
         # One pass where weights and reading are of one time, else one for each: (time, store, read).
-        self.passes = [(time_s, True, reads)] if time_s == read_s or not reads else [
-            (time_s, True, False), (read_s, False, True)
-        ]  # fmt: skip
+        apart = [(time_s, True, False)] * stores + [(read_s, False, True)] * piece.reads
+        self.passes = [(time_s, True, True)] if len(apart) == 2 and time_s == read_s else apart
         self.ageing = [_ageing(figures, devices.effects.accumulated_read_noise, time) for time, _, _ in self.passes]
         self.keys = [_keys(devices, time) for time, _, _ in self.passes]
-        self.reading = _reading(settings, tile_row)
+        self.constants = _reading(piece.settings, piece.tile_row)
 
     def run(self, first: int, last: int, space: _Space) -> None:
         from aimc_compiler.analog.fast import aging
@@ -148,23 +145,23 @@ class _Work:
             sums = np.zeros((2, last - first), np.int64)
             aging.age_columns(
                 weights.values, weights.shape, sums, target.values, target.shape, (self.columns, rows), first, keys,
-                self.fits, constants, self.reading, store, read, space.lines(rows), space.numbers(rows),
+                self.fits, constants, self.constants, store, read, space.lines(rows), space.numbers(rows),
             )  # fmt: skip
             if read:
                 self.sums[:, first:last] = sums
 
-    def alpha(self) -> Tensor:
-        """Drift compensation, (columns,)."""
-        if self.kind == "off":
-            return torch.ones(self.columns)
+    def reading(self) -> PieceReading | None:
+        """Mean magnitudes in float64, of each column or of all."""
+        if not self.reads:
+            return None
         reference, now = (self._level(sums / self.rows * self.step) for sums in self.sums)
         if self.kind == "exact":
-            reference = max(float(self.devices.target.abs().double().mean()), REFERENCE_MIN)
-        return torch.from_numpy(np.broadcast_to(reference / now, self.columns).astype(np.float32))
+            reference = self.devices.target.abs().double().mean()
+        return PieceReading(reference=reference, now=now)
 
-    def _level(self, means: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | float:
-        """Mean magnitude of each column, or of all. means: (columns,)."""
-        return np.maximum(means, REFERENCE_MIN) if self.kind == "column" else max(float(means.mean()), REFERENCE_MIN)
+    def _level(self, means: npt.NDArray[np.float64]) -> Tensor:
+        """means: (columns,), of each column."""
+        return torch.from_numpy(means) if self.kind == "column" else torch.tensor(means.mean(), dtype=torch.float64)
 
 
 def _fits(figures: PcmFigures, programming: float, drift: float) -> Floats:
