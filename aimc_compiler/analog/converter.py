@@ -2,6 +2,8 @@
 
 Rasch et al., Nat. Commun. 14, 5282 (2023), Methods, "AIMC MVM": a b-bit converter has 2^b - 2 steps over twice its
 bound, rounds to the nearest (halves to the even code) and then clips.
+
+Gradients are those of the converters without steps: rounding passes them on, clipping where a value was not clipped.
 """
 
 from math import inf
@@ -11,12 +13,13 @@ from torch import Tensor
 
 from aimc_compiler.analog.columns import ColumnFigures
 from aimc_compiler.analog.settings import MvmSettings
+from aimc_compiler.analog.straight_through import straight_through, tracks
 from aimc_compiler.errors import InternalError
 
 
 def quantise(x: Tensor, step: float) -> Tensor:
     """``step * rint(x / step)``: any shape, in the units of ``step``. The divisor is a step: no reciprocal is taken."""
-    return (x / step).round_().mul_(step) if step else x
+    return straight_through((x / step).round_().mul_(step), x) if step else x
 
 
 def clip(x: Tensor, bound: float) -> Tensor:
@@ -43,7 +46,7 @@ def round_by_chance(x: Tensor, step: float, draw: Tensor) -> Tensor:
     steps = x / step
     below = steps.floor()
     up: Tensor = torch.special.ndtr(draw) < steps - below
-    return (below + up) * step
+    return straight_through((below + up) * step, x)
 
 
 def input_codes(x: Tensor, settings: MvmSettings, draw: Tensor | None = None) -> Tensor:
@@ -55,7 +58,9 @@ def input_codes(x: Tensor, settings: MvmSettings, draw: Tensor | None = None) ->
     if settings.dac_stochastic and draw is None:
         raise InternalError("inputs are rounded by chance, and no normals were given for it")
     rounded = quantise(x, settings.dac_step) if draw is None else round_by_chance(x, settings.dac_step, draw)
-    return clip(rounded, settings.in_bound)
+    codes = clip(rounded, settings.in_bound)
+    # What was clipped is told by x: the code of the bound can lie one unit of the last place beyond it.
+    return straight_through(codes, clip(x, settings.in_bound)) if tracks(x) else codes
 
 
 def driven(codes: Tensor, settings: MvmSettings) -> Tensor:
@@ -70,14 +75,22 @@ def dac(x: Tensor, settings: MvmSettings, draw: Tensor | None = None) -> Tensor:
 
 def adc(u: Tensor, settings: MvmSettings) -> Tensor:
     """Outputs as the converter gives them. u: any shape, in units of normalised weights times normalised inputs."""
-    return held(quantise(u, settings.adc_step), settings)
+    return held(quantise(u, settings.adc_step), u, settings)
 
 
-def held(codes: Tensor, settings: MvmSettings) -> Tensor:
-    """Output codes within the bounds of their converter, which are 0 and the bound where it knows no sign."""
+def held(codes: Tensor, u: Tensor, settings: MvmSettings) -> Tensor:
+    """Output codes within the bounds of their converter, with the gradient of ``u``, whose codes they are, within them.
+
+    Bounds are 0 and ``out_bound`` where the converter knows no sign.
+    """
+    kept = _within(codes, settings)
+    return straight_through(kept, _within(u, settings)) if tracks(u) else kept
+
+
+def _within(u: Tensor, settings: MvmSettings) -> Tensor:
     if settings.signed or settings.out_bound == inf:
-        return clip(codes, settings.out_bound)
-    return codes.clamp(0, settings.out_bound)
+        return clip(u, settings.out_bound)
+    return u.clamp(0, settings.out_bound)
 
 
 def mismatched(u: Tensor, figures: ColumnFigures) -> Tensor:

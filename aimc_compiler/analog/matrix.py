@@ -36,6 +36,7 @@ from aimc_compiler.analog.row_block import (
 from aimc_compiler.analog.settings import MvmSettings, require_built
 from aimc_compiler.analog.slices import Slices
 from aimc_compiler.analog.state import Streams
+from aimc_compiler.analog.straight_through import tracks
 from aimc_compiler.analog.traced_drop import require_traceable
 from aimc_compiler.chip.spec import Nonidealities, Tile
 from aimc_compiler.errors import AimcError, CalibrationError, DataError
@@ -133,9 +134,13 @@ class MatrixOnTiles:
         entries make up, evenly (default: one each); first_sample: running index of the first; first_call: MVMs of this
         matrix already made for a sample (where several operations share it). Windows count in raster order. Raises
         CalibrationError without ranges, DataError on inputs that are not finite.
+
+        In ``exact``, gradients reach x and ranges: those of the outputs before rounding, noise a constant. ``fast`` has
+        none, and raises AimcError where one is asked for.
         """
         fast = self._prepare_fast(time_s, recalibrated_s) if self.choice.precision == "fast" else None
         if fast is not None:
+            self._require_no_gradient(x, ranges)
             parts = self._fast_parts(fast, ranges)
             return self._forward_fast(fast, x, parts, first_sample, first_call, samples)
         used = self._ranges(ranges)
@@ -156,6 +161,13 @@ class MatrixOnTiles:
                 "negative, and recalibration comes before the time asked for"
             )
         return time_s, read_s
+
+    def _require_no_gradient(self, x: Tensor, ranges: Tensor | None) -> None:
+        if tracks(x) or (ranges is not None and tracks(ranges)):
+            raise AimcError(
+                f"a gradient is asked of {self.name!r}, but precision fast computes none: use precision exact, or call "
+                "it under torch.no_grad()"
+            )
 
     def _prepare(self, time_s: float, recalibrated_s: float | None) -> MatrixState:
         """The state, its products ready in ``exact``."""
