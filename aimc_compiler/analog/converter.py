@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from aimc_compiler.analog.columns import ColumnFigures
-from aimc_compiler.analog.settings import MvmSettings
+from aimc_compiler.analog.settings import MvmSettings, Points
 from aimc_compiler.analog.straight_through import straight_through, tracks
 from aimc_compiler.errors import InternalError
 
@@ -32,13 +32,26 @@ def asymmetric(x: Tensor, asymmetry: float) -> Tensor:
     return torch.where(x < 0, x * (1 - asymmetry), x) if asymmetry else x
 
 
-def bow(x: Tensor, bound: float, curve: tuple[float, ...]) -> Tensor:
-    """``x + sum_k c_k v^k`` with ``v = clip(x / bound, -1, 1)``: any shape; curve: c_1, c_2, ... in the units of x."""
+def bow(x: Tensor, bound: float, curve: tuple[float, ...] | Points) -> Tensor:
+    """``x + sum_k c_k v^k`` with ``v = clip(x / bound, -1, 1)``, or ``x + p(v)`` with p linear between points.
+
+    x: any shape; curve: c_1, c_2, ..., or points with values, in the units of x.
+    """
+    if isinstance(curve, Points):
+        return x + _interpolated(x / bound, curve)
     v = (x / bound).clamp(-1, 1)
     deviation = torch.zeros_like(x)
     for coefficient in reversed(curve):
         deviation = (deviation + coefficient) * v
     return x + deviation
+
+
+def _interpolated(v: Tensor, points: Points) -> Tensor:
+    positions, values = v.new_tensor(points.positions), v.new_tensor(points.values)
+    slopes = values.diff() / positions.diff()
+    v = v.clamp(points.positions[0], points.positions[-1])
+    left = torch.bucketize(v.detach().contiguous(), positions[1:-1], right=True)
+    return torch.addcmul(values[left], v - positions[left], slopes[left])
 
 
 def round_by_chance(x: Tensor, step: float, draw: Tensor) -> Tensor:
