@@ -112,7 +112,8 @@ class MatrixOnTiles:
         """
         times = self._times(time_s, recalibrated_s)
         if self._kept is None or (self._kept.time_s, self._kept.recalibrated_s) != times:
-            self._kept = self._cells.at(*times)
+            with torch.inference_mode(False):  # what is kept may be asked for gradients later
+                self._kept = self._cells.at(*times)
             self._products = ()
         return self._kept
 
@@ -174,10 +175,11 @@ class MatrixOnTiles:
         state = self.state(time_s, recalibrated_s)
         if not self._products:
             figures_of = self._cells.column_figures
-            self._products = tuple(
-                block_products(block, self._stored(state, block), self.contraction, self.settings, figures_of)
-                for block in self.blocks
-            )
+            with torch.inference_mode(False):
+                self._products = tuple(
+                    block_products(block, self._stored(state, block), self.contraction, self.settings, figures_of)
+                    for block in self.blocks
+                )
         return state
 
     def _prepare_fast(self, time_s: float, recalibrated_s: float | None) -> FastMatrix | None:
