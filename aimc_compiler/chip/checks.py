@@ -95,6 +95,13 @@ def one_curve(converter: "Dac | Adc", lowest: float) -> Iterator[Fault]:
         )
 
 
+def zero_drives_nothing(dac: "Dac") -> Fault | None:
+    """Rows that receive 0 are off: those of padding, and all but one while a tile is read for drift compensation."""
+    if dac.inl_table is None or (0, 0) in dac.inl_table:
+        return None
+    return ("inl_table",), "lacks the point [0, 0]; an input of 0 drives nothing: take the value there off all points"
+
+
 def shares_sum_to_one(split: "EnergySplit") -> Fault | None:
     total = split.adc + split.array + split.dac
     if abs(total - 1) <= 1e-9:

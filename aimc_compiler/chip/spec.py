@@ -73,7 +73,7 @@ class Dac(SpecModel):
 
     @model_validator(mode="after")
     def has_one_curve(self) -> "Dac":
-        raise_faults(*checks.one_curve(self, lowest=-1.0))
+        raise_faults(*checks.one_curve(self, lowest=-1.0), checks.zero_drives_nothing(self))
         return self
 
     @property

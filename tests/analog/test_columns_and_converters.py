@@ -229,6 +229,7 @@ def test_measured_nonlinearity_keeps_fast_and_closed_forms_away() -> None:
         (("tile.adc.inl_table=[[-1, 0], [1.5, 1]]",), r"has a point at 1\.5; positions are over the bound"),
         (("tile.dac.inl_table=[[-0.9, 0], [1, 1]]",), r"inl_table: covers -0\.9 to 1 of -1 to 1; add points at"),
         (("tile.adc.inl_table=[[-1, 0], [0.9, 1]]",), r"inl_table: covers -1 to 0\.9 of -1 to 1; add points at"),
+        (("tile.dac.inl_table=[[-1, 0], [0, 0.1], [1, 1]]",), r"lacks the point \[0, 0\]; an input of 0 drives"),
         (("tile.adc.inl_table=[[0, 0]]",), r"tile\.adc\.inl_table"),
         (("tile.adc.inl_table=[[0, 0, 1], [1, 0]]",), r"tile\.adc\.inl_table"),
     ],

@@ -48,7 +48,7 @@ ALL = st.fixed_dictionaries(
         "bound_management": st.booleans(),
     }
 )
-TABLE = ((-1.0, 0.5), (-0.4, -1.0), (0.05, 0.0), (0.7, 2.0), (1.0, 1.0))
+TABLE = ((-1.0, 0.5), (-0.4, -1.0), (0.0, 0.0), (0.7, 2.0), (1.0, 1.0))
 CURVES = st.sampled_from([{}, {"inl_curve": (-1.0, 0.0, 1.0)}, {"inl_curve": (0.0, 1.0)}, {"inl_table": TABLE}])
 INPUTS = st.builds(
     dict.__or__,
