@@ -247,8 +247,8 @@ def test_shares_of_defects(rows: int, columns: int, defects: dict[str, float]) -
 
 def test_share_of_dead_tiles() -> None:
     """320 tiles each of 320 chips, from the one number of each."""
-    spec, held = effects(defects={"dead_tiles": 0.3}).defects, pieces(1, (1,), (1,) * 320)
-    rows = [[piece_defects(spec, 0, chip, piece, tile()) for piece in held] for chip in range(320)]
+    spec, held, holder = effects(defects={"dead_tiles": 0.3}).defects, pieces(1, (1,), (1,) * 320), tile()
+    rows = [[piece_defects(spec, 0, chip, piece, holder) for piece in held] for chip in range(320)]
     dead = np.array([[found is not None and found._tile_is_dead() for found in row] for row in rows], np.float64)
     check_moments(dead, share(0.3))
     check_uncorrelated(dead[1:], dead[:-1])
@@ -301,6 +301,13 @@ def reading(name: str, piece: str = "one", **names: Any) -> Array:
     return np.asarray(one_hot_outputs(torch.zeros(400, 400, dtype=torch.float64), streams, name, 0, settings))
 
 
+STOCHASTIC = {"bits": 6, "rounding": "stochastic"}
+
+
+def of_converters(dac: dict[str, Any], adc: dict[str, Any], **mvm: float) -> Array:
+    return converted(torch.full((4000, 32), 0.377, dtype=torch.float64), 32, dac, adc, mvm)
+
+
 def purposes(name: str, **keys: Any) -> Array:
     return figure(
         name, **{"gain_std": 0.1, "offset_std": 0.1, "v_offset_std": 0.1, "mismatch_calibrated": True,
@@ -343,6 +350,14 @@ APART: dict[str, tuple[Callable[[], Array], Callable[[], Array]]] = {
     "outputs of matrices": (outputs, lambda: outputs(matrix="other")),
     "outputs of chips": (outputs, lambda: outputs(chip=1)),
     "outputs of seeds": (outputs, lambda: outputs(seed=1)),
+    "input rounding and input noise": (
+        lambda: of_converters(STOCHASTIC, {}),
+        lambda: of_converters({}, {}, sigma_in=0.05),
+    ),
+    "output rounding and output noise": (
+        lambda: of_converters({}, STOCHASTIC),
+        lambda: of_converters({}, {}, sigma_out=0.05),
+    ),
     "readings": (lambda: reading("programming"), lambda: reading("3600.0")),
     "readings of pieces": (lambda: reading("programming"), lambda: reading("programming", piece="two")),
     "readings of chips": (lambda: reading("programming"), lambda: reading("programming", chip=1)),
