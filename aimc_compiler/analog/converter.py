@@ -2,6 +2,8 @@
 
 Rasch et al., Nat. Commun. 14, 5282 (2023), Methods, "AIMC MVM": a b-bit converter has 2^b - 2 steps over twice its
 bound, rounds to the nearest (halves to the even code) and then clips.
+
+Gradients are those of the converters without steps: rounding passes them on, clipping where a value was not clipped.
 """
 
 from math import inf
@@ -10,13 +12,14 @@ import torch
 from torch import Tensor
 
 from aimc_compiler.analog.columns import ColumnFigures
-from aimc_compiler.analog.settings import MvmSettings
+from aimc_compiler.analog.settings import MvmSettings, Points
+from aimc_compiler.analog.straight_through import straight_through, tracks
 from aimc_compiler.errors import InternalError
 
 
 def quantise(x: Tensor, step: float) -> Tensor:
     """``step * rint(x / step)``: any shape, in the units of ``step``. The divisor is a step: no reciprocal is taken."""
-    return (x / step).round_().mul_(step) if step else x
+    return straight_through((x / step).round_().mul_(step), x) if step else x
 
 
 def clip(x: Tensor, bound: float) -> Tensor:
@@ -29,8 +32,13 @@ def asymmetric(x: Tensor, asymmetry: float) -> Tensor:
     return torch.where(x < 0, x * (1 - asymmetry), x) if asymmetry else x
 
 
-def bow(x: Tensor, bound: float, curve: tuple[float, ...]) -> Tensor:
-    """``x + sum_k c_k v^k`` with ``v = clip(x / bound, -1, 1)``: any shape; curve: c_1, c_2, ... in the units of x."""
+def bow(x: Tensor, bound: float, curve: tuple[float, ...] | Points) -> Tensor:
+    """``x + sum_k c_k v^k`` with ``v = clip(x / bound, -1, 1)``, or ``x + p(v)`` with p linear between points.
+
+    x: any shape; curve: c_1, c_2, ..., or points with values, in the units of x.
+    """
+    if isinstance(curve, Points):
+        return x + _interpolated(x / bound, curve)
     v = (x / bound).clamp(-1, 1)
     deviation = torch.zeros_like(x)
     for coefficient in reversed(curve):
@@ -38,12 +46,20 @@ def bow(x: Tensor, bound: float, curve: tuple[float, ...]) -> Tensor:
     return x + deviation
 
 
+def _interpolated(v: Tensor, points: Points) -> Tensor:
+    positions, values = v.new_tensor(points.positions), v.new_tensor(points.values)
+    slopes = values.diff() / positions.diff()
+    v = v.clamp(points.positions[0], points.positions[-1])
+    left = torch.bucketize(v.detach().contiguous(), positions[1:-1], right=True)
+    return torch.addcmul(values[left], v - positions[left], slopes[left])
+
+
 def round_by_chance(x: Tensor, step: float, draw: Tensor) -> Tensor:
     """Codes about x, the upper one with the probability that gives x on average. draw: standard normals, x's shape."""
     steps = x / step
     below = steps.floor()
     up: Tensor = torch.special.ndtr(draw) < steps - below
-    return (below + up) * step
+    return straight_through((below + up) * step, x)
 
 
 def input_codes(x: Tensor, settings: MvmSettings, draw: Tensor | None = None) -> Tensor:
@@ -55,7 +71,9 @@ def input_codes(x: Tensor, settings: MvmSettings, draw: Tensor | None = None) ->
     if settings.dac_stochastic and draw is None:
         raise InternalError("inputs are rounded by chance, and no normals were given for it")
     rounded = quantise(x, settings.dac_step) if draw is None else round_by_chance(x, settings.dac_step, draw)
-    return clip(rounded, settings.in_bound)
+    codes = clip(rounded, settings.in_bound)
+    # What was clipped is told by x: the code of the bound can lie one unit of the last place beyond it.
+    return straight_through(codes, clip(x, settings.in_bound)) if tracks(x) else codes
 
 
 def driven(codes: Tensor, settings: MvmSettings) -> Tensor:
@@ -70,14 +88,22 @@ def dac(x: Tensor, settings: MvmSettings, draw: Tensor | None = None) -> Tensor:
 
 def adc(u: Tensor, settings: MvmSettings) -> Tensor:
     """Outputs as the converter gives them. u: any shape, in units of normalised weights times normalised inputs."""
-    return held(quantise(u, settings.adc_step), settings)
+    return held(quantise(u, settings.adc_step), u, settings)
 
 
-def held(codes: Tensor, settings: MvmSettings) -> Tensor:
-    """Output codes within the bounds of their converter, which are 0 and the bound where it knows no sign."""
+def held(codes: Tensor, u: Tensor, settings: MvmSettings) -> Tensor:
+    """Output codes within the bounds of their converter, with the gradient of ``u``, whose codes they are, within them.
+
+    Bounds are 0 and ``out_bound`` where the converter knows no sign.
+    """
+    kept = _within(codes, settings)
+    return straight_through(kept, _within(u, settings)) if tracks(u) else kept
+
+
+def _within(u: Tensor, settings: MvmSettings) -> Tensor:
     if settings.signed or settings.out_bound == inf:
-        return clip(codes, settings.out_bound)
-    return codes.clamp(0, settings.out_bound)
+        return clip(u, settings.out_bound)
+    return u.clamp(0, settings.out_bound)
 
 
 def mismatched(u: Tensor, figures: ColumnFigures) -> Tensor:

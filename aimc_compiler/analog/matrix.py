@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from aimc_compiler.analog.contraction import Contraction
-from aimc_compiler.analog.digital import in_format, integer_scales, send
+from aimc_compiler.analog.digital import in_format, send
 from aimc_compiler.analog.fast import (
     Choice,
     FastMatrix,
@@ -24,13 +24,13 @@ from aimc_compiler.analog.fast import (
     choose,
 )
 from aimc_compiler.analog.fast.plan import LARGEST_DEVIATION
-from aimc_compiler.analog.grid import RowBlock, row_blocks
+from aimc_compiler.analog.grid import row_blocks
 from aimc_compiler.analog.matrix_state import MatrixCells, MatrixState
 from aimc_compiler.analog.noise import Draw
+from aimc_compiler.analog.normalisation import changes_of, checked_ranges, column_scales, normalised, require_finite
 from aimc_compiler.analog.piece_bounds import NO_BOUNDS, PieceBounds
 from aimc_compiler.analog.row_block import (
     BlockProduct,
-    Stored,
     block_products,
     conversions_of,
     multiply_block,
@@ -39,10 +39,11 @@ from aimc_compiler.analog.row_block import (
 from aimc_compiler.analog.settings import MvmSettings, require_built
 from aimc_compiler.analog.slices import Slices
 from aimc_compiler.analog.state import Streams
+from aimc_compiler.analog.straight_through import tracks
 from aimc_compiler.analog.tile_readings import TileReadings
 from aimc_compiler.analog.traced_drop import require_traceable
 from aimc_compiler.chip.spec import Nonidealities, Tile
-from aimc_compiler.errors import AimcError, CalibrationError, DataError
+from aimc_compiler.errors import AimcError, DataError
 from aimc_compiler.mapping.ir import Piece
 from aimc_compiler.rng import Key
 
@@ -96,12 +97,9 @@ class MatrixOnTiles:
         self.mvms = self.adc_conversions = 0
         self.repeats: Counter[Piece] = Counter()
         weight = weight.detach().to(dtype)
-        _require_finite(weight, f"a weight of {self.name!r} is not finite: train or load the network again")
-        self.scales = torch.stack([self._scales(weight, block) for block in self.blocks])
-        self.target = torch.cat(
-            [_rows(weight, block) / scale.unsqueeze(-1) for block, scale in zip(self.blocks, self.scales, strict=True)],
-            dim=2,
-        )
+        require_finite(weight, f"a weight of {self.name!r} is not finite: train or load the network again")
+        self.scales = self._scales(weight)
+        self.target = normalised(weight, self.blocks, self.scales)
         self._tile, self._bounds = tile, bounds
         self.slices = Slices.of(tile.device)
         self._keys: dict[tuple[str, str], Key] = {}
@@ -125,7 +123,8 @@ class MatrixOnTiles:
         """
         times = self._times(time_s, recalibrated_s)
         if self._kept is None or (self._kept.time_s, self._kept.recalibrated_s) != times:
-            self._kept = self._cells.at(*times, self._readings)
+            with torch.inference_mode(False):  # what is kept may be asked for gradients later
+                self._kept = self._cells.at(*times, self._readings)
             self._products, self._scaled = (), None
         return self._kept
 
@@ -147,14 +146,18 @@ class MatrixOnTiles:
         entries make up, evenly (default: one each); first_sample: running index of the first; first_call: MVMs of this
         matrix already made for a sample (where several operations share it). Windows count in raster order. Raises
         CalibrationError without ranges, DataError on inputs that are not finite.
+
+        In ``exact``, gradients reach x and ranges: those of the outputs before rounding, noise a constant. ``fast`` has
+        none, and raises AimcError where one is asked for.
         """
         fast = self._prepare_fast(time_s, recalibrated_s) if self.choice.precision == "fast" else None
         if fast is not None:
+            self._require_no_gradient(x, ranges)
             parts = self._fast_parts(fast, ranges)
             return self._forward_fast(fast, x, parts, first_sample, first_call, samples)
         used, scales = self._scaling(ranges, self._prepare(time_s, recalibrated_s))
         x = x.to(self.target.dtype)
-        _require_finite(x, _NOT_FINITE.format(self.name))
+        require_finite(x, _NOT_FINITE.format(self.name))
         if x.dim() == self.contraction.sample_axes:
             return self._batched(x[None], used, scales, first_sample, first_call, samples)[0]
         return self._batched(x, used, scales, first_sample, first_call, samples)
@@ -169,15 +172,29 @@ class MatrixOnTiles:
             )
         return time_s, read_s
 
+    def _require_no_gradient(self, x: Tensor, ranges: Tensor | None) -> None:
+        if tracks(x) or (ranges is not None and tracks(ranges)):
+            raise AimcError(
+                f"a gradient is asked of {self.name!r}, but precision fast computes none: use precision exact, or call "
+                "it under torch.no_grad()"
+            )
+
     def _prepare(self, time_s: float, recalibrated_s: float | None) -> MatrixState:
         """The state, its products ready in ``exact``."""
         state = self.state(time_s, recalibrated_s)
         if not self._products:
             figures_of = self._cells.column_figures
-            self._products = tuple(
-                block_products(block, self._stored(state, block), self.contraction, self.settings, figures_of)
-                for block in self.blocks
-            )
+            with torch.inference_mode(False):
+                self._products = tuple(
+                    block_products(
+                        block,
+                        state.stored_of(block, plain=self.slices.plain),
+                        self.contraction,
+                        self.settings,
+                        figures_of,
+                    )
+                    for block in self.blocks
+                )
         return state
 
     def _prepare_fast(self, time_s: float, recalibrated_s: float | None) -> FastMatrix | None:
@@ -327,18 +344,12 @@ class MatrixOnTiles:
             total = total * contraction.along_columns(self.factor.reshape(groups, -1))
         return total if self.bias is None else total + contraction.along_columns(self.bias.reshape(groups, -1))
 
-    def _scales(self, weight: Tensor, block: RowBlock) -> Tensor:
-        """(groups, columns): the largest |W| of each column of the block, 1 where that is 0; or the integers above."""
+    def _scales(self, weight: Tensor) -> Tensor:
+        """(row blocks, groups, columns); ones where the tile does not normalise."""
         if not self.normalised:
-            return weight.new_ones(weight.shape[:2])
-        largest = _rows(weight, block).abs().amax(dim=2)
-        scales = torch.where(largest > 0, largest, torch.ones_like(largest))
+            return weight.new_ones((len(self.blocks), *weight.shape[:2]))
         bits = self.nonidealities.digital.column_scale_bits
-        if bits != "off":
-            for piece in block.pieces:
-                columns = slice(piece.first_column, piece.first_column + piece.columns)
-                scales[piece.group, columns] = integer_scales(scales[piece.group, columns], bits)
-        return scales
+        return torch.stack([column_scales(weight, block, bits) for block in self.blocks])
 
     def _scaling(self, ranges: Tensor | None, state: MatrixState) -> tuple[Tensor, Tensor]:
         """Input ranges, checked, and all digital factors of a row block: (row blocks, groups, columns).
@@ -346,12 +357,16 @@ class MatrixOnTiles:
         Those of the last ranges and state are kept: making and checking them takes as long as a small product.
         """
         kept = self._scaled
-        if kept is not None and kept[0] is ranges and kept[1] == _changes(ranges) and kept[2] is state:
+        if kept is not None and kept[0] is ranges and kept[1] == changes_of(ranges) and kept[2] is state:
             return kept[3]
-        used = self._ranges(ranges)
-        made = used, self.scales * state.alpha * used.T.unsqueeze(-1)
-        changes = _changes(ranges)
-        self._scaled = None if changes is None else (ranges, changes, state, made)
+        changes = changes_of(ranges)
+        if changes is None:
+            used = self._ranges(ranges)
+            return used, self.scales * state.alpha * used.T.unsqueeze(-1)
+        with torch.inference_mode(False), torch.no_grad():  # what is kept may be asked for gradients later
+            used = self._ranges(ranges)
+            made = used, self.scales * state.alpha * used.T.unsqueeze(-1)
+        self._scaled = ranges, changes, state, made
         return made
 
     def _ranges(self, ranges: Tensor | None) -> Tensor:
@@ -359,16 +374,7 @@ class MatrixOnTiles:
         shape = (self.target.shape[0], len(self.blocks))
         if not self.normalised:
             return self.target.new_ones(shape)
-        if ranges is None:
-            raise CalibrationError(
-                f"operation {self.name!r} has no input ranges, which this chip's converters need: calibrate with data"
-            )
-        if tuple(ranges.shape) != shape or not bool((torch.isfinite(ranges) & (ranges > 0)).all()):
-            raise CalibrationError(
-                f"the input ranges of {self.name!r} must be {shape[0]} x {shape[1]} (groups x row blocks) positive "
-                f"numbers, not {tuple(ranges.shape)} from {ranges.min():g}: calibrate again"
-            )
-        return ranges.to(self.target)
+        return checked_ranges(ranges, shape, self.name).to(self.target)
 
     @property
     def _cells(self) -> MatrixCells:
@@ -389,33 +395,8 @@ class MatrixOnTiles:
             bounds=self._bounds,
         )
 
-    def _stored(self, state: MatrixState, block: RowBlock) -> Stored:
-        rows = slice(block.first_row, block.first_row + block.rows)
-        if self.slices.plain:
-            return Stored(slices=state.weights[None, :, :, rows])
-        factors, shift = state.factors[:, block.index], state.shift[block.index]
-        return Stored(slices=state.stored[..., rows], factors=factors, shift=shift)
-
     def _key(self, piece: Piece, purpose: str) -> Key:
         name = (piece.name, purpose)
         if name not in self._keys:
             self._keys[name] = Streams(seed=self.seed, chip=self.chip, piece=piece.name).key(purpose)
         return self._keys[name]
-
-
-def _require_finite(values: Tensor, message: str) -> None:
-    """One pass and no copy. Raises DataError; a NaN is both the least and the largest value."""
-    if values.numel() and not all(isfinite(end) for end in torch.aminmax(values.detach())):
-        raise DataError(message)
-
-
-def _changes(ranges: Tensor | None) -> int | None:
-    """How often a tensor was changed so far; None where it does not count that, or must not be kept."""
-    if ranges is None:
-        return 0
-    return None if ranges.is_inference() or ranges.requires_grad else ranges._version
-
-
-def _rows(weight: Tensor, block: RowBlock) -> Tensor:
-    """The rows of a block, of (groups, columns, rows)."""
-    return weight[:, :, block.first_row : block.first_row + block.rows]

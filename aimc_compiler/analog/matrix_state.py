@@ -12,6 +12,7 @@ from aimc_compiler.analog.fast import Ageing, age_pieces, ages_fast
 from aimc_compiler.analog.fast.pages import empty_pages
 from aimc_compiler.analog.grid import RowBlock
 from aimc_compiler.analog.piece_bounds import NO_BOUNDS, PieceBounds
+from aimc_compiler.analog.row_block import Stored
 from aimc_compiler.analog.settings import MvmSettings
 from aimc_compiler.analog.slices import Slices, signs, stored_states
 from aimc_compiler.analog.state import PieceDevices, Streams, devices_figures, tile_drift_factor
@@ -39,6 +40,15 @@ class MatrixState:
     stored: Tensor
     factors: Tensor
     shift: Tensor
+
+    def stored_of(self, block: RowBlock, *, plain: bool) -> Stored:
+        """The cells of a row block; plain: whether a cell holds the weight itself."""
+        rows = slice(block.first_row, block.first_row + block.rows)
+        if plain:
+            return Stored(slices=self.weights[None, :, :, rows])
+        return Stored(
+            slices=self.stored[..., rows], factors=self.factors[:, block.index], shift=self.shift[block.index]
+        )
 
 
 @record

@@ -105,8 +105,8 @@ def mvm_and_clips(
     planes = [(weight, asymmetric(plane, settings.input_asymmetry)) for weight, plane in planes]
     if settings.passes != "digital":
         return _planes(planes, weights, product, settings, draw)
-    above = [(weight, plane.clamp(min=0)) for weight, plane in planes]
-    below = [(weight, plane.clamp(max=0)) for weight, plane in planes]
+    above = [(weight, _above(plane)) for weight, plane in planes]
+    below = [(weight, _below(plane)) for weight, plane in planes]
     y, clips = _planes(above, weights, product, settings, draw)
     y_below, clips_below = _planes(below, weights, product, settings, _again(draw, "second pass"))
     return y + y_below, _either(clips, clips_below)
@@ -161,9 +161,18 @@ def _collect(x: Tensor, weights: BlockWeights, product: Product, settings: MvmSe
     """What columns collect of ``x``, and the power that its read noise goes by."""
     if settings.passes != "analog":
         return _collect_once(x, weights, product, settings)
-    u, power = _collect_once(x.clamp(min=0), weights, product, settings)
-    u_below, power_below = _collect_once(x.clamp(max=0), weights, product, settings)
+    u, power = _collect_once(_above(x), weights, product, settings)
+    u_below, power_below = _collect_once(_below(x), weights, product, settings)
     return u + u_below, None if power is None or power_below is None else power + power_below
+
+
+def _above(x: Tensor) -> Tensor:
+    # At 0, clamp passes the gradient on in either pass, which would count twice; relu does not.
+    return x.relu()
+
+
+def _below(x: Tensor) -> Tensor:
+    return x.clamp(max=0)
 
 
 def _again(draw: Draw | None, reading: str) -> Draw | None:
@@ -221,7 +230,7 @@ def _convert(
     else:
         codes = quantise(u, settings.adc_step)
     clips = codes.abs() > settings.out_bound if settings.bound_management else None
-    return corrected(times_bound(held(codes, settings), figures), figures), clips
+    return corrected(times_bound(held(codes, u, settings), figures), figures), clips
 
 
 def _side_products(

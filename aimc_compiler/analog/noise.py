@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from aimc_compiler.analog.settings import MvmSettings
+from aimc_compiler.analog.straight_through import constant
 from aimc_compiler.errors import InternalError
 from aimc_compiler.records import record
 from aimc_compiler.rng import Key, Layout, normals_side_by_side
@@ -75,7 +76,9 @@ def needs_draw(settings: MvmSettings) -> bool:
 
 def read_variance(power: Tensor, settings: MvmSettings) -> Tensor:
     """Variance of the read noise. power: sum_j |w_ij| x_j^2 ("pcm") or sum_j x_j^2 ("constant"), any shape."""
-    return power * settings.sigma_w**2
+    # A constant for gradients, as in the training of the paper and its toolkit: noise is drawn in the forward pass and
+    # added; its deviation, whose root has no finite slope at 0, is nothing that weights should learn to make small.
+    return constant(power) * settings.sigma_w**2
 
 
 def output_variance(settings: MvmSettings) -> float:

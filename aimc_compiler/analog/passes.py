@@ -8,12 +8,16 @@ A bit-serial input is the whole number ``m = x (2^(b-1) - 1)`` of b bits, sent p
 Each plane is a pass through the crossbar with noise of its own. With ``accumulate: digital`` (Shafiee et al., ISCA
 2016) every plane of every slice is converted, then shifted and added; with ``analog`` (Wan et al., Nature 608, 504
 (2022)) the planes add up as charge, weighed by their significance, and are converted once.
+
+Gradients: the planes of 2^0 to 2^(b-2), whose weights sum to 1, each pass on that of the number; so what is linear in
+the planes has the gradient of the number itself.
 """
 
 import torch
 from torch import Tensor
 
 from aimc_compiler.analog.settings import MvmSettings
+from aimc_compiler.analog.straight_through import straight_through
 
 #: (weight, plane) of each pass.
 Planes = list[tuple[float, Tensor]]
@@ -36,6 +40,6 @@ def bit_planes(codes: Tensor, settings: MvmSettings) -> Planes:
         whole = (codes * largest).round().to(torch.int64)
         rest, sign = whole % 2**bits, torch.ones_like(codes)
     planes = [(2**p / largest, sign * ((rest >> p) & 1).to(codes)) for p in range(bits)]
-    if settings.input_code == "twos_complement":
-        planes[-1] = (-planes[-1][0], planes[-1][1])
-    return planes
+    signed = planes.pop() if settings.input_code == "twos_complement" else None
+    passing = [(weight, straight_through(plane, codes)) for weight, plane in planes]
+    return passing if signed is None else [*passing, (-signed[0], signed[1].detach())]

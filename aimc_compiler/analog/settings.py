@@ -9,6 +9,24 @@ from aimc_compiler.chip.spec import Adc, Dac, Nonidealities, Tile, converter_ste
 from aimc_compiler.errors import NotBuiltError, VerificationError
 from aimc_compiler.records import record
 
+#: What a converter's nonlinearity is in LSB where the spec gives neither curve nor table: v^3 - v.
+_CURVE = (-1.0, 0.0, 1.0)
+
+
+@record
+class Points:
+    """A measured nonlinearity: values at rising positions over the bound, linear between them, constant beyond."""
+
+    positions: tuple[float, ...]
+    values: tuple[float, ...]
+
+    def times(self, factor: float) -> "Points":
+        """With values ``factor`` times as large."""
+        return replace(self, values=tuple(value * factor for value in self.values))
+
+    def __str__(self) -> str:
+        return f"of {len(self.positions)} points"
+
 
 @record
 class MvmSettings:
@@ -18,7 +36,7 @@ class MvmSettings:
     clipped to it; sigma_in, sigma_out, sigma_w: standard deviations; ir_drop: factor, 0 is none; g_ratio: conductance
     of the wire between two cells over that of a full weight, ``1 / (r_wire g_ir)``; ir_drop_model, ir_drop_load: as in
     the spec, see ``ir_drop.py`` and ``traced_drop.py``; input_scaling to sum_share: see ``scaling.py``; asymmetries
-    to inl_bound: ``converter.py``, nonlinearities as coefficients of v, v^2, ... in units of x and u; v_offset_std to
+    to inl_bound: ``converter.py``, nonlinearities as coefficients of v, v^2, ... or Points, of x and u; v_offset_std to
     offset_residual: ``columns.py``, ``s_shape`` per unit of output and ``slope_span`` in its units; bound_management:
     ``bound_management.py``; signed: whether outputs may be negative; input_planes: bit planes of bit-serial inputs, 0
     where they are not, input_code and accumulate see ``passes.py``; own_bounds: each piece has an output bound
@@ -44,8 +62,8 @@ class MvmSettings:
     output_asymmetry: float = 0.0
     dac_stochastic: bool = False
     adc_stochastic: bool = False
-    dac_inl: tuple[float, ...] = ()
-    adc_inl: tuple[float, ...] = ()
+    dac_inl: tuple[float, ...] | Points = ()
+    adc_inl: tuple[float, ...] | Points = ()
     inl_bound: float = inf
     v_offset_std: float = 0.0
     r_series: float = 0.0
@@ -75,13 +93,14 @@ class MvmSettings:
         """
         if not self.own_bounds:
             return self
+        curve = self.adc_inl
         return replace(
             self,
             adc_step=self.adc_step * bound,
             out_bound=self.out_bound * bound,
             inl_bound=self.inl_bound * bound,
             sum_share=self.sum_share / bound,
-            adc_inl=tuple(c * bound for c in self.adc_inl),
+            adc_inl=curve.times(bound) if isinstance(curve, Points) else tuple(c * bound for c in curve),
             s_shape=self.s_shape / bound,
             slope_span=self.slope_span * bound,
             own_bounds=False,
@@ -194,12 +213,11 @@ class MvmSettings:
 def _converters(tile: Tile) -> dict[str, Any]:
     """What converters are beyond steps and bounds. A nonlinearity is in LSB: without steps there is none."""
     dac, adc = tile.dac, tile.adc
-    dac_lsb, adc_lsb = dac.inl * _dac_step(dac), adc.inl * _adc_step(adc)
     return {
         "dac_stochastic": dac.rounding == "stochastic" and dac.bits != "off",
         "adc_stochastic": adc.rounding == "stochastic" and adc.bits != "off",
-        "dac_inl": tuple(dac_lsb * c for c in dac.inl_curve) if dac_lsb else (),
-        "adc_inl": tuple(adc_lsb * c for c in adc.inl_curve) if adc_lsb else (),
+        "dac_inl": _nonlinearity(dac, _dac_step(dac)),
+        "adc_inl": _nonlinearity(adc, _adc_step(adc)),
         "inl_bound": _full_scale(adc) or inf,
         "own_bounds": adc.out_bound == "calibrated",
         "columns_per_adc": adc.columns_per_adc,
@@ -213,6 +231,16 @@ def _converters(tile: Tile) -> dict[str, Any]:
         "input_code": dac.bit_code,
         "accumulate": dac.accumulate,
     }
+
+
+def _nonlinearity(converter: Dac | Adc, step: float) -> tuple[float, ...] | Points:
+    scale = converter.inl * step
+    if not scale:
+        return ()
+    if converter.inl_table is None:
+        return tuple(scale * c for c in converter.inl_curve or _CURVE)
+    positions, values = zip(*converter.inl_table, strict=True)
+    return Points(positions=positions, values=tuple(scale * value for value in values))
 
 
 def _dac_step(dac: Dac) -> float:

@@ -16,6 +16,7 @@ what they could stores ``1 - g`` instead, so that its output needs one bit less.
 import torch
 from torch import Tensor
 
+from aimc_compiler.analog.straight_through import straight_through, tracks
 from aimc_compiler.chip.stored import Device
 from aimc_compiler.records import record
 
@@ -57,7 +58,10 @@ class Slices:
         return self == Slices()
 
     def states(self, w: Tensor) -> Tensor:
-        """(slices, ...): what each cell is programmed to, over g_max, |state| <= 1. w: normalised, any shape."""
+        """(slices, ...): what each cell is programmed to, over g_max, |state| <= 1. w: normalised, any shape.
+
+        Gradients: all slices move alike, so that together they move with the weight.
+        """
         if self.plain:
             return w.unsqueeze(0)
         if not self.levels:
@@ -71,7 +75,8 @@ class Slices:
             digits.append(rest % base)
             rest = torch.div(rest, base, rounding_mode="floor")
         states = torch.stack(digits[::-1]) / self.levels
-        return (states if self.offset_column else states * w.sign()).to(w)
+        states = (states if self.offset_column else states * w.sign()).to(w)
+        return straight_through(states, (w / sum(self.factors)).expand_as(states)) if tracks(w) else states
 
     def flipped(self, states: Tensor) -> Tensor:
         """(slices, columns): which columns store 1 - g. states: (slices, columns, rows)."""

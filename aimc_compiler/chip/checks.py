@@ -1,6 +1,7 @@
 """Figures of a spec that must agree with one another: each function gives the faults it finds, with their paths."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from aimc_compiler.chip.devices import DEVICES
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from aimc_compiler.chip.spec import (
         Adc,
         ChipSpec,
+        Dac,
         EnergySplit,
         LocalDigital,
         Mvm,
@@ -65,6 +67,39 @@ def adc_has_a_step(adc: "Adc") -> Fault | None:
     return (
         "out_bound",
     ), "is off, so that bits has no step; give a number or calibrated, or set bits: off (clip: false only unclips)"
+
+
+def one_curve(converter: "Dac | Adc", lowest: float) -> Iterator[Fault]:
+    """A polynomial or a table, not both; a table rises from ``lowest``, or below, to 1 without leaving [-1, 1].
+
+    What lies between the last point and the end of a converter is not for a program to guess.
+    """
+    table = converter.inl_table
+    if table is None:
+        return
+    if converter.inl_curve is not None:
+        yield ("inl_table",), "stands beside inl_curve; remove one of them"
+    positions = [position for position, _ in table]
+    for index, (before, position) in enumerate(pairwise(positions), 1):
+        if position <= before:
+            reason = f"at {position:g} follows {before:g}; give points in rising order, each position once"
+            yield ("inl_table", index), reason
+    if min(positions) < -1 or max(positions) > 1:
+        outside = next(position for position in positions if not -1 <= position <= 1)
+        yield ("inl_table",), f"has a point at {outside:g}; positions are over the bound, from -1 to 1"
+    elif positions[0] > lowest or positions[-1] < 1:
+        covered = f"covers {positions[0]:g} to {positions[-1]:g} of {lowest:g} to 1"
+        yield (
+            ("inl_table",),
+            f"{covered}; add points at the ends, with the values next to them where none were measured",
+        )
+
+
+def zero_drives_nothing(dac: "Dac") -> Fault | None:
+    """Rows that receive 0 are off: those of padding, and all but one while a tile is read for drift compensation."""
+    if dac.inl_table is None or (0, 0) in dac.inl_table:
+        return None
+    return ("inl_table",), "lacks the point [0, 0]; an input of 0 drives nothing: take the value there off all points"
 
 
 def shares_sum_to_one(split: "EnergySplit") -> Fault | None:

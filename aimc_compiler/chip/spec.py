@@ -37,6 +37,9 @@ from aimc_compiler.chip.stored import Defects, Device, DeviceNonidealities
 Bits = Annotated[int, Field(ge=2, le=24)]
 #: Coefficients of a polynomial without a constant: an offset is not nonlinearity.
 Curve = Annotated[tuple[float, ...], Field(min_length=1)]
+#: Measured points [position, LSB], position over the converter's bound; linear between two.
+Points = Annotated[tuple[tuple[float, float], ...], Field(min_length=2)]
+_TABLE = "instead of inl_curve, measured: [v, LSB] from end to end, linear between; inl: 1 takes it as it is"
 #: A name that stands in dotted paths.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$")]
 
@@ -56,14 +59,22 @@ class Dac(SpecModel):
     rounding: Literal["nearest", "stochastic"] = Field(
         "nearest", description="stochastic: up by chance, right on average"
     )
-    inl: NonNegativeFloat = Field(0.0, description="integral nonlinearity, in LSB, by which inl_curve is multiplied")
-    inl_curve: Curve = Field((-1.0, 0.0, 1.0), description="c1, c2, ...: sum c_k v^k, v the input over its bound")
+    inl: NonNegativeFloat = Field(0.0, description="integral nonlinearity in LSB: a factor on inl_curve or inl_table")
+    inl_curve: Curve | None = Field(
+        None, description="c1, c2, ...: sum c_k v^k, v the input over its bound; without a table -1, 0, 1 if left out"
+    )
+    inl_table: Points | None = Field(None, description=_TABLE)
     bit_code: Literal["sign_magnitude", "twos_complement"] = Field(
         "sign_magnitude", description="bit_serial: what the planes are; bits - 1 of them, or bits"
     )
     accumulate: Literal["digital", "analog"] = Field(
         "digital", description="bit_serial: convert every plane, shift and add; or add planes as charge, convert once"
     )
+
+    @model_validator(mode="after")
+    def has_one_curve(self) -> "Dac":
+        raise_faults(*checks.one_curve(self, lowest=-1.0), checks.zero_drives_nothing(self))
+        return self
 
     @property
     def steps(self) -> int | None:
@@ -104,12 +115,15 @@ class Adc(SpecModel):
     offset_residual: NonNegativeFloat = Field(
         0.0, description="error of a measured offset: standard deviation, its units"
     )
-    inl: NonNegativeFloat = Field(0.0, description="integral nonlinearity, in LSB, by which inl_curve is multiplied")
-    inl_curve: Curve = Field((-1.0, 0.0, 1.0), description="c1, c2, ...: sum c_k v^k, v the output over out_bound")
+    inl: NonNegativeFloat = Field(0.0, description="integral nonlinearity in LSB: a factor on inl_curve or inl_table")
+    inl_curve: Curve | None = Field(
+        None, description="c1, c2, ...: sum c_k v^k, v the output over out_bound; without a table -1, 0, 1 if left out"
+    )
+    inl_table: Points | None = Field(None, description=_TABLE)
 
     @model_validator(mode="after")
     def has_a_step(self) -> "Adc":
-        raise_faults(checks.adc_has_a_step(self))
+        raise_faults(checks.adc_has_a_step(self), *checks.one_curve(self, lowest=-1.0 if self.signed else 0.0))
         return self
 
 

@@ -11,27 +11,27 @@ from numbers import Real
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor
 
-from aimc_compiler.analog import Contraction, MatrixOnTiles, MatrixState
+from aimc_compiler.analog import MatrixState
 from aimc_compiler.analog.fast import Choice, Precision
-from aimc_compiler.analog.piece_bounds import NO_BOUNDS, PieceBounds
+from aimc_compiler.analog.piece_bounds import NO_BOUNDS
 from aimc_compiler.analog.tile_readings import TileReadings
 from aimc_compiler.chip import ChipSpec
-from aimc_compiler.errors import CalibrationError, DataError, InternalError, NotBuiltError
+from aimc_compiler.errors import CalibrationError, DataError, InternalError
 from aimc_compiler.executor.batches import run_batches
-from aimc_compiler.executor.correction import ColumnFit, Fit, NormFit, OutputScaling, Recorded
+from aimc_compiler.executor.correction import ColumnFit, Fit, NormFit, Recorded
 from aimc_compiler.executor.level import run_graph
+from aimc_compiler.executor.on_tiles import Clock, OnTiles, batch_axis, matrix_on_tiles
 from aimc_compiler.executor.programming import ProgrammingCost, programming_cost
 from aimc_compiler.executor.ranges import InputRanges
 from aimc_compiler.executor.repeats import Repeats, price_repeats
-from aimc_compiler.graph import Graph, MatrixModule
-from aimc_compiler.graph.values import tensor_of
+from aimc_compiler.graph import Graph
 from aimc_compiler.mapping import Mapping as PieceMapping
 from aimc_compiler.program import Program, Timing, mvm_name
 from aimc_compiler.records import record
 from aimc_compiler.units import print_time
-from aimc_compiler.workload import MatrixOp, Workload
+from aimc_compiler.workload import Workload
 
 
 @record
@@ -81,11 +81,11 @@ class Device:
         self._timing, self._program = timing, program
         self._events = _mvm_events(program)
         self._conversions = sum(task.events * task.adc_conversions for task in program.tasks)
-        self._clock = _Clock()
+        self._clock = Clock()
         self._write_verify = chip.nonidealities.device.write_verify
         modules, nodes = graph.matrix_modules(), graph.matrix_nodes()
         calls: dict[str, int] = {}
-        self._ops: dict[str, _OnTiles] = {}
+        self._ops: dict[str, OnTiles] = {}
         readings = TileReadings(mapping.pieces)
         for op in workload.analog_ops:
             bounds = NO_BOUNDS if ranges is None or ranges.outputs is None else ranges.outputs.of(op.name)
@@ -101,8 +101,8 @@ class Device:
                 readings=readings,
             ).to(torch_device)
             scale = None if ranges is None else ranges.of(op.name)
-            axis = _batch_axis(graph, op.name, nodes[op.name])
-            self._ops[op.name] = _OnTiles(tiles, scale, self._clock, calls.get(op.matrix, 0), axis, modules[op.name])
+            axis = batch_axis(graph, op.name, nodes[op.name])
+            self._ops[op.name] = OnTiles(tiles, scale, self._clock, calls.get(op.matrix, 0), axis, modules[op.name])
             calls[op.matrix] = calls.get(op.matrix, 0) + op.windows
         self._graph = graph.with_modules(dict(self._ops))
         self._float_graph = graph
@@ -272,126 +272,11 @@ class Device:
             raise InternalError(f"{converted} outputs were converted, the program has {samples * self._conversions}")
 
 
-class _Clock:
-    """What changes from run to run, shared by all operations of a device."""
-
-    def __init__(self) -> None:
-        self.time_s = 0.0
-        self.recalibrated_s: float | None = None
-        self.first_sample = 0
-        self.count = 1
-
-
-class _OnTiles(nn.Module):
-    """A matrix operation of the graph, run on its tiles."""
-
-    def __init__(
-        self,
-        tiles: MatrixOnTiles,
-        ranges: Tensor | None,
-        clock: _Clock,
-        first_call: int,
-        batch_axis: int,
-        module: MatrixModule,
-    ) -> None:
-        super().__init__()
-        self.tiles, self.ranges, self.clock = tiles, ranges, clock
-        self.first_call, self.batch_axis = first_call, batch_axis
-        self.scaling = OutputScaling(module)
-        self._fit: Fit | None = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: the operation's input; returns its output in the same dtype."""
-        inputs = x.movedim(self.batch_axis, 0)
-        y = self.tiles.forward(
-            inputs,
-            self.ranges,
-            self.clock.time_s,
-            recalibrated_s=self.clock.recalibrated_s,
-            first_sample=self.clock.first_sample,
-            first_call=self.first_call,
-            samples=self.clock.count,
-        )
-        if self._fit is not None:
-            self._fit.observe(y)
-            y = self._fit.scaling.apply(y)
-        return y.movedim(0, self.batch_axis).to(x.dtype)
-
-    def fit(self, fit: Fit) -> None:
-        """Until ``rescale``: give ``fit`` the raw products, and outputs as it has them by then."""
-        self._fit = fit
-        self.tiles.rescale_outputs(None, None)
-
-    def rescale(self, scaling: OutputScaling) -> None:
-        """Use this scaling from now on."""
-        self._fit, self.scaling = None, scaling
-        self.tiles.rescale_outputs(*scaling.digital())
-
-
 def _require_age(time_s: object, done: str) -> None:
     if not isinstance(time_s, Real) or not math.isfinite(time_s) or time_s < 0:
         raise DataError(
             f"a chip cannot be {done} at time_s={time_s!r}: give seconds after programming, a finite number, 0 or later"
         )
-
-
-def matrix_on_tiles(
-    op: MatrixOp,
-    module: MatrixModule,
-    mapping: PieceMapping,
-    chip: ChipSpec,
-    *,
-    seed: int = 0,
-    chip_index: int = 0,
-    precision: Precision = "exact",
-    bounds: PieceBounds = NO_BOUNDS,
-    readings: TileReadings | None = None,
-) -> MatrixOnTiles:
-    """The matrix of an operation on the tiles that ``mapping`` gives it; the rest as of ``MatrixOnTiles``."""
-    return MatrixOnTiles(
-        module.blocks(),
-        contraction_of(module),
-        mapping.pieces_of(op.matrix),
-        chip.tile_types[op.tile_type],
-        chip.nonidealities,
-        factor=module.factor,
-        bias=module.bias,
-        seed=seed,
-        chip=chip_index,
-        dtype=module.weight.dtype,
-        precision=precision,
-        bounds=bounds,
-        readings=readings,
-    )
-
-
-def contraction_of(module: MatrixModule) -> Contraction:
-    """How the matrix of a module meets its inputs."""
-    return Contraction(
-        kind=module.kind,
-        kernel=module.kernel,
-        stride=module.stride,
-        padding=module.padding,
-        dilation=module.dilation,
-    )
-
-
-def _batch_axis(graph: Graph, op: str, node: fx.Node) -> int:
-    """The axis of the operation's input that counts samples, or into which they are folded.
-
-    Raises NotBuiltError where the input is one for all samples of a batch.
-    """
-    operand = node.args[0]
-    value = tensor_of(operand) if isinstance(operand, fx.Node) else None
-    if not graph.batch.dynamic:
-        return 0
-    if value is None or value.batch is None:
-        raise NotBuiltError(
-            f"the input of {op!r} has no batch dimension, so all samples of a batch share it, while a chip multiplies "
-            "it anew for every sample. Give that input a batch dimension, compute the operation before the network, "
-            f"keep it digital (a rule for {op!r}), or compile with batch_dim=None"
-        )
-    return value.batch
 
 
 def _mvm_events(program: Program) -> dict[str, int]:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aimc_compiler.analog import MvmSettings, Streams
+from aimc_compiler.analog.settings import Points
 from aimc_compiler.mapping.ir import Piece
 from aimc_compiler.rng import normals, stream_key
 
@@ -75,8 +76,10 @@ def rounded(value: float, step: float, z: float | None) -> float:
     return float(step * (below + (chance < value / step - below)))
 
 
-def bent(value: float, bound: float, curve: tuple[float, ...]) -> float:
+def bent(value: float, bound: float, curve: tuple[float, ...] | Points) -> float:
     v = min(max(value / bound, -1), 1)
+    if isinstance(curve, Points):
+        return float(value + np.interp(v, curve.positions, curve.values))
     return value + sum(c * v ** (k + 1) for k, c in enumerate(curve))
 
 

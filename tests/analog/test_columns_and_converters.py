@@ -9,8 +9,10 @@ from analog_chips import effects, pieces, tile
 
 from aimc_compiler.analog import Contraction, MatrixOnTiles, MvmSettings, Streams, one_hot_outputs
 from aimc_compiler.analog.columns import ColumnFigures
-from aimc_compiler.analog.converter import bow, dac, round_by_chance
+from aimc_compiler.analog.converter import adc, bow, dac, round_by_chance
+from aimc_compiler.analog.fast.choice import not_modelled
 from aimc_compiler.analog.scaling import vector_scales
+from aimc_compiler.analog.settings import Points
 from aimc_compiler.chip import load_chip, override
 from aimc_compiler.chip.spec import Nonidealities, Tile
 from aimc_compiler.errors import SpecError
@@ -33,6 +35,7 @@ def outputs(spec: tuple[Tile, Nonidealities], x: torch.Tensor, columns: int = 40
 
 
 X = torch.randn(20, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+TABLE = ((-1.0, 0.5), (-0.5, -2.0), (0.0, 0.0), (0.25, 3.0), (1.0, 1.0))
 #: Each effect or option alone: keys of the MVM, of the DAC, of the ADC; whether it moves noise-free outputs.
 ALONE: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], bool]] = {
     "input scaling": ({"input_scaling": "abs_max"}, {}, {}, False),
@@ -66,6 +69,8 @@ ALONE: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any], bool]] = 
     "offset": ({}, {}, {"offset_std": 0.1}, True),
     "input nonlinearity": ({}, {"bits": 8, "inl": 2}, {}, True),
     "output nonlinearity": ({}, {}, {"bits": 8, "inl": 2}, True),
+    "input nonlinearity, measured": ({}, {"bits": 8, "inl": 1, "inl_table": TABLE}, {}, True),
+    "output nonlinearity, measured": ({}, {}, {"bits": 8, "inl": 1, "inl_table": TABLE}, True),
     "input rounding": ({}, {"bits": 4, "rounding": "stochastic"}, {}, True),
     "output rounding": ({}, {}, {"bits": 4, "rounding": "stochastic"}, True),
 }
@@ -170,6 +175,78 @@ def test_nonlinearity_is_its_polynomial_in_lsb() -> None:
     np.testing.assert_allclose(lsb.numpy(), 2 * (v - v**2), atol=1e-12)
     # Beyond the bound the curve stays where it ended.
     assert float(bow(torch.tensor(30.0), 10.0, (0.1, 0.2))) == pytest.approx(30.3)
+
+
+def test_measured_nonlinearity_is_linear_between_its_points() -> None:
+    settings = MvmSettings.of(tile_with({"bits": 8, "inl": 0.5, "inl_table": TABLE}), effects())
+    x = torch.tensor([-127, -100, -64, -1, 0, 1, 31, 32, 60, 127], dtype=torch.float64) / 127
+    lsb = (dac(x, settings) - x) * 127
+    positions, values = zip(*TABLE, strict=True)
+    np.testing.assert_allclose(lsb.numpy(), 0.5 * np.interp(x.numpy(), positions, values), atol=1e-12)
+    # Beyond the bound the curve stays where it ended; at a point it is the point.
+    curve = Points(positions=(-1.0, 0.5, 1.0), values=(0.1, -0.4, 0.2))
+    u = torch.tensor([-30.0, -10.0, 5.0, 10.0, 30.0], requires_grad=True)
+    bowed = bow(u, 10.0, curve)
+    assert bowed.tolist() == pytest.approx([-29.9, -9.9, 4.6, 10.2, 30.2])
+    assert torch.autograd.grad(bowed.sum(), u)[0][[0, 2, 4]].tolist() == pytest.approx([1, 1 + 0.6 / 5, 1])
+
+
+def test_a_table_of_the_default_curve_is_the_default_curve() -> None:
+    """Two ways to say one thing; 401 points of a cubic leave less than 1e-5 LSB."""
+    v = np.linspace(-1, 1, 401)
+    table = tuple(zip(v.tolist(), (v**3 - v).tolist(), strict=True))
+    for keys in ("dac", "adc"):
+        found = [
+            outputs((tile_with(**{f"{keys}_keys": {"bits": 10, "inl": 3, **curve}}), effects()), X)
+            for curve in ({}, {"inl_table": table})
+        ]
+        assert float((found[0] - found[1]).abs().max()) < (1e-3 if keys == "dac" else 20 / 1022 * 4.01)
+
+
+def test_measured_nonlinearity_keeps_fast_and_closed_forms_away() -> None:
+    table = {"bits": 8, "inl": 1, "inl_table": TABLE}
+    of_inputs = MvmSettings.of(tile_with({**table}, {"bits": 8, "clip": True}), effects({"range_clip": True}))
+    of_outputs = MvmSettings.of(tile_with({"bits": 8}, {**table, "clip": True}), effects({"range_clip": True}))
+    assert not_modelled(of_inputs) == "dac_inl of 5 points is not built in fast"
+    assert not_modelled(of_outputs) == "adc_inl of 5 points is not built in fast"
+    assert of_inputs.reads_in_closed_form  # a reading has one code, the curve one value
+    assert not of_outputs.reads_in_closed_form
+    for chosen in (of_inputs, of_outputs):
+        w = torch.rand(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 2 - 1
+        found = one_hot_outputs(w, Streams(seed=0, chip=0, piece="any"), "now", 0, chosen)
+        code = dac(torch.ones((), dtype=torch.float64), chosen)
+        bent = bow(w * code, 10.0, chosen.adc_inl) if chosen.adc_inl else w * code
+        torch.testing.assert_close(found, adc(bent, chosen), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (("tile.dac.inl_curve=[0, 1]", "tile.dac.inl_table=[[-1, 0], [1, 1]]"),
+         r"tile\.dac\.inl_table: stands beside inl_curve; remove one of them"),
+        (("tile.adc.inl_table=[[-1, 0], [0.5, 1], [0.5, 2], [1, 0]]",),
+         r"tile\.adc\.inl_table\[2\]: at 0\.5 follows 0\.5; give points in rising order, each position once"),
+        (("tile.adc.inl_table=[[-1, 0], [1.5, 1]]",), r"has a point at 1\.5; positions are over the bound"),
+        (("tile.dac.inl_table=[[-0.9, 0], [1, 1]]",), r"inl_table: covers -0\.9 to 1 of -1 to 1; add points at"),
+        (("tile.adc.inl_table=[[-1, 0], [0.9, 1]]",), r"inl_table: covers -1 to 0\.9 of -1 to 1; add points at"),
+        (("tile.dac.inl_table=[[-1, 0], [0, 0.1], [1, 1]]",), r"lacks the point \[0, 0\]; an input of 0 drives"),
+        (("tile.adc.inl_table=[[0, 0]]",), r"tile\.adc\.inl_table"),
+        (("tile.adc.inl_table=[[0, 0, 1], [1, 0]]",), r"tile\.adc\.inl_table"),
+    ],
+)  # fmt: skip
+def test_tables_that_say_too_little_or_too_much(keys: tuple[str, ...], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        load_chip("analog-fabric", keys)
+
+
+def test_a_converter_without_sign_needs_half_a_table() -> None:
+    keys = {"bits": 8, "signed": False, "inl": 1, "inl_table": [[0, 0], [1, 2]]}
+    device = {"encoding": "offset_column", "model": "cells", "g_max": "25 uS"}
+    made = Tile.model_validate({**tile_with().model_dump(by_alias=True, exclude_none=True), "device": device}
+                               | {"adc": {**ADC, **keys}})  # fmt: skip
+    settings = MvmSettings.of(made, effects())
+    u = torch.tensor([-3.0, 0.0, 5.0, 10.0], dtype=torch.float64)
+    assert ((bow(u, 10.0, settings.adc_inl) - u) * 25.5).tolist() == pytest.approx([0, 0, 1, 2])
 
 
 def test_vector_scales() -> None:

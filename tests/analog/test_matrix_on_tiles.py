@@ -223,8 +223,8 @@ def test_executed_mvms_are_counted() -> None:
 
 
 def test_outputs_are_differentiable_where_the_formula_is() -> None:
-    """Derivatives against finite differences: every effect but the rounding of converters."""
-    spec = effects({**STANDARD, "sigma_in": 0.01, "ir_drop": 50.0})
+    """Derivatives against finite differences: all but the rounding of converters and the read noise, a constant."""
+    spec = effects({**STANDARD, "sigma_w": 0, "sigma_in": 0.01, "ir_drop": 50.0})
     for contraction, shape in ((LINEAR, (2, 18)), (CONV, (1, 2, 3, 3))):
         on_tiles = MatrixOnTiles(
             normal(1, 3, 18, dtype=torch.float64), contraction, pieces(1, (7, 11), (3,)), tile(bound=100.0), spec,

@@ -1,5 +1,6 @@
 """The vectorised model against a second one in float64 loops, on random shapes, cuts and settings."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from mvm_reference import matrix_outputs, unfold
 
 from aimc_compiler.analog import Contraction, MatrixOnTiles
+from aimc_compiler.analog.settings import Points
 from aimc_compiler.chip.spec import Tile
 
 MVM = st.fixed_dictionaries(
@@ -46,14 +48,18 @@ ALL = st.fixed_dictionaries(
         "bound_management": st.booleans(),
     }
 )
-CURVE = st.sampled_from([(-1.0, 0.0, 1.0), (0.0, 1.0)])
-INPUTS = st.fixed_dictionaries(
-    {
-        "bits": st.sampled_from(["off", 4, 8]),
-        "rounding": st.sampled_from(["nearest", "stochastic"]),
-        "inl": st.sampled_from([0, 2]),
-        "inl_curve": CURVE,
-    }
+TABLE = ((-1.0, 0.5), (-0.4, -1.0), (0.0, 0.0), (0.7, 2.0), (1.0, 1.0))
+CURVES = st.sampled_from([{}, {"inl_curve": (-1.0, 0.0, 1.0)}, {"inl_curve": (0.0, 1.0)}, {"inl_table": TABLE}])
+INPUTS = st.builds(
+    dict.__or__,
+    CURVES,
+    st.fixed_dictionaries(
+        {
+            "bits": st.sampled_from(["off", 4, 8]),
+            "rounding": st.sampled_from(["nearest", "stochastic"]),
+            "inl": st.sampled_from([0, 2]),
+        }
+    ),
 )
 OUTPUTS = st.fixed_dictionaries(
     {
@@ -66,6 +72,7 @@ OUTPUTS = st.fixed_dictionaries(
         "out_bound": st.sampled_from([0.5, 2, 100]),
     }
 )
+ADC_INL = st.sampled_from([(), (0.1, -0.2), Points(positions=(-1.0, 0.1, 0.4, 1.0), values=(0.1, -0.2, 0.3, 0.0))])
 # Without an ADC: rounding turns a difference of 1e-15 into a whole step. Its own tests and the golden cases cover it.
 DAC = st.sampled_from(["off", 4, 8])
 
@@ -82,9 +89,11 @@ def compare(
     cuts: tuple[tuple[int, ...], tuple[int, ...]],
     spec: tuple[Any, Any],
     tile_row: int,
+    adc_inl: tuple[float, ...] | Points = (),
 ) -> None:
     held = pieces(weight.shape[0], *cuts, tile_row=tile_row)
     on_tiles = MatrixOnTiles(weight, contraction, held, *spec, seed=3, chip=1, dtype=torch.float64)
+    on_tiles.settings = replace(on_tiles.settings, adc_inl=adc_inl)
     ranges = torch.rand(weight.shape[0], len(cuts[0]), dtype=torch.float64) + 0.5
     y = on_tiles.forward(x, ranges, first_sample=2**33)
     expected = matrix_outputs(weight.numpy(), vectors, ranges.numpy(), held, on_tiles.settings, 2**33)
@@ -156,8 +165,15 @@ def test_conv2d(
     compare(weight, x, vectors, contraction, cuts, (tile(dac=dac), effects(mvm)), 7)
 
 
-def compare_all(mvm: dict[str, Any], dac: dict[str, Any], adc: dict[str, Any], seed: int, convolves: bool) -> None:
-    """All effects at once, ADC bits apart."""
+def compare_all(
+    mvm: dict[str, Any],
+    dac: dict[str, Any],
+    adc: dict[str, Any],
+    adc_inl: tuple[float, ...] | Points,
+    seed: int,
+    convolves: bool,
+) -> None:
+    """All effects at once, ADC bits apart; its nonlinearity, which without bits has no LSB, in units of the output."""
     torch.manual_seed(seed)
     full = tile()
     holder = Tile.model_validate(
@@ -168,27 +184,29 @@ def compare_all(mvm: dict[str, Any], dac: dict[str, Any], adc: dict[str, Any], s
     if not convolves:
         weight, x = torch.randn(1, 5, 7, dtype=torch.float64), torch.randn(2, 2, 7, dtype=torch.float64)
         x[0, 0] = 0
-        compare(weight, x, x.numpy()[:, :, None], Contraction(kind="linear"), ((4, 3), (3, 2)), spec, 60)
+        compare(weight, x, x.numpy()[:, :, None], Contraction(kind="linear"), ((4, 3), (3, 2)), spec, 60, adc_inl)
         return
     options = {"stride": (2, 1), "padding": (1, 0), "dilation": (1, 1)}
     weight, x = torch.randn(2, 3, 12, dtype=torch.float64), torch.randn(1, 6, 4, 3, dtype=torch.float64)
     contraction = Contraction(kind="conv2d", kernel=(2, 2), **options)
-    compare(weight, x, unfold(x.numpy(), 2, (2, 2), options), contraction, ((7, 5), (2, 1)), spec, 0)
+    compare(weight, x, unfold(x.numpy(), 2, (2, 2), options), contraction, ((7, 5), (2, 1)), spec, 0, adc_inl)
 
 
 @settings(max_examples=100, deadline=None)
-@given(mvm=ALL, dac=INPUTS, adc=OUTPUTS, seed=st.integers(0, 10**6), convolves=st.booleans())
-def test_all_effects(mvm: dict[str, Any], dac: dict[str, Any], adc: dict[str, Any], seed: int, convolves: bool) -> None:
-    compare_all(mvm, dac, adc, seed, convolves)
+@given(mvm=ALL, dac=INPUTS, adc=OUTPUTS, adc_inl=ADC_INL, seed=st.integers(0, 10**6), convolves=st.booleans())
+def test_all_effects(
+    mvm: dict[str, Any], dac: dict[str, Any], adc: dict[str, Any], adc_inl: Any, seed: int, convolves: bool
+) -> None:
+    compare_all(mvm, dac, adc, adc_inl, seed, convolves)
 
 
 @pytest.mark.slow
 @settings(max_examples=2000, deadline=None)
-@given(mvm=ALL, dac=INPUTS, adc=OUTPUTS, seed=st.integers(0, 10**6), convolves=st.booleans())
+@given(mvm=ALL, dac=INPUTS, adc=OUTPUTS, adc_inl=ADC_INL, seed=st.integers(0, 10**6), convolves=st.booleans())
 def test_all_effects_many_times(
-    mvm: dict[str, Any], dac: dict[str, Any], adc: dict[str, Any], seed: int, convolves: bool
+    mvm: dict[str, Any], dac: dict[str, Any], adc: dict[str, Any], adc_inl: Any, seed: int, convolves: bool
 ) -> None:
-    compare_all(mvm, dac, adc, seed, convolves)
+    compare_all(mvm, dac, adc, adc_inl, seed, convolves)
 
 
 @settings(max_examples=20, deadline=None)

@@ -58,6 +58,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "columns": ({**STANDARD, **EVERYTHING}, {}, {}),
     "s-shape without spread": ({**STANDARD, "s_shape": 0.2}, {}, {}),
     "inl": (STANDARD, {"inl": 3.0}, {}),
+    "inl of points": (STANDARD, {"inl": 3.0, "inl_table": [[-1, -0.5], [-0.2, 0.7], [0.6, -1], [1, 0]]}, {}),
     "mismatch": (STANDARD, {"gain_std": 0.05, "offset_std": 0.1, "mismatch_calibrated": True}, {}),
     "stochastic": (STANDARD, {"rounding": "stochastic"}, {}),
     "unclipped": (STANDARD, {"clip": False}, {}),

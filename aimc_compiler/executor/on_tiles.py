@@ -1,0 +1,130 @@
+"""Operations of the graph on their tiles: what stands in the place of a matrix operation when a chip runs."""
+
+from torch import Tensor, fx, nn
+
+from aimc_compiler.analog import Contraction, MatrixOnTiles
+from aimc_compiler.analog.fast import Precision
+from aimc_compiler.analog.piece_bounds import NO_BOUNDS, PieceBounds
+from aimc_compiler.analog.tile_readings import TileReadings
+from aimc_compiler.chip import ChipSpec
+from aimc_compiler.errors import NotBuiltError
+from aimc_compiler.executor.correction import Fit, OutputScaling
+from aimc_compiler.graph import Graph, MatrixModule
+from aimc_compiler.graph.values import tensor_of
+from aimc_compiler.mapping import Mapping as PieceMapping
+from aimc_compiler.workload import MatrixOp
+
+
+class Clock:
+    """What changes from run to run, shared by all operations of a device."""
+
+    def __init__(self) -> None:
+        self.time_s = 0.0
+        self.recalibrated_s: float | None = None
+        self.first_sample = 0
+        self.count = 1
+
+
+class OnTiles(nn.Module):
+    """A matrix operation of the graph, run on its tiles."""
+
+    def __init__(
+        self,
+        tiles: MatrixOnTiles,
+        ranges: Tensor | None,
+        clock: Clock,
+        first_call: int,
+        batch_axis: int,
+        module: MatrixModule,
+    ) -> None:
+        super().__init__()
+        self.tiles, self.ranges, self.clock = tiles, ranges, clock
+        self.first_call, self.batch_axis = first_call, batch_axis
+        self.scaling = OutputScaling(module)
+        self._fit: Fit | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: the operation's input; returns its output in the same dtype."""
+        inputs = x.movedim(self.batch_axis, 0)
+        y = self.tiles.forward(
+            inputs,
+            self.ranges,
+            self.clock.time_s,
+            recalibrated_s=self.clock.recalibrated_s,
+            first_sample=self.clock.first_sample,
+            first_call=self.first_call,
+            samples=self.clock.count,
+        )
+        if self._fit is not None:
+            self._fit.observe(y)
+            y = self._fit.scaling.apply(y)
+        return y.movedim(0, self.batch_axis).to(x.dtype)
+
+    def fit(self, fit: Fit) -> None:
+        """Until ``rescale``: give ``fit`` the raw products, and outputs as it has them by then."""
+        self._fit = fit
+        self.tiles.rescale_outputs(None, None)
+
+    def rescale(self, scaling: OutputScaling) -> None:
+        """Use this scaling from now on."""
+        self._fit, self.scaling = None, scaling
+        self.tiles.rescale_outputs(*scaling.digital())
+
+
+def matrix_on_tiles(
+    op: MatrixOp,
+    module: MatrixModule,
+    mapping: PieceMapping,
+    chip: ChipSpec,
+    *,
+    seed: int = 0,
+    chip_index: int = 0,
+    precision: Precision = "exact",
+    bounds: PieceBounds = NO_BOUNDS,
+    readings: TileReadings | None = None,
+) -> MatrixOnTiles:
+    """The matrix of an operation on the tiles that ``mapping`` gives it; the rest as of ``MatrixOnTiles``."""
+    return MatrixOnTiles(
+        module.blocks(),
+        contraction_of(module),
+        mapping.pieces_of(op.matrix),
+        chip.tile_types[op.tile_type],
+        chip.nonidealities,
+        factor=module.factor,
+        bias=module.bias,
+        seed=seed,
+        chip=chip_index,
+        dtype=module.weight.dtype,
+        precision=precision,
+        bounds=bounds,
+        readings=readings,
+    )
+
+
+def contraction_of(module: MatrixModule) -> Contraction:
+    """How the matrix of a module meets its inputs."""
+    return Contraction(
+        kind=module.kind,
+        kernel=module.kernel,
+        stride=module.stride,
+        padding=module.padding,
+        dilation=module.dilation,
+    )
+
+
+def batch_axis(graph: Graph, op: str, node: fx.Node) -> int:
+    """The axis of the operation's input that counts samples, or into which they are folded.
+
+    Raises NotBuiltError where the input is one for all samples of a batch.
+    """
+    operand = node.args[0]
+    value = tensor_of(operand) if isinstance(operand, fx.Node) else None
+    if not graph.batch.dynamic:
+        return 0
+    if value is None or value.batch is None:
+        raise NotBuiltError(
+            f"the input of {op!r} has no batch dimension, so all samples of a batch share it, while a chip multiplies "
+            "it anew for every sample. Give that input a batch dimension, compute the operation before the network, "
+            f"keep it digital (a rule for {op!r}), or compile with batch_dim=None"
+        )
+    return value.batch
