@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/bench_toolkits.py [--threads N] [--repeats N]
 
-They do not compute the same: each line says with which effects. Ratios are medians of the ratios to plain torch of
+They do not compute the same: each line says which effects it has. Ratios are medians of the ratios to plain torch of
 neighbouring runs. Threads outside torch follow OMP_NUM_THREADS, so set it to the same number.
 """
 
@@ -21,8 +21,10 @@ from torch import Tensor, nn
 from aimc_compiler.chip import load_chip
 from aimc_compiler.study.interchange import rpu_config_of, unusable_because
 
-STANDARD = "all: converters, IR drop, read and output noise; devices at 1 h, compensated"
-CONVERTERS = "range clipping, converters"
+STANDARD = "all effects"
+CONVERTERS = "clipping and converters"
+LEGEND = f"""{STANDARD}: range clipping, converters, IR drop, read and output noise, devices aged by 1 h and compensated
+{CONVERTERS}: of weights as trained, without noise and IR drop but for what is added after a comma"""
 CONVERTER_STEPS, OUT_BOUND = 254.0, 10.0
 
 
@@ -39,6 +41,7 @@ def main() -> None:
     if len(missing) == 2:
         return
     print(f"torch {torch.__version__}, {options.threads} thread(s), load {os.getloadavg()[0]:.1f}")
+    print(LEGEND)
     torch.manual_seed(0)
     uniform = torch.rand(4096, 1024) * 2 - 1
     cases = (
@@ -55,7 +58,7 @@ def main() -> None:
     show("LSTM 128 units, 32 steps, batch 32", plain, (*ours, *theirs), options.repeats)
 
 
-OURS_FAST, OURS_EXACT = (f"ours, {precision} ({STANDARD})" for precision in ("fast", "exact"))
+OURS_FAST, OURS_EXACT = (f"ours, {precision}: {STANDARD}" for precision in ("fast", "exact"))
 Contender = tuple[str, Run]
 
 
@@ -89,7 +92,7 @@ def toolkits(layer: nn.Module, x: Tensor) -> tuple[Contender, ...]:
 def standard_preset(layer: nn.Module, x: Tensor) -> Contender:
     """The inference tile of aihwkit, in C++, with its standard preset, one hour after programming."""
     twin = aihwkit_layer(layer, rpu_config_of(load_chip("aihwkit")))
-    return f"aihwkit {version('aihwkit')}, StandardHWATrainingPreset ({STANDARD})", aged(twin, x)
+    return f"aihwkit {version('aihwkit')}, StandardHWATrainingPreset: {STANDARD}", aged(twin, x)
 
 
 def torch_tile(layer: nn.Module, x: Tensor) -> Contender:
@@ -102,8 +105,8 @@ def torch_tile(layer: nn.Module, x: Tensor) -> Contender:
     preset.forward.w_noise_type = WeightNoiseType.NONE
     parts = ("mapping", "forward", "noise_model", "drift_compensation", "pre_post")
     config = TorchInferenceRPUConfig(**{part: getattr(preset, part) for part in parts})
-    effects = f"{CONVERTERS}, output noise; devices at 1 h, compensated"
-    return f"aihwkit {version('aihwkit')}, torch tile ({effects})", aged(aihwkit_layer(layer, config), x)
+    effects = f"{CONVERTERS}, output noise, devices aged by 1 h and compensated"
+    return f"aihwkit {version('aihwkit')}, torch tile: {effects}", aged(aihwkit_layer(layer, config), x)
 
 
 def aihwkit_layer(layer: nn.Module, config: object) -> nn.Module:
@@ -148,9 +151,9 @@ def lightning(layer: nn.Module, x: Tensor, *, noisy: bool) -> Contender:
         twin = convert_to_analog(layer, config)
     twin.train(noisy)
     given = x.transpose(0, 1).contiguous() if recurrent(twin) else x
-    effects = f"{CONVERTERS}, output noise, normal weight noise" if noisy else CONVERTERS
+    effects = f"{CONVERTERS}, output noise, the same normal weight noise for all samples" if noisy else CONVERTERS
     mode = "training" if noisy else "evaluation"
-    return f"aihwkit-lightning {version('aihwkit-lightning')}, {mode} ({effects})", lambda: twin(given)
+    return f"aihwkit-lightning {version('aihwkit-lightning')}, {mode}: {effects}", lambda: twin(given)
 
 
 def recurrent(twin: nn.Module) -> bool:
