@@ -180,7 +180,9 @@ def _has_field(figure: Figure) -> bool:
 def _require_aihwkit() -> None:
     reason = unusable_because()
     if reason is not None:
-        raise MissingDependencyError(f"{reason}. Install one that was built for this torch: pip install aihwkit")
+        raise MissingDependencyError(
+            f"{reason}. Install one that was built for this torch (pip install aihwkit; docs/interchange.md)"
+        )
 
 
 def _compensation(kind: str) -> Any:
