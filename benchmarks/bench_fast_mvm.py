@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -49,9 +48,6 @@ def main() -> None:
     show("LSTM 128 units, 32 steps, batch 32", *lstm(), 4.0, options.repeats)
     programming(options.repeats)
     subprocess.run([sys.executable, __file__, "--memory"], check=True)
-    for package in ("aihwkit", "aihwkit_lightning"):
-        if find_spec(package) is None:
-            print(f"{package} is not installed: not timed")
 
 
 Run = Callable[[], object]

@@ -183,17 +183,12 @@ class MatrixOnTiles:
         """The state, its products ready in ``exact``."""
         state = self.state(time_s, recalibrated_s)
         if not self._products:
-            figures_of = self._cells.column_figures
+            figures_of, plain = self._cells.column_figures, self.slices.plain
             with torch.inference_mode(False):
+                stored = [state.stored_of(block, plain=plain) for block in self.blocks]
                 self._products = tuple(
-                    block_products(
-                        block,
-                        state.stored_of(block, plain=self.slices.plain),
-                        self.contraction,
-                        self.settings,
-                        figures_of,
-                    )
-                    for block in self.blocks
+                    block_products(block, held, self.contraction, self.settings, figures_of)
+                    for block, held in zip(self.blocks, stored, strict=True)
                 )
         return state
 

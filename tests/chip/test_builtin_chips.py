@@ -18,7 +18,7 @@ from aimc_compiler.chip import (
 from aimc_compiler.chip.spec import Tile
 from aimc_compiler.errors import InternalError, SpecError
 
-NAMES = ("analog-fabric", "hermes", "ibm-34-tile", "ideal", "isaac", "neurram")
+NAMES = ("analog-fabric", "aihwkit", "hermes", "ibm-34-tile", "ideal", "isaac", "neurram")
 
 
 def tile_of(spec: ChipSpec) -> Tile:
@@ -113,6 +113,7 @@ def test_weights_of_a_tile() -> None:
     shapes = {name: (tile_of(load_chip(name)).weight_rows, tile_of(load_chip(name)).weight_columns) for name in NAMES}
     assert shapes == {
         "analog-fabric": (512, 512),
+        "aihwkit": (512, 512),
         "hermes": (256, 256),
         "ibm-34-tile": (512, 512),
         "ideal": (512, 512),

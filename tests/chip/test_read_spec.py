@@ -259,7 +259,7 @@ def test_unknown_chip() -> None:
     with pytest.raises(SpecError, match="'HERMES'; did you mean 'hermes'"):
         load_chip("HERMES")
     with pytest.raises(
-        SpecError, match="There are analog-fabric, hermes, ibm-34-tile, ideal, isaac, neurram; for a file"
+        SpecError, match="There are analog-fabric, aihwkit, hermes, ibm-34-tile, ideal, isaac, neurram; for a file"
     ):
         load_chip("zzz")
 
