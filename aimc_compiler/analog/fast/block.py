@@ -75,7 +75,7 @@ def fast_block(w: Tensor, tile_row: Tensor, settings: MvmSettings, bounds: Doubl
     from aimc_compiler.analog.fast import digits, outputs
 
     columns, rows = w.shape
-    values = np.ascontiguousarray(w.numpy())
+    values = w.numpy() if w.is_contiguous() else empty_pages((columns, rows), w.dtype).copy_(w).numpy()
     positions = 1 - (1 - np.arange(rows) / rows) ** 2
     measures, ones = np.empty((digits.MEASURES, columns)), np.ones(rows, np.float32)
     digits.measure(measures, values, positions.astype(np.float32), ones, np.empty((2, rows), np.float32))
