@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """(batch, time, heads * size) to (batch, heads, time, size)."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return torch.unflatten(x, -1, (heads, -1)).transpose(1, 2)
 
 
 def join_heads(x: Tensor) -> Tensor:

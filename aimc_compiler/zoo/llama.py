@@ -95,7 +95,8 @@ class GroupedAttention(nn.Module):
         key = rotate(split_heads(self.k_proj(x), self.key_heads), cosines, sines)
         value = split_heads(self.v_proj(x), self.key_heads)
         # (batch, key heads, group, time, size): a group's queries meet one set of keys and values.
-        context = attend(query.unflatten(1, (self.key_heads, -1)), key.unsqueeze(2), value.unsqueeze(2), mask)
+        grouped = torch.unflatten(query, 1, (self.key_heads, -1))
+        context = attend(grouped, key.unsqueeze(2), value.unsqueeze(2), mask)
         y: Tensor = self.o_proj(join_heads(context.flatten(1, 2)))
         return y
 
@@ -176,7 +177,7 @@ def llama(shape: LlamaShape, *, seed: int = 0) -> Llama:
 
 
 def llama_tiny(*, seed: int = 0) -> Llama:
-    """Two layers of width 64 on 256 tokens: 124 736 parameters, to try things with."""
+    """Two layers of width 64 on 256 tokens: 125 248 parameters, to try things with."""
     return llama(LLAMA_TINY, seed=seed)
 
 

@@ -7,7 +7,6 @@ in-memory computing-based accelerators", Nat. Commun. 14, 5282 (2023), methods: 
 direction, a bottleneck of 256, 32 000 states of a hidden Markov model.
 """
 
-import torch
 from torch import Tensor, nn
 
 from aimc_compiler.zoo.building import seeded

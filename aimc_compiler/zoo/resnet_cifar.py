@@ -98,7 +98,9 @@ class WideBlock(nn.Module):
         active = torch.relu(self.bn1(x))
         y = torch.relu(self.bn2(self.conv1(active)))
         # Where the shape changes the projection takes the activated input, as in the authors' code.
-        return self.conv2(y) + (x if self.convShortcut is None else self.convShortcut(active))
+        y = self.conv2(y)
+        z: Tensor = y + (x if self.convShortcut is None else self.convShortcut(active))
+        return z
 
 
 class WideStage(nn.Module):

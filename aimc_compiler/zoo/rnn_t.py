@@ -84,7 +84,7 @@ def rnn_t(
     joint: Joint = "multiplicative",
     seed: int = 0,
 ) -> RnnTransducer:
-    """The transducer of Saon et al.: 57 164 874 parameters (two biases a gate). In evaluation mode.
+    """The transducer of Saon et al.: 57 164 282 parameters (two biases a gate). In evaluation mode.
 
     features: 240 of two stacked frames and 100 of the speaker.
 
