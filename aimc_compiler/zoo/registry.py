@@ -25,7 +25,7 @@ Example = tuple[nn.Module, tuple[Tensor, ...]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
-    """One input of a network. shape: with the batch dimension, 1. below: exclusive bound of integers, None for floats."""
+    """One input of a network. shape: of one sample, as a batch of 1. below: bound of integers; None: floats."""
 
     shape: tuple[int, ...]
     below: int | None = None
@@ -35,12 +35,12 @@ class Input:
 class Entry:
     """A network of the zoo; called, it returns (model, example inputs).
 
-    build: returns the model in evaluation mode; all but the trained one take ``seed``. inputs: of one sample, at the
+    build: returns the model in evaluation mode. inputs: of one sample, at the
     published size. batch_dim: the dimension of every input that counts samples. parameters: numbers that training
     changes, tied ones once. meta: the model holds shapes without values (torch's meta device), as do its inputs.
     """
 
-    build: Callable[..., nn.Module]
+    build: Callable[[], nn.Module]
     inputs: tuple[Input, ...]
     paper: str
     parameters: int
@@ -71,8 +71,8 @@ def _tokens(count: int, vocabulary: int) -> tuple[Input, ...]:
     return (Input(shape=(1, count), below=vocabulary),)
 
 
-def _wide_resnet16_100(*, seed: int = 0) -> nn.Module:
-    return wide_resnet16(classes=100, seed=seed)
+def _wide_resnet16_100() -> nn.Module:
+    return wide_resnet16(classes=100)
 
 
 _HE = "He et al., CVPR 2016"

@@ -2,7 +2,7 @@
 
 He, Zhang, Ren, Sun, "Deep residual learning for image recognition", CVPR 2016, table 1; the bottleneck block has its
 stride in the 3 x 3 convolution ("version 1.5", Goyal et al., arXiv:1706.02677). The wide one is of Zagoruyko and
-Komodakis, "Wide residual networks", BMVC 2016, section 3.6: ResNet-50 with inner convolutions twice as wide.
+Komodakis, "Wide residual networks", BMVC 2016: ResNet-50 with inner convolutions twice as wide.
 
 Names of parameters are those of torchvision's ``resnet18``, ``resnet50`` and ``wide_resnet50_2``, so that their state
 dicts load.
