@@ -1,4 +1,4 @@
-"""How the networks of the zoo get their first weights: from a seed, as their papers say."""
+"""How the networks of the zoo get their first weights: from a seed, drawn in the usual way of their family."""
 
 from collections.abc import Callable
 from typing import TypeVar

@@ -1,9 +1,9 @@
 """A recurrent transducer (RNN-T) for Switchboard 300 h.
 
 Saon, Tueske, Bolanos, Kingsbury, "Advancing RNN transducer technology for speech recognition", ICASSP 2021: an
-encoder of 6 bidirectional LSTM layers of 640 a direction, a prediction network of one LSTM of 768 on embeddings of 10, a
-joint network of width 256 that multiplies the two, 46 characters with the blank; 57 M parameters.
-Rasch et al., Nat. Commun. 14, 5282 (2023) measured it with weights on phase-change devices.
+encoder of 6 bidirectional LSTM layers of 640 a direction, a prediction network of one LSTM of 768 on embeddings of 10,
+a joint network of width 256 that multiplies the two, 46 characters with the blank; 57 M parameters. Rasch et al., Nat.
+Commun. 14, 5282 (2023) measured it with weights on phase-change devices.
 """
 
 from typing import Literal
