@@ -9,6 +9,7 @@ Names of parameters are those of two implementations in wide use, so that their 
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -64,6 +65,10 @@ class CifarResNet(nn.Module):
 
     def __init__(self, blocks: int, *, classes: int, widths: Sequence[int], shortcut: Shortcut) -> None:
         super().__init__()
+        if shortcut not in ("A", "B"):
+            raise ValueError(f"shortcut is {shortcut!r}: choose 'A' (zeros) or 'B' (projections)")
+        if any(after != 2 * before for before, after in pairwise(widths)):
+            raise ValueError(f"widths are {tuple(widths)}: each stage must have twice the channels of the one before")
         self.conv1 = convolution(3, widths[0], 3)
         self.bn1 = nn.BatchNorm2d(widths[0])
         inputs, stages = widths[0], []

@@ -16,7 +16,7 @@ from aimc_compiler.zoo.attention import attend, causal_mask
 from aimc_compiler.zoo.bert import bert_base
 from aimc_compiler.zoo.gpt2 import Conv1D, gpt2
 from aimc_compiler.zoo.llama import LlamaShape, llama, rotary_angles, rotate
-from aimc_compiler.zoo.resnet_cifar import PaddedShortcut
+from aimc_compiler.zoo.resnet_cifar import PaddedShortcut, resnet32
 from aimc_compiler.zoo.rnn_t import rnn_t
 from aimc_compiler.zoo.vit import vit_b16
 
@@ -129,6 +129,10 @@ def test_wrong_sizes_are_refused() -> None:
         vit_b16(size=32, patch=7)
     with pytest.raises(ValueError, match="choose 'multiplicative' or 'additive'"):
         rnn_t(joint="gated")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"shortcut is 'C': choose 'A' \(zeros\) or 'B'"):
+        resnet32(shortcut="C")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"widths are \(4, 8, 12\): each stage must have twice the channels"):
+        resnet32(widths=(4, 8, 12))
 
 
 def _hugging_face(name: str) -> tuple[nn.Module, nn.Module]:
