@@ -1,5 +1,6 @@
 """What a user names on the command line: a model, a data set."""
 
+import difflib
 import importlib
 import importlib.util
 import sys
@@ -25,10 +26,7 @@ def find_model(reference: str) -> tuple[nn.Module, tuple[Any, ...]]:
     if reference.endswith(".pt2"):
         return _exported(Path(reference))
     if reference.startswith("zoo:"):
-        name = reference.removeprefix("zoo:")
-        if name not in NETWORKS:
-            raise CaptureError(f"the zoo has no network {name!r}: there is {', '.join(NETWORKS)}")
-        return NETWORKS[name]()
+        return _zoo_network(reference.removeprefix("zoo:"))
     found = _called(reference, CaptureError, "model", MODEL_FORMS)
     if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], nn.Module)):
         raise CaptureError(
@@ -37,6 +35,20 @@ def find_model(reference: str) -> tuple[nn.Module, tuple[Any, ...]]:
         )
     model, example = found
     return model, tuple(example) if isinstance(example, tuple | list) else (example,)
+
+
+def _zoo_network(name: str) -> tuple[nn.Module, tuple[Any, ...]]:
+    if name not in NETWORKS:
+        near = difflib.get_close_matches(name, NETWORKS, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise CaptureError(f"the zoo has no network {name!r}: {hint}there is {', '.join(NETWORKS)}")
+    entry = NETWORKS[name]
+    if entry.meta:
+        raise CaptureError(
+            f"zoo:{name} has {entry.parameters / 1e9:.0f} billion parameters, as shapes without values, so no artifact "
+            f"can hold it: `model, inputs = aimc_compiler.zoo.NETWORKS[{name!r}]()` and aimc.compile plan it in Python"
+        )
+    return entry()
 
 
 def find_data(reference: str, batch: int) -> list[tuple[Any, Any]]:

@@ -3,25 +3,20 @@
 from collections.abc import Callable, Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from aimc_compiler.zoo.fashion import fashion_images, fashion_resnet
+from aimc_compiler.zoo.fashion import fashion_images
+from aimc_compiler.zoo.registry import NETWORKS, Entry, Example, Input
 
-Example = tuple[nn.Module, tuple[Tensor, ...]]
+__all__ = ["DATASETS", "NETWORKS", "Batches", "Entry", "Example", "Input"]
+
 Batches = Iterator[tuple[Tensor, Tensor]]
-
-
-def _fashion() -> Example:
-    return fashion_resnet(), (torch.zeros(1, 1, 28, 28),)
 
 
 def _fashion_batches(part: str, batch: int = 100) -> Batches:
     images, labels = fashion_images("test" if part == "test" else "calibration")
     return zip(torch.split(images, batch), torch.split(labels, batch), strict=True)
 
-
-#: name -> function that returns a model in evaluation mode and example inputs
-NETWORKS: dict[str, Callable[[], Example]] = {"fashion_resnet": _fashion}
 
 #: name -> function that returns batches of (inputs, labels)
 DATASETS: dict[str, Callable[[], Batches]] = {
