@@ -24,18 +24,21 @@ def needs_of(program: Program, task: int, use: int, number: int) -> Iterator[tup
         return
     for need in owner.needs:
         maker = program.tasks[need.task]
-        yield (need.task, need.use, need.access.last_needed(number, maker.events)), maker.latency_ticks
+        needed = need.access.last_needed(number, maker.events)
+        if needed >= 0:
+            yield (need.task, need.use, needed), maker.latency_ticks
 
 
 def starts_by_event(schedule: Schedule, program: Program, starts: list[int]) -> dict[tuple[int, int, int], int]:
     """The engine's array by (task, use, number)."""
     named, position = {}, 0
+    every = schedule.events.every(starts)
     for task, owner in enumerate(program.tasks):
         for use in range(max(1, len(owner.uses))):
             for number in range(owner.events):
-                named[task, use, number] = int(starts[position])
+                named[task, use, number] = int(every[position])
                 position += 1
-    assert position == schedule.events.count
+    assert position == len(every)
     return named
 
 
