@@ -107,7 +107,8 @@ def _by_event(events: Events, keys: Ints) -> Ints:
 def _by_stream(events: Events, keys: Ints) -> Ints:
     """The streams of ``_by_event``. The events of a stream are in order of number, as their keys never fall."""
     if len(events.order):
-        return events.stream_of[_by_event(events, keys)]
+        streams: Ints = events.stream_of[_by_event(events, keys)]
+        return streams
     return _sorted(keys, events.stream_of)
 
 

@@ -1,10 +1,11 @@
 """The timing engine against an event queue, against its bounds, and by properties of its schedules."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from chips_by_hand import chain, chip_by_hand, conv_access, residual_network, tile_by_hand
+from chips_by_hand import PREVIOUS, chain, chip_by_hand, conv_access, residual_network, tile_by_hand
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from queue_oracle import check_periodic, engine_agrees, starts_by_event
@@ -22,7 +23,7 @@ from aimc_compiler.program import (
     verify_program,
 )
 from aimc_compiler.program import events as events_module
-from aimc_compiler.program.events import last_needed
+from aimc_compiler.program.events import last_needed, task_loops
 from aimc_compiler.workload.ir import Access, DigitalOp, TensorShape, Workload
 
 SAME, ALL = Access(kind="same"), Access(kind="all")
@@ -95,6 +96,40 @@ def programs(draw: Any) -> Program:
             )
         )
     return make_program(tasks, resources)
+
+
+@st.composite
+def programs_with_loops(draw: Any) -> Program:
+    """The same with up to three needs of a step before, of tasks further behind or of themselves."""
+    program = draw(programs())
+    tasks = list(program.tasks)
+    for _ in range(draw(st.integers(1, 3))):
+        reader = draw(st.integers(0, len(tasks) - 1))
+        maker = draw(st.integers(reader, len(tasks) - 1))
+        use = draw(st.integers(0, max(1, len(tasks[maker].uses)) - 1))
+        need = Need(task=maker, use=use, access=PREVIOUS)
+        tasks[reader] = replace(tasks[reader], needs=(*tasks[reader].needs, need))
+    for loop in task_loops(replace(program, tasks=tuple(tasks))):
+        for task in loop:
+            needs = tuple(_in_step(need, tasks, task, loop) for need in tasks[task].needs)
+            tasks[task] = replace(tasks[task], needs=needs)
+    return make_program(tasks, len(program.resources))
+
+
+def _in_step(need: Need, tasks: list[Task], reader: int, loop: list[int]) -> Need:
+    """The need, where it is inside a loop and of a later window, of the same window instead."""
+    table = last_needed(need.access, tasks[reader].events, tasks[need.task].events)
+    late = need.task in loop and (table > np.arange(len(table))).any()
+    return replace(need, access=SAME) if late else need
+
+
+@settings(max_examples=150, deadline=None)
+@given(programs_with_loops())
+def test_loops_agree_with_the_event_queue(program: Program) -> None:
+    schedule = schedule_program(program)
+    engine_agrees(program, schedule, lambda depth: 8 * (depth + 4))
+    assert schedule.interval_ticks == max(1, int(resource_loads(program).max()))
+    assert schedule.latency_ticks >= schedule.latency_bound_ticks
 
 
 @settings(max_examples=150, deadline=None)
