@@ -132,7 +132,7 @@ class WorkloadByHand:
                 name=name, windows=windows, input=source, output=f"{name}.out", access=access, reason="test", **fields
             )
         )
-        return self._tensor(f"{name}.out", windows, groups * columns)
+        return self.tensor(f"{name}.out", windows, groups * columns)
 
     def digital(
         self,
@@ -156,13 +156,13 @@ class WorkloadByHand:
                 work=0 if cost_class == "free" else windows * width,
             )
         )
-        return self._tensor(f"{name}.out", windows, width)
+        return self.tensor(f"{name}.out", windows, width)
 
     def lstm(self, name: str, source: str, hidden: int, analog: bool = True, **recurrent: Any) -> str:
         """A recurrent layer: ``ih`` on all steps, ``hh`` on the state of the step before, a cell that makes the next."""
         state, steps = f"{name}.h", self.shape(source).windows
         gates = self.matrix(f"{name}.ih", source, 4 * hidden, analog=analog)
-        self._tensor(state, steps, hidden)
+        self.tensor(state, steps, hidden)
         back = self.matrix(f"{name}.hh", state, 4 * hidden, PREVIOUS, analog=analog, **recurrent)
         self.ops.append(
             DigitalOp(
@@ -190,8 +190,10 @@ class WorkloadByHand:
             ops=tuple(self.ops),
         )
 
-    def _tensor(self, name: str, windows: int, width: int) -> str:
-        self.tensors.append(TensorShape(name=name, windows=windows, width=width))
+    def tensor(self, name: str, windows: int, width: int) -> str:
+        """Made once: also ahead of the operation that makes it, for those in front which read the step before."""
+        if name not in {tensor.name for tensor in self.tensors}:
+            self.tensors.append(TensorShape(name=name, windows=windows, width=width))
         return name
 
 
