@@ -159,7 +159,7 @@ class WorkloadByHand:
         return self.tensor(f"{name}.out", windows, width)
 
     def lstm(self, name: str, source: str, hidden: int, analog: bool = True, **recurrent: Any) -> str:
-        """A recurrent layer: ``ih`` on all steps, ``hh`` on the state of the step before, a cell that makes the next."""
+        """A recurrent layer: ``ih`` on all steps, ``hh`` on the state of the step before, a cell for the next."""
         state, steps = f"{name}.h", self.shape(source).windows
         gates = self.matrix(f"{name}.ih", source, 4 * hidden, analog=analog)
         self.tensor(state, steps, hidden)

@@ -1,6 +1,7 @@
 """Recurrent layers: what waits for the step before, by hand and against the event queue."""
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -164,7 +165,7 @@ def test_a_cell_reads_its_own_state() -> None:
     schedule = schedule_program(program)
     engine_agrees(program, schedule, lambda depth: 3 * depth + 4)
     starts = starts_of(program, schedule, "cell.digital")
-    assert [later - earlier for earlier, later in zip(starts[1:], starts[2:], strict=False)] == [STEP] * 4
+    assert [later - earlier for earlier, later in pairwise(starts[1:])] == [STEP] * 4
 
 
 def test_an_initial_state_is_waited_for_once() -> None:
@@ -201,7 +202,7 @@ def test_a_loop_on_one_tile() -> None:
     work.relu("relu", "hh.out")
     program = program_of(work.build("relu.out"), chip_by_hand(tile_by_hand(64, 64), digital_units={"count": 1}))
     starts = starts_of(program, schedule_program(program), "hh.mvm[g0,r0,c0]")
-    assert [later - earlier for earlier, later in zip(starts, starts[1:], strict=False)] == [MVM + 1 + 1] * (steps - 1)
+    assert [later - earlier for earlier, later in pairwise(starts)] == [MVM + 1 + 1] * (steps - 1)
     assert not [task for task in program.tasks if task.kind == "transfer"]
 
 
