@@ -15,6 +15,7 @@ The service order of each resource is fixed at compile time, so times are a max-
 
 from collections.abc import Callable
 from functools import cache
+from math import gcd
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,9 @@ from aimc_compiler.records import record
 _ORDERS = 4
 #: Passes beyond those that information needs to run through all samples in the machine once.
 _PATIENCE = 12
+#: Numbers of intervals tried for every loop, from the least that holds it.
+_TURNS = 4
+_NONE = np.zeros(0, dtype=np.int64)
 
 
 @record
@@ -62,7 +66,7 @@ def schedule_program(program: Program) -> Schedule:
     """The schedule of one sample and of the steady state. Raises NotBuiltError on more events than memory holds."""
     events = flatten(program)
     loads = resource_loads(program)
-    unlimited = _wait_for_needs(events, np.zeros(events.count, dtype=np.int64), 0)
+    unlimited = _wait_for_needs(events)
     alone = _schedule_alone(events, unlimited)
     interval = max(1, int(loads.max(initial=0)))
     periodic, served, settled = _schedule_periodic(events, unlimited, alone, interval)
@@ -112,10 +116,10 @@ def _by_stream(events: Events, keys: Ints) -> Ints:
     return _sorted(keys, events.stream_of)
 
 
-def _wait_for_needs(events: Events, place: Ints, interval: int) -> Ints:
-    start = np.empty_like(place)
+def _wait_for_needs(events: Events, earliest: Ints = _NONE, place: Ints = _NONE, interval: int = 0) -> Ints:
+    start = np.empty(events.count, dtype=np.int64)
     tables = (*events.needs, events.need_delay, events.service, events.resource)
-    _compiled(sweep_needs)(events.order, events.stream_of, *tables, place, interval, start)
+    _compiled(sweep_needs)(events.order, events.stream_of, *tables, earliest, place, interval, start)
     return start
 
 
@@ -144,9 +148,44 @@ def _schedule_periodic(events: Events, unlimited: Ints, alone: Ints, interval: i
     start, settled = _settle(events, alone, alone, interval)
     if settled:
         return start, alone, True
-    reserved = _reserve(events, alone % interval, interval)
+    wished = alone
+    for more in range(_TURNS if len(events.fed_back) else 0):
+        wished = _pace(events, unlimited, interval, more)
+        start, settled = _settle(events, wished, unlimited, interval)
+        if settled:
+            return start, wished, True
+    reserved = _reserve(events, wished % interval, interval)
     start, settled = _settle(events, reserved, unlimited, interval)
     return (start if settled else reserved), reserved, settled
+
+
+def _pace(events: Events, unlimited: Ints, interval: int, more: int) -> Ints:
+    """Start times by dependencies where every loop takes a whole number of intervals.
+
+    Its steps are then spread evenly over the interval, and those of the samples that pass it at one time fall into
+    the gaps of each other. A loop that waits for the results of another begins later for it: hence the rounds.
+    """
+    loops = [(events.first_event[stream], events.first_event[stream + 1]) for stream in events.fed_back]
+    loops = [(first, end) for first, end in loops if end - first > 2]
+    spreads = []
+    for first, end in loops:
+        steps = int(end - first)
+        # The first step may find its input early, the others follow from it.
+        turns = -(-int(unlimited[end - 1] - unlimited[first + 1]) * steps // ((steps - 2) * interval))
+        turns = turns + more
+        shared = gcd(turns, steps)
+        number = np.arange(steps)
+        # Where turns and steps share a factor, steps would meet: those of each further round are one place later.
+        spreads.append((number * turns + number * shared // steps) * interval // steps)
+    start, earliest = unlimited, np.zeros_like(unlimited)
+    for _ in range(len(loops) + 1):
+        for (first, end), spread in zip(loops, spreads, strict=True):
+            earliest[first:end] = (start[first:end] - spread).max() + spread
+        paced = _wait_for_needs(events, earliest)
+        if np.array_equal(paced, start):
+            break
+        start = paced
+    return start
 
 
 def _settle(events: Events, served: Ints, start: Ints, interval: int) -> tuple[Ints, bool]:
@@ -190,7 +229,7 @@ def _reserve(events: Events, phase: Ints, interval: int) -> Ints:
     for _ in range(2):  # the second pass wraps what ran over the end of the interval round to its beginning
         _compiled(sweep_places)(order, phase, events.stream_of, events.service, events.resource, free, place)
         free -= interval
-    return _wait_for_needs(events, place, interval)
+    return _wait_for_needs(events, place=place, interval=interval)
 
 
 @cache

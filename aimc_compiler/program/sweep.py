@@ -56,14 +56,16 @@ def sweep_needs(
     need_delay: Any,
     service: Any,
     resource: Any,
+    earliest: Any,
     place: Any,
     interval: int,
     start: Any,
 ) -> None:
     """Start times by dependencies, and the events of one stream in a row, as if streams never met on a resource.
 
-    With an interval, every event on a resource also waits for its place there, ``place`` modulo ``interval``; with 0
-    ``place`` is not read. order: of ``Events``, in which one pass is enough. start: (events,), filled.
+    earliest: (events,), or empty. With an interval, every event on a resource also waits for its place there, ``place``
+    modulo ``interval``; with 0 ``place`` is not read. order: of ``Events``, in which one pass is enough. start:
+    (events,), filled.
     """
     for position in range(len(stream_of)):
         event = order[position] if len(order) > 0 else position
@@ -74,6 +76,8 @@ def sweep_needs(
             at = table[need_table[need] + index] if need_table[need] >= 0 else index
             if at >= 0:
                 ready = max(ready, start[first_event[need_stream[need]] + at] + need_delay[need])
+        if len(earliest) > 0:
+            ready = max(ready, earliest[event])
         if interval > 0 and resource[stream] >= 0:
             ready += (place[event] - ready) % interval
         start[event] = ready
