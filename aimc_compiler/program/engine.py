@@ -15,7 +15,6 @@ The service order of each resource is fixed at compile time, so times are a max-
 
 from collections.abc import Callable
 from functools import cache
-from math import gcd
 from typing import Any
 
 import numpy as np
@@ -23,15 +22,13 @@ import numpy as np
 from aimc_compiler.program.bounds import resource_loads
 from aimc_compiler.program.events import Events, Ints, flatten
 from aimc_compiler.program.ir import Program
-from aimc_compiler.program.sweep import rank_needs, sweep_alone, sweep_needs, sweep_pattern, sweep_places
+from aimc_compiler.program.sweep import rank_needs, sweep_alone, sweep_needs, sweep_pattern, sweep_places, sweep_slots
 from aimc_compiler.records import record
 
 #: Orders tried for one sample alone: the contention-free one and refinements.
 _ORDERS = 4
 #: Passes beyond those that information needs to run through all samples in the machine once.
 _PATIENCE = 12
-#: Numbers of intervals tried for every loop, from the least that holds it.
-_TURNS = 4
 _NONE = np.zeros(0, dtype=np.int64)
 
 
@@ -69,7 +66,7 @@ def schedule_program(program: Program) -> Schedule:
     unlimited = _wait_for_needs(events)
     alone = _schedule_alone(events, unlimited)
     interval = max(1, int(loads.max(initial=0)))
-    periodic, served, settled = _schedule_periodic(events, unlimited, alone, interval)
+    periodic, served, settled = _schedule_periodic(events, unlimited, alone, loads, interval)
     return Schedule(
         events=events,
         unlimited=unlimited,
@@ -116,10 +113,10 @@ def _by_stream(events: Events, keys: Ints) -> Ints:
     return _sorted(keys, events.stream_of)
 
 
-def _wait_for_needs(events: Events, earliest: Ints = _NONE, place: Ints = _NONE, interval: int = 0) -> Ints:
+def _wait_for_needs(events: Events, place: Ints = _NONE, interval: int = 0) -> Ints:
     start = np.empty(events.count, dtype=np.int64)
     tables = (*events.needs, events.need_delay, events.service, events.resource)
-    _compiled(sweep_needs)(events.order, events.stream_of, *tables, earliest, place, interval, start)
+    _compiled(sweep_needs)(events.order, events.stream_of, *tables, place, interval, start)
     return start
 
 
@@ -140,52 +137,45 @@ def _schedule_alone(events: Events, unlimited: Ints) -> Ints:
     return best
 
 
-def _schedule_periodic(events: Events, unlimited: Ints, alone: Ints, interval: int) -> tuple[Ints, Ints, bool]:
+def _schedule_periodic(
+    events: Events, unlimited: Ints, alone: Ints, loads: Ints, interval: int
+) -> tuple[Ints, Ints, bool]:
     """(start times, times that give the service order, whether they are as early as that order allows).
 
-    interval: at least the load of every resource.
+    loads: of each resource; interval: at least each of them.
     """
     start, settled = _settle(events, alone, alone, interval)
     if settled:
         return start, alone, True
-    wished = alone
-    for more in range(_TURNS if len(events.fed_back) else 0):
-        wished = _pace(events, unlimited, interval, more)
-        start, settled = _settle(events, wished, unlimited, interval)
-        if settled:
-            return start, wished, True
-    reserved = _reserve(events, wished % interval, interval)
+    if len(events.order):
+        fitted, fits = _fit(events, unlimited, loads, interval)
+        if fits:
+            start, settled = _settle(events, fitted, unlimited, interval)
+            return (start if settled else fitted), fitted, settled
+    reserved = _reserve(events, alone % interval, interval)
     start, settled = _settle(events, reserved, unlimited, interval)
     return (start if settled else reserved), reserved, settled
 
 
-def _pace(events: Events, unlimited: Ints, interval: int, more: int) -> Ints:
-    """Start times by dependencies where every loop takes a whole number of intervals.
+def _fit(events: Events, unlimited: Ints, loads: Ints, interval: int) -> tuple[Ints, bool]:
+    """(start times, whether all fitted) where each event takes the first gap in its resource's interval.
 
-    Its steps are then spread evenly over the interval, and those of the samples that pass it at one time fall into
-    the gaps of each other. A loop that waits for the results of another begins later for it: hence the rounds.
+    A loop that has missed its place would wait a whole interval at every step; here each step looks for its own.
     """
-    loops = [(events.first_event[stream], events.first_event[stream + 1]) for stream in events.fed_back]
-    loops = [(first, end) for first, end in loops if end - first > 2]
-    spreads = []
-    for first, end in loops:
-        steps = int(end - first)
-        # The first step may find its input early, the others follow from it.
-        turns = -(-int(unlimited[end - 1] - unlimited[first + 1]) * steps // ((steps - 2) * interval))
-        turns = turns + more
-        shared = gcd(turns, steps)
-        number = np.arange(steps)
-        # Where turns and steps share a factor, steps would meet: those of each further round are one place later.
-        spreads.append((number * turns + number * shared // steps) * interval // steps)
-    start, earliest = unlimited, np.zeros_like(unlimited)
-    for _ in range(len(loops) + 1):
-        for (first, end), spread in zip(loops, spreads, strict=True):
-            earliest[first:end] = (start[first:end] - spread).max() + spread
-        paced = _wait_for_needs(events, earliest)
-        if np.array_equal(paced, start):
-            break
-        start = paced
-    return start
+    users = np.flatnonzero(events.resource >= 0)
+    counts, on = np.diff(events.first_event)[users], events.resource[users]
+    first_slot = np.concatenate([[0], np.cumsum(np.bincount(on, counts, events.resources).astype(np.int64))])
+    shortest, longest = np.full(events.resources, interval), np.zeros(events.resources, dtype=np.int64)
+    np.minimum.at(shortest, on, events.service[users])
+    np.maximum.at(longest, on, events.service[users])
+    # Where there is no time to lose, equal events stand on a grid: no gap is too short for one.
+    grid = np.where((loads == interval) & (shortest == longest), longest, 1)
+    start = np.empty_like(unlimited)
+    used, begins, ends = (np.zeros(size, dtype=np.int64) for size in (events.resources, first_slot[-1], first_slot[-1]))
+    tables = (*events.needs, events.need_delay, events.service, events.resource)
+    order = _by_event(events, unlimited)
+    slots = (grid, first_slot, used, begins, ends)
+    return start, _compiled(sweep_slots)(order, events.stream_of, *tables, slots, interval, start)
 
 
 def _settle(events: Events, served: Ints, start: Ints, interval: int) -> tuple[Ints, bool]:
@@ -229,7 +219,7 @@ def _reserve(events: Events, phase: Ints, interval: int) -> Ints:
     for _ in range(2):  # the second pass wraps what ran over the end of the interval round to its beginning
         _compiled(sweep_places)(order, phase, events.stream_of, events.service, events.resource, free, place)
         free -= interval
-    return _wait_for_needs(events, place=place, interval=interval)
+    return _wait_for_needs(events, place, interval)
 
 
 @cache

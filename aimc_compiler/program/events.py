@@ -54,7 +54,7 @@ class Events:
     follows it are finished; resource: (streams,), -1 for none. first_event, first_need: (streams + 1,); need_stream,
     need_delay, need_table: (needs,): event k waits until ``need_delay`` ticks after the start of event
     ``table[need_table + k]`` of stream ``need_stream``, for nothing where that is -1; ``need_table`` of -1 stands for
-    event k. fed_back: streams that wait for what their loop made a step before. order: every event behind those it needs; empty where their own order is such a one, as it is without
+    event k. order: every event behind those it needs; empty where their own order is such a one, as it is without
     loops.
     """
 
@@ -72,7 +72,6 @@ class Events:
     need_delay: Any
     need_table: Any
     table: Any
-    fed_back: Any
     order: Any
 
     @property
@@ -113,7 +112,6 @@ def flatten(program: Program) -> Events:
         need_delay=np.array([wait.delay + behind[wait.stream] for wait in waits], dtype=np.int64),
         need_table=np.array([tables.find(wait, stream) for stream in kept for wait in stream.waits], dtype=np.int64),
         table=np.concatenate([np.zeros(0, dtype=np.int64), *tables.values]),
-        fed_back=_fed_back(program, kept),
         order=_loop_order(program, kept, _starts(counts)),
     )
 
@@ -189,19 +187,6 @@ def _task_components(program: Program) -> list[list[int]]:
     if all(maker < task for task, makers in enumerate(needs) for maker in makers):
         return []
     return components(needs)
-
-
-def _fed_back(program: Program, streams: list[Stream]) -> Ints:
-    loops = {task: loop for loop in task_loops(program) for task in loop}
-    found = [
-        number
-        for number, stream in enumerate(streams)
-        if any(
-            need.access.kind == "previous" and need.task in loops.get(stream.task, ())
-            for need in program.tasks[stream.task].needs
-        )
-    ]
-    return np.array(found, dtype=np.int64)
 
 
 def _loop_order(program: Program, streams: list[Stream], first_event: Ints) -> Ints:

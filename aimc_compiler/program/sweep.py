@@ -7,6 +7,8 @@ finished, the event before it in its task has passed, and its resources are free
 
 from typing import Any
 
+import numpy as np
+
 
 def sweep_alone(
     order: Any,
@@ -56,16 +58,14 @@ def sweep_needs(
     need_delay: Any,
     service: Any,
     resource: Any,
-    earliest: Any,
     place: Any,
     interval: int,
     start: Any,
 ) -> None:
     """Start times by dependencies, and the events of one stream in a row, as if streams never met on a resource.
 
-    earliest: (events,), or empty. With an interval, every event on a resource also waits for its place there, ``place``
-    modulo ``interval``; with 0 ``place`` is not read. order: of ``Events``, in which one pass is enough. start:
-    (events,), filled.
+    With an interval, every event on a resource also waits for its place there, ``place`` modulo ``interval``; with 0
+    ``place`` is not read. order: of ``Events``, in which one pass is enough. start: (events,), filled.
     """
     for position in range(len(stream_of)):
         event = order[position] if len(order) > 0 else position
@@ -76,8 +76,6 @@ def sweep_needs(
             at = table[need_table[need] + index] if need_table[need] >= 0 else index
             if at >= 0:
                 ready = max(ready, start[first_event[need_stream[need]] + at] + need_delay[need])
-        if len(earliest) > 0:
-            ready = max(ready, earliest[event])
         if interval > 0 and resource[stream] >= 0:
             ready += (place[event] - ready) % interval
         start[event] = ready
@@ -95,6 +93,64 @@ def sweep_places(order: Any, phase: Any, stream_of: Any, service: Any, resource:
         if on >= 0:
             place[event] = max(phase[event], free[on])
             free[on] = place[event] + service[stream]
+
+
+def sweep_slots(
+    order: Any,
+    stream_of: Any,
+    first_event: Any,
+    first_need: Any,
+    need_stream: Any,
+    need_table: Any,
+    table: Any,
+    need_delay: Any,
+    service: Any,
+    resource: Any,
+    slots: tuple[Any, ...],
+    interval: int,
+    start: Any,
+) -> bool:
+    """Start times where each event takes the first gap that is long enough, once it is ready; whether all found one.
+
+    order: (events,), every event behind those it needs. slots: grid: (resources,), of which the distance of two slots
+    is a multiple; first: (resources + 1,); used: (resources,) zeros; begins, ends: (slots,), those that are taken in
+    the interval of each resource, by begin, filled. start: (events,), filled.
+    """
+    grid, first, used, begins, ends = slots
+    for event in order:
+        stream = stream_of[event]
+        index = event - first_event[stream]
+        ready = start[event - 1] + service[stream] if index > 0 else 0
+        for need in range(first_need[stream], first_need[stream + 1]):
+            at = table[need_table[need] + index] if need_table[need] >= 0 else index
+            if at >= 0:
+                ready = max(ready, start[first_event[need_stream[need]] + at] + need_delay[need])
+        on = resource[stream]
+        if on < 0:
+            start[event] = ready
+            continue
+        low, count = first[on], used[on]
+        if count > 0:
+            ready += (begins[low] - ready) % grid[on]
+        phase = ready % interval
+        slot = np.searchsorted(begins[low : low + count], phase)
+        begin, last = phase, slot + count
+        if count > 0:
+            begin = max(begin, ends[low + slot - 1] if slot > 0 else ends[low + count - 1] - interval)
+            while begin + service[stream] > begins[low + slot % count] + slot // count * interval:
+                if slot == last:
+                    return False
+                begin = max(begin, ends[low + slot % count] + slot // count * interval)
+                slot += 1
+        start[event] = ready - phase + begin
+        begin = begin % interval
+        place = low + count
+        while place > low and begins[place - 1] > begin:
+            begins[place], ends[place] = begins[place - 1], ends[place - 1]
+            place -= 1
+        begins[place], ends[place] = begin, begin + service[stream]
+        used[on] = count + 1
+    return True
 
 
 def rank_needs(
