@@ -9,8 +9,10 @@ The service order of each resource is fixed at compile time, so times are a max-
   resource, and that can always be kept up: samples do not depend on each other, so every event can own a place in
   the interval of its resource (places of one resource fit side by side, as their sum is at most I) and wait for its
   turn. First, though, events are served as they come: passes over the pattern are repeated until nothing changes.
-  Then every constraint between samples holds with equality of times for ever, and samples wait less. Places are
-  the fallback. Waiting takes room: buffers are unbounded here.
+  Then every constraint between samples holds with equality of times for ever, and samples wait less. Where they pile
+  up, each event takes the first gap in the interval of its resource that it finds when it is ready, and where gaps
+  are too short for one, its place side by side. Waiting takes room: buffers are unbounded here. Loops change nothing
+  of this: what waits for the step before waits for its own sample.
 """
 
 from collections.abc import Callable
@@ -29,6 +31,8 @@ from aimc_compiler.records import record
 _ORDERS = 4
 #: Passes beyond those that information needs to run through all samples in the machine once.
 _PATIENCE = 12
+#: Steps of looking for gaps, at most: the squares of the events of each resource.
+_SLOT_WORK = 1e10
 _NONE = np.zeros(0, dtype=np.int64)
 
 
@@ -147,35 +151,35 @@ def _schedule_periodic(
     start, settled = _settle(events, alone, alone, interval)
     if settled:
         return start, alone, True
-    if len(events.order):
-        fitted, fits = _fit(events, unlimited, loads, interval)
-        if fits:
-            start, settled = _settle(events, fitted, unlimited, interval)
-            return (start if settled else fitted), fitted, settled
-    reserved = _reserve(events, alone % interval, interval)
-    start, settled = _settle(events, reserved, unlimited, interval)
-    return (start if settled else reserved), reserved, settled
+    served = _fit(events, unlimited, loads, interval)
+    if served is None:
+        served = _reserve(events, alone % interval, interval)
+    start, settled = _settle(events, served, unlimited, interval)
+    return (start if settled else served), served, settled
 
 
-def _fit(events: Events, unlimited: Ints, loads: Ints, interval: int) -> tuple[Ints, bool]:
-    """(start times, whether all fitted) where each event takes the first gap in its resource's interval.
+def _fit(events: Events, unlimited: Ints, loads: Ints, interval: int) -> Ints | None:
+    """Start times where each event takes the first gap in its resource's interval; None if one found none.
 
-    A loop that has missed its place would wait a whole interval at every step; here each step looks for its own.
+    None as well for resources of very many events, where it would take too long to look.
     """
     users = np.flatnonzero(events.resource >= 0)
     counts, on = np.diff(events.first_event)[users], events.resource[users]
-    first_slot = np.concatenate([[0], np.cumsum(np.bincount(on, counts, events.resources).astype(np.int64))])
+    slots = np.bincount(on, counts, events.resources).astype(np.int64)
+    if (slots.astype(float) ** 2).sum() > _SLOT_WORK:
+        return None
+    first = np.concatenate([[0], np.cumsum(slots)])
     shortest, longest = np.full(events.resources, interval), np.zeros(events.resources, dtype=np.int64)
     np.minimum.at(shortest, on, events.service[users])
     np.maximum.at(longest, on, events.service[users])
     # Where there is no time to lose, equal events stand on a grid: no gap is too short for one.
     grid = np.where((loads == interval) & (shortest == longest), longest, 1)
     start = np.empty_like(unlimited)
-    used, begins, ends = (np.zeros(size, dtype=np.int64) for size in (events.resources, first_slot[-1], first_slot[-1]))
+    used, begins, ends = (np.zeros(size, dtype=np.int64) for size in (events.resources, first[-1], first[-1]))
     tables = (*events.needs, events.need_delay, events.service, events.resource)
-    order = _by_event(events, unlimited)
-    slots = (grid, first_slot, used, begins, ends)
-    return start, _compiled(sweep_slots)(order, events.stream_of, *tables, slots, interval, start)
+    order, taken = _by_event(events, unlimited), (grid, first, used, begins, ends)
+    fits = _compiled(sweep_slots)(order, events.stream_of, *tables, taken, interval, start)
+    return start if fits else None
 
 
 def _settle(events: Events, served: Ints, start: Ints, interval: int) -> tuple[Ints, bool]:

@@ -22,6 +22,7 @@ from aimc_compiler.program import (
     schedule_program,
     verify_program,
 )
+from aimc_compiler.program import engine as engine_module
 from aimc_compiler.program import events as events_module
 from aimc_compiler.program.events import last_needed, task_loops
 from aimc_compiler.workload.ir import Access, DigitalOp, TensorShape, Workload
@@ -234,6 +235,19 @@ def test_samples_keep_up_with_the_busiest_resource_whatever_the_order(tokens: in
     program = compiled(mixer(tokens, layers), chip_by_hand(digital_units={"count": units}))
     schedule = schedule_program(program)
     assert schedule.interval_ticks == schedule.interval_bound_ticks
+    assert schedule.periodic_latency_ticks < schedule.latency_ticks + 4 * schedule.interval_ticks
+    check_periodic(program, starts_by_event(schedule, program, schedule.periodic), schedule.interval_ticks)
+    engine_agrees(program, schedule, lambda stages: 6 * stages + 20)
+
+
+def test_places_side_by_side_where_gaps_are_too_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every mixer has gaps enough: without looking for them, samples keep up as well, and wait longer."""
+    program = compiled(mixer(16, 24), chip_by_hand(digital_units={"count": 2}))
+    fitted = schedule_program(program)
+    monkeypatch.setattr(engine_module, "_SLOT_WORK", 0)
+    schedule = schedule_program(program)
+    assert schedule.interval_ticks == fitted.interval_ticks
+    assert schedule.periodic_latency_ticks > fitted.periodic_latency_ticks
     check_periodic(program, starts_by_event(schedule, program, schedule.periodic), schedule.interval_ticks)
     engine_agrees(program, schedule, lambda stages: 6 * stages + 20)
 

@@ -222,6 +222,12 @@ def test_samples_interleave_beside_the_loop(steps: int, layers: int, units: int)
     engine_agrees(program, schedule, lambda depth: 10 * depth + 20)
 
 
+@pytest.mark.parametrize("layers", [1, 4])
+def test_a_loop_does_not_wait_an_interval_for_every_step(layers: int) -> None:
+    schedule = schedule_program(program_of(lstm(60, layers), chip_by_hand(tile_by_hand(64, 64))))
+    assert schedule.periodic_latency_ticks < schedule.latency_ticks + 3 * schedule.interval_ticks
+
+
 def test_text_forms_hold_loops() -> None:
     workload = gru(4, first_state=True)
     text = print_workload(workload)
