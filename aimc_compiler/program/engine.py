@@ -105,7 +105,7 @@ def _sorted(keys: Ints, payload: Ints) -> Ints:
 
 def _by_event(events: Events, keys: Ints) -> Ints:
     """Events by key; equal keys in an order in which every event stands behind those it needs."""
-    position = np.arange(events.count, dtype=np.int64)
+    position = np.arange(events.count, dtype=np.int32)
     return events.order[_sorted(keys[events.order], position)] if len(events.order) else _sorted(keys, position)
 
 
@@ -188,7 +188,7 @@ def _settle(events: Events, served: Ints, start: Ints, interval: int) -> tuple[I
     start: times that no schedule of this order can be earlier than.
     """
     order = _by_event(events, served % interval)
-    stage = (served // interval)[order].astype(np.int32)
+    stage = (served // interval).astype(np.int32)[order]
     passes = 2 * (int(stage.max(initial=0)) + 1) + _PATIENCE
     ranked = start[order]
     waits = _rank(events, order)
