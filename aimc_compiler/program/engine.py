@@ -20,6 +20,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aimc_compiler.program.bounds import resource_loads
 from aimc_compiler.program.events import Events, Ints, flatten
@@ -91,11 +92,11 @@ def _makespan(events: Events, start: Ints) -> int:
     return int((start[events.first_event[1:] - 1] + events.tail).max(initial=0))
 
 
-def _sorted(keys: Ints, payload: Ints) -> Ints:
+def _sorted(keys: Ints, payload: NDArray[np.integer[Any]]) -> Ints:
     """Payloads by key, equal keys by payload: several times as fast as sorting positions. Keys are not negative."""
     bits = int(payload.max(initial=0)).bit_length()
     if int(keys.max(initial=0)).bit_length() + bits > 62:
-        return payload[np.lexsort((payload, keys))]
+        return payload[np.lexsort((payload, keys))].astype(np.int64)
     packed = keys << bits
     packed |= payload
     packed.sort()
