@@ -72,7 +72,7 @@ def feed_analog(builder: ProgramBuilder, op: MatrixOp, matrix: Matrix, given: Gi
     tasks = {task.name: index for index, task in enumerate(builder.tasks)}
     for piece in pieces:
         waits = arrivals[piece.group, piece.row_block][builder.tile_site(piece.tile)]
-        builder.add_needs(tasks[_mvm_name(op, piece)], tuple(waits))
+        builder.add_needs(tasks[mvm_name(op.name, piece)], tuple(waits))
 
 
 def lower_digital_matrix(
@@ -144,8 +144,9 @@ def _send_inputs(
     return arrivals
 
 
-def _mvm_name(op: MatrixOp, piece: Piece) -> str:
-    return f"{op.name}.mvm[g{piece.group},r{piece.row_block},c{piece.column_block}]"
+def mvm_name(op: str, piece: Piece) -> str:
+    """Name of the task that makes the MVMs of a piece for an operation."""
+    return f"{op}.mvm[g{piece.group},r{piece.row_block},c{piece.column_block}]"
 
 
 def _mvm(builder: ProgramBuilder, op: MatrixOp, piece: Piece, needs: tuple[Need, ...]) -> int:
@@ -156,7 +157,7 @@ def _mvm(builder: ProgramBuilder, op: MatrixOp, piece: Piece, needs: tuple[Need,
     latency, interval = in_ticks(mode.time_s, builder.chip), in_ticks(mode.initiation_interval_s, builder.chip)
     return builder.add(
         Task(
-            name=_mvm_name(op, piece),
+            name=mvm_name(op.name, piece),
             kind="mvm",
             op=op.name,
             events=op.windows,
