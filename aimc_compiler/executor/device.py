@@ -59,7 +59,8 @@ class RunResult:
 class Device:
     """One programmed chip; made by ``CompiledModel.deploy``.
 
-    Calling it runs samples: ``device(x, time_s=3600.0)`` gives outputs like the model's own.
+    Calling it runs samples: ``device(x, time_s=3600.0)`` gives outputs like the model's own. It numbers them and keeps
+    its state at the last time, so one thread calls it at a time: deploy one for each.
     """
 
     def __init__(

@@ -38,7 +38,7 @@ def run_lstm(
     numbering = Numbering(first_sample=first_sample, first_call=inputs.first_call, entries=1)
     rows = x.reshape(samples * steps, -1).contiguous()
     given = run_rows(rows, inputs.parts, 4 * units, steps, inputs.settings, numbering).reshape(samples, steps, -1)
-    y, h, c = torch.empty(samples, steps, units), h.clone(), c.clone()
+    y, h, c = h.new_empty(samples, steps, units), h.clone(), c.clone()
     size = -(-samples // torch.get_num_threads())
     chunks = [(start, min(start + size, samples)) for start in range(0, samples, size)]
 
@@ -47,7 +47,7 @@ def run_lstm(
     def work(items: Iterator[tuple[int, int]]) -> None:
         with memory() as held:
             for start, stop in items:
-                fed = torch.empty(stop - start, 4 * units)
+                fed = given.new_empty(stop - start, 4 * units)
                 now = Numbering(first_sample=first_sample + start, first_call=recurrent.first_call, entries=1)
                 runner = RowRunner(h[start:stop], fed, recurrent.settings, now, 1, held)
                 for step in range(steps):
