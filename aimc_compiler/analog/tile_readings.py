@@ -42,6 +42,8 @@ class TileReadings:
             self._on_tile.setdefault(piece.tile, []).append(piece)
         self._readers: dict[str, Reader] = {}
         self._kept: dict[str, tuple[float, tuple[PieceReading, ...]]] = {}
+        #: The one factor of a tile, (1,), until a piece on it is read anew: a tile of many groups asks once for each.
+        self._of_tile: dict[int, Tensor] = {}
 
     def add(self, matrix: str, reader: Reader, former: Reader | None = None) -> None:
         """Let ``reader`` read the pieces of a matrix, unless another does already; former: one that it replaces."""
@@ -49,6 +51,7 @@ class TileReadings:
         if present is None or present is former:
             self._readers[matrix] = reader
             self._kept.clear()
+            self._of_tile.clear()
 
     def asks(self, piece: Piece, recalibrated_s: float, reader: Reader) -> bool:
         """Whether a reading of this time is missing and this reader is the one to give it."""
@@ -57,6 +60,7 @@ class TileReadings:
     def keep(self, piece: Piece, recalibrated_s: float, found: tuple[PieceReading, ...]) -> None:
         """Put the readings of a piece, one a slice, in the place of its last ones."""
         self._kept[piece.name] = recalibrated_s, found
+        self._of_tile.pop(piece.tile, None)
 
     def reference(self, piece: Piece, index: int) -> Tensor | None:
         """The first reading of a slice of a piece, where it is known."""
@@ -80,13 +84,11 @@ class TileReadings:
     def factor(self, piece: Piece, index: int = 0) -> Tensor:
         """alpha of a slice of a piece, (columns,), at the time for which its tile was completed last."""
         own = self._kept[piece.name][1][index]
-        shared = self._shared_by_column(piece, index) if own.now.dim() else self._shared(piece)
-        if len(shared) > 1:
-            own = PieceReading(
-                reference=_mean(piece, [(other, reading.reference) for other, reading in shared]),
-                now=_mean(piece, [(other, reading.now) for other, reading in shared]),
-            )
-        return gain(own.reference, own.now).expand(piece.columns)
+        if own.now.dim():
+            return _shared_gain(piece, own, self._shared_by_column(piece, index))
+        if piece.tile not in self._of_tile:
+            self._of_tile[piece.tile] = _shared_gain(piece, own, self._shared(piece))[:1]
+        return self._of_tile[piece.tile].expand(piece.columns)
 
     def _shared(self, piece: Piece) -> list[tuple[Piece, PieceReading]]:
         """All readings of its tile, with their pieces."""
@@ -100,6 +102,16 @@ class TileReadings:
     def _has(self, piece: Piece, recalibrated_s: float) -> bool:
         kept = self._kept.get(piece.name)
         return kept is not None and kept[0] == recalibrated_s
+
+
+def _shared_gain(piece: Piece, own: PieceReading, shared: list[tuple[Piece, PieceReading]]) -> Tensor:
+    """(columns,): the factors of a piece from its own reading, or from the mean of all that it shares."""
+    if len(shared) > 1:
+        own = PieceReading(
+            reference=_mean(piece, [(other, reading.reference) for other, reading in shared]),
+            now=_mean(piece, [(other, reading.now) for other, reading in shared]),
+        )
+    return gain(own.reference, own.now).expand(piece.columns)
 
 
 def _common(piece: Piece, other: Piece) -> tuple[int, int]:
