@@ -7,6 +7,7 @@ from aimc_compiler.workload.ir import Access, DigitalOp, Matrix, MatrixOp, Tenso
 
 SAME = Access(kind="same")
 ALL = Access(kind="all")
+PREVIOUS = Access(kind="previous")
 
 #: (rows, columns, windows) of every matrix of ResNet-18 for 224 x 224 images (He et al., CVPR 2016, table 1).
 RESNET18: tuple[tuple[str, int, int, int], ...] = (
@@ -49,7 +50,7 @@ def tile_by_hand(rows: int = 256, columns: int = 256, count: Any = "auto", **cha
 def chip_by_hand(tile: dict[str, Any] | None = None, **sections: Any) -> ChipSpec:
     """A chip; ``tiles``, ``network``, ``digital_units``, ``local_digital`` replace those keys of the defaults."""
     price = {"startup": "10 ns", "rate": "64/tick", "energy": "1 pJ"}
-    classes = ("elementwise", "reduction", "pooling", "activation_product", "softmax")
+    classes = ("elementwise", "reduction", "pooling", "activation_product", "softmax", "transcendental", "movement")
     chip: dict[str, Any] = {
         "schema_version": 1,
         "name": "by-hand",
@@ -117,7 +118,7 @@ class WorkloadByHand:
         self, name: str, source: str, columns: int, access: Access = SAME, kernel: int = 1, groups: int = 1, **op: Any
     ) -> str:
         shape = self.shape(source)
-        windows = shape.windows if access.kind == "same" else 1
+        windows = shape.windows if access.kind in ("same", "previous") else 1
         if access.kind == "sliding":
             windows = access.output_size[0] * access.output_size[1]
         if "matrix" not in op:
@@ -131,7 +132,7 @@ class WorkloadByHand:
                 name=name, windows=windows, input=source, output=f"{name}.out", access=access, reason="test", **fields
             )
         )
-        return self._tensor(f"{name}.out", windows, groups * columns)
+        return self.tensor(f"{name}.out", windows, groups * columns)
 
     def digital(
         self,
@@ -155,7 +156,26 @@ class WorkloadByHand:
                 work=0 if cost_class == "free" else windows * width,
             )
         )
-        return self._tensor(f"{name}.out", windows, width)
+        return self.tensor(f"{name}.out", windows, width)
+
+    def lstm(self, name: str, source: str, hidden: int, analog: bool = True, **recurrent: Any) -> str:
+        """A recurrent layer: ``ih`` on all steps, ``hh`` on the state of the step before, a cell for the next."""
+        state, steps = f"{name}.h", self.shape(source).windows
+        gates = self.matrix(f"{name}.ih", source, 4 * hidden, analog=analog)
+        self.tensor(state, steps, hidden)
+        back = self.matrix(f"{name}.hh", state, 4 * hidden, PREVIOUS, analog=analog, **recurrent)
+        self.ops.append(
+            DigitalOp(
+                name=f"{name}.cell",
+                op="lstm_cell",
+                cost_class="transcendental",
+                inputs=(gates, back),
+                accesses=(SAME, SAME),
+                output=state,
+                work=steps * hidden,
+            )
+        )
+        return state
 
     def relu(self, name: str, source: str) -> str:
         return self.digital(name, (source,), op="aten.relu.default")
@@ -170,8 +190,10 @@ class WorkloadByHand:
             ops=tuple(self.ops),
         )
 
-    def _tensor(self, name: str, windows: int, width: int) -> str:
-        self.tensors.append(TensorShape(name=name, windows=windows, width=width))
+    def tensor(self, name: str, windows: int, width: int) -> str:
+        """Made once: also ahead of the operation that makes it, for those in front which read the step before."""
+        if name not in {tensor.name for tensor in self.tensors}:
+            self.tensors.append(TensorShape(name=name, windows=windows, width=width))
         return name
 
 

@@ -4,6 +4,7 @@ A tensor between operations is a tuple of parts. A part is an interval of the el
 site, and the task whose k-th event makes its k-th window.
 """
 
+from dataclasses import replace
 from fractions import Fraction
 
 from aimc_compiler.chip.spec import ChipSpec
@@ -67,6 +68,10 @@ class ProgramBuilder:
     def add(self, task: Task) -> int:
         self.tasks.append(task)
         return len(self.tasks) - 1
+
+    def add_needs(self, task: int, needs: tuple[Need, ...]) -> None:
+        """Lets a task wait for more: for what was not there yet when it was added."""
+        self.tasks[task] = replace(self.tasks[task], needs=self.tasks[task].needs + needs)
 
     def add_work(
         self,

@@ -28,6 +28,7 @@ class Resource:
 class Need:
     """Event k of a task needs event ``access.last_needed(k)`` of an earlier task, and with it all before that one.
 
+    With access "previous" the task may also stand behind, or be the same one: the feedback of a recurrent layer.
     use: which use of that task's resources brings it: the last link on the way to this consumer (0 for other tasks).
     """
 
@@ -68,7 +69,7 @@ class Task:
 
 @record
 class Program:
-    """Tasks in an order in which every task stands behind those it needs.
+    """Tasks in an order in which every task stands behind those it needs, except for what it needs of a step before.
 
     macs: multiply-accumulates of all matrix operations a sample; tiles, tiles_bound: used, and at least needed.
     """

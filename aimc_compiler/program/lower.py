@@ -3,19 +3,31 @@
 Inputs enter at the host port, are multicast to the tiles whose rows they drive, partial sums meet on one tile of each
 column block, digital operations run on their unit, outputs leave at the host port. Every window of a tensor is sent
 once to each consumer, whose buffers keep what a sliding kernel needs again.
+
+What an operation reads of an operation behind it, in the step before, is sent once that one is lowered: its transfers
+stand behind the tasks that wait for them.
 """
 
 from fractions import Fraction
 
 from aimc_compiler.chip.costs import FREE
 from aimc_compiler.chip.spec import ChipSpec
+from aimc_compiler.errors import NotBuiltError
 from aimc_compiler.mapping.bounds import bound_tiles
 from aimc_compiler.mapping.ir import Mapping, Piece, UnitAssignment
 from aimc_compiler.mapping.place import HOST_SITE
 from aimc_compiler.mapping.ticks import class_price, unit_ticks
 from aimc_compiler.program.build import SAME, Part, ProgramBuilder
 from aimc_compiler.program.ir import Need, Program, Task, TaskKind
-from aimc_compiler.program.lower_matrix import add_local, collect, lower_analog, lower_digital_matrix
+from aimc_compiler.program.lower_matrix import (
+    Given,
+    add_local,
+    collect,
+    digital_name,
+    feed_analog,
+    lower_analog,
+    lower_digital_matrix,
+)
 from aimc_compiler.workload.ir import DigitalOp, MatrixOp, TensorShape, Workload
 
 
@@ -44,6 +56,8 @@ class _Lowering:
         self.matrices = {matrix.name: matrix for matrix in workload.matrices}
         self.units: dict[str, UnitAssignment] = {unit.op: unit for unit in mapping.units}
         self.parts: dict[str, tuple[Part, ...]] = {}
+        #: Inputs of operations in front that wait for a tensor: (operation, number of the input).
+        self.feedback: dict[str, list[tuple[MatrixOp | DigitalOp, int]]] = {}
         self.pieces: dict[str, list[Piece]] = {}
         for piece in mapping.pieces:
             self.pieces.setdefault(piece.matrix, []).append(piece)
@@ -53,6 +67,8 @@ class _Lowering:
             self.parts[name] = self._enter(self.tensors[name])
         for op in self.workload.ops:
             self.parts[op.output] = self._lower_op(op)
+            for reader, index in self.feedback.pop(op.output, ()):
+                self._feed_back(reader, index)
         for name in dict.fromkeys(self.workload.outputs):
             self._leave(self.tensors[name])
         return tuple(self.builder.tasks)
@@ -60,17 +76,39 @@ class _Lowering:
     def _lower_op(self, op: MatrixOp | DigitalOp) -> tuple[Part, ...]:
         unit = self.units.get(op.name)
         if isinstance(op, MatrixOp):
-            matrix, parts = self.matrices[op.matrix], self.parts[op.input]
+            matrix, inputs = self.matrices[op.matrix], self._given(op)
             if op.analog:
                 number = unit.unit if unit is not None else None
-                pieces = tuple(self.pieces[op.matrix])
-                return lower_analog(self.builder, op, matrix, self.tensors[op.input], parts, number, pieces)
-            return lower_digital_matrix(self.builder, op, matrix, parts, self.units[op.name].unit)
+                return lower_analog(self.builder, op, matrix, inputs, number, tuple(self.pieces[op.matrix]))
+            return lower_digital_matrix(self.builder, op, matrix, inputs, self.units[op.name].unit)
         if op.cost_class == FREE:
             return self._view(op)
         if self.units[op.name].local:
             return tuple(self._local(op, part) for part in self.parts[op.inputs[0]])
         return self._digital(op, self.units[op.name].unit)
+
+    def _given(self, op: MatrixOp | DigitalOp) -> tuple[Given, ...]:
+        """The inputs that are made already; the others are noted, to be fed back."""
+        for index, name in enumerate(op.inputs):
+            if name not in self.parts:
+                self.feedback.setdefault(name, []).append((op, index))
+        return tuple(self._input(op, index) for index, name in enumerate(op.inputs) if name in self.parts)
+
+    def _input(self, op: MatrixOp | DigitalOp, index: int) -> Given:
+        name, label = op.inputs[index], f" {index}"
+        if isinstance(op, MatrixOp):
+            label = " initial" if index else ""
+        return Given(tensor=self.tensors[name], access=op.accesses[index], parts=self.parts[name], label=label)
+
+    def _feed_back(self, op: MatrixOp | DigitalOp, index: int) -> None:
+        """Sends an operation in front, step by step, what was made behind it."""
+        given = self._input(op, index)
+        if isinstance(op, MatrixOp) and op.analog:
+            feed_analog(self.builder, op, self.matrices[op.matrix], given, tuple(self.pieces[op.matrix]))
+            return
+        needs = collect(self.builder, op.name, given, self.builder.unit_site(self.units[op.name].unit))
+        names = [task.name for task in self.builder.tasks]
+        self.builder.add_needs(names.index(digital_name(op)), needs)
 
     def _enter(self, tensor: TensorShape) -> tuple[Part, ...]:
         bits = tensor.width * self.chip.network.activation_bits
@@ -78,7 +116,8 @@ class _Lowering:
         return (Part(site=HOST_SITE, first=0, width=tensor.width, task=task),)
 
     def _leave(self, tensor: TensorShape) -> None:
-        needs = collect(self.builder, "output", self.parts[tensor.name], SAME, HOST_SITE, f" {tensor.name}")
+        given = Given(tensor=tensor, access=SAME, parts=self.parts[tensor.name], label=f" {tensor.name}")
+        needs = collect(self.builder, "output", given, HOST_SITE)
         self._port(f"{tensor.name}.output", "host out", tensor, tensor.width * self.chip.network.activation_bits, needs)
 
     def _port(self, name: str, port: str, tensor: TensorShape, bits: int, needs: tuple[Need, ...]) -> int:
@@ -106,12 +145,10 @@ class _Lowering:
     def _digital(self, op: DigitalOp, unit: int) -> tuple[Part, ...]:
         tensor, site = self.tensors[op.output], self.builder.unit_site(unit)
         price = class_price(self.chip, op.cost_class, op.name, op.source)
-        needs: list[Need] = []
-        for index, (name, access) in enumerate(zip(op.inputs, op.accesses, strict=True)):
-            needs += collect(self.builder, op.name, self.parts[name], access, site, f" {index}")
+        needs = [need for given in self._given(op) for need in collect(self.builder, op.name, given, site)]
         work = Fraction(op.work, tensor.windows)
         task = self.builder.add_work(
-            f"{op.name}.digital",
+            digital_name(op),
             "digital",
             op.name,
             tensor.windows,
@@ -126,6 +163,12 @@ class _Lowering:
         """A free operation moves nothing. Where it folds windows, its parts keep their share of a window, and wait
         for all the parts it reads.
         """
+        late = [name for name in op.inputs if name not in self.parts]
+        if late:
+            raise NotBuiltError(
+                f"{op.name!r} is free and reads {late[0]!r} of the step before: that is built for operations on tiles "
+                "and units; let those behind it read it with access 'previous'"
+            )
         tensor = self.tensors[op.output]
         sources = [self.tensors[name] for name in op.inputs]
         parts = [part for name in op.inputs for part in self.parts[name]]

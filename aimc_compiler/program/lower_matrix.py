@@ -12,7 +12,7 @@ from aimc_compiler.mapping.ticks import class_price, exact, in_ticks, round_up, 
 from aimc_compiler.program.build import SAME, Part, ProgramBuilder, overlap
 from aimc_compiler.program.ir import Need, Task
 from aimc_compiler.records import record
-from aimc_compiler.workload.ir import Access, Matrix, MatrixOp, TensorShape
+from aimc_compiler.workload.ir import Access, DigitalOp, Matrix, MatrixOp, TensorShape
 
 
 @record
@@ -23,28 +23,40 @@ class _Output:
     part: Part
 
 
+@record
+class Given:
+    """An input of an operation whose parts are known: which one, and how its windows are needed."""
+
+    tensor: TensorShape
+    access: Access
+    parts: tuple[Part, ...]
+    label: str = ""
+
+
 def lower_analog(
     builder: ProgramBuilder,
     op: MatrixOp,
     matrix: Matrix,
-    source: TensorShape,
-    parts: tuple[Part, ...],
+    inputs: tuple[Given, ...],
     unit: int | None,
     pieces: tuple[Piece, ...],
 ) -> tuple[Part, ...]:
     """Tasks of an analog matrix operation; returns the parts of its output, one a column block and group.
 
-    unit: the global unit that does what the tiles' own units cannot, if any is needed.
+    inputs: those that are made in front; ``feed_analog`` adds the others. unit: the global unit that does what the
+    tiles' own units cannot, if any is needed.
     """
     if any(piece.replica for piece in pieces):
         raise NotBuiltError(f"matrix {matrix.name!r} is replicated: programs for replicas are not built yet")
-    arrivals = _send_inputs(builder, op, matrix, source, parts, pieces)
+    arrivals = [_send_inputs(builder, op, matrix, given, pieces) for given in inputs]
     row_blocks = 1 + max(piece.row_block for piece in pieces)
     local, remote = split_steps(builder.chip.local_digital.ops, row_blocks)
     columns: dict[tuple[int, int], list[_Output]] = {}
     for piece in pieces:
-        task = _mvm(builder, op, piece, arrivals[piece.group, piece.row_block])
-        output = Part(site=builder.tile_site(piece.tile), first=0, width=piece.columns, task=task)
+        site = builder.tile_site(piece.tile)
+        needs = tuple(need for waits in arrivals for need in waits[piece.group, piece.row_block][site])
+        task = _mvm(builder, op, piece, needs)
+        output = Part(site=site, first=0, width=piece.columns, task=task)
         columns.setdefault((piece.group, piece.column_block), []).append(_Output(piece=piece, part=output))
     result = []
     for outputs in columns.values():
@@ -54,34 +66,46 @@ def lower_analog(
     return tuple(result)
 
 
+def feed_analog(builder: ProgramBuilder, op: MatrixOp, matrix: Matrix, given: Given, pieces: tuple[Piece, ...]) -> None:
+    """Lets the MVMs of a lowered operation wait for an input that is made behind it."""
+    arrivals = _send_inputs(builder, op, matrix, given, pieces)
+    tasks = {task.name: index for index, task in enumerate(builder.tasks)}
+    for piece in pieces:
+        waits = arrivals[piece.group, piece.row_block][builder.tile_site(piece.tile)]
+        builder.add_needs(tasks[mvm_name(op.name, piece)], tuple(waits))
+
+
 def lower_digital_matrix(
-    builder: ProgramBuilder, op: MatrixOp, matrix: Matrix, parts: tuple[Part, ...], unit: int
+    builder: ProgramBuilder, op: MatrixOp, matrix: Matrix, inputs: tuple[Given, ...], unit: int
 ) -> tuple[Part, ...]:
     """Tasks of a matrix operation that a rule keeps digital: multiply-accumulates on one global unit."""
     price = class_price(builder.chip, MATRIX_CLASS, op.name, op.source)
-    needs = collect(builder, op.name, parts, op.access, builder.unit_site(unit))
+    site = builder.unit_site(unit)
     task = builder.add_work(
-        f"{op.name}.digital",
+        digital_name(op),
         "digital",
         op.name,
         op.windows,
         builder.resource(f"unit {unit}", "unit"),
         unit_ticks(price, Fraction(matrix.cells), builder.chip),
-        needs,
+        tuple(need for given in inputs for need in collect(builder, op.name, given, site)),
         (("digital", matrix.cells * price.energy_j),),
     )
-    return (Part(site=builder.unit_site(unit), first=0, width=matrix.groups * matrix.columns, task=task),)
+    return (Part(site=site, first=0, width=matrix.groups * matrix.columns, task=task),)
 
 
-def collect(
-    builder: ProgramBuilder, op: str, parts: tuple[Part, ...], access: Access, site: Site, label: str = ""
-) -> tuple[Need, ...]:
+def digital_name(op: MatrixOp | DigitalOp) -> str:
+    """The task of an operation on a global unit."""
+    return f"{op.name}.digital"
+
+
+def collect(builder: ProgramBuilder, op: str, given: Given, site: Site) -> tuple[Need, ...]:
     """Brings every part of a tensor to one site; returns what to wait for there."""
     bits = builder.chip.network.activation_bits
     needs = []
-    for index, part in enumerate(parts):
-        arrival = builder.move(f"{op}.fetch{label}[{index}]", op, part, part.width * bits, (site,))
-        needs.append(arrival[site].need(access))
+    for index, part in enumerate(given.parts):
+        arrival = builder.move(f"{op}.fetch{given.label}[{index}]", op, part, part.width * bits, (site,))
+        needs.append(arrival[site].need(given.access))
     return tuple(needs)
 
 
@@ -89,8 +113,7 @@ def _send_inputs(
     builder: ProgramBuilder,
     op: MatrixOp,
     matrix: Matrix,
-    source: TensorShape,
-    parts: tuple[Part, ...],
+    given: Given,
     pieces: tuple[Piece, ...],
 ) -> dict[tuple[int, int], dict[Site, list[Need]]]:
     """Multicasts to each row block the channels it multiplies.
@@ -108,15 +131,15 @@ def _send_inputs(
         high = group * channels - (-(members[0].first_row + members[0].rows) // matrix.kernel)
         # A view may have folded channels into windows or back: the share of a window stays the same.
         total = matrix.groups * channels
-        first, last = low * source.width // total, -(-high * source.width // total)
+        first, last = low * given.tensor.width // total, -(-high * given.tensor.width // total)
         targets = tuple(dict.fromkeys(builder.tile_site(piece.tile) for piece in members))
         waits: dict[Site, list[Need]] = {target: [] for target in targets}
-        for index, part in enumerate(parts):
+        for index, part in enumerate(given.parts):
             elements = overlap(part, first, last)
             if elements:
-                name = f"{op.name}.send[g{group},r{row_block},{index}]"
+                name = f"{op.name}.send{given.label}[g{group},r{row_block},{index}]"
                 for site, arrival in builder.move(name, op.name, part, elements * bits, targets).items():
-                    waits[site].append(arrival.need(op.access))
+                    waits[site].append(arrival.need(given.access))
         arrivals[group, row_block] = waits
     return arrivals
 
@@ -126,7 +149,7 @@ def mvm_name(op: str, piece: Piece) -> str:
     return f"{op}.mvm[g{piece.group},r{piece.row_block},c{piece.column_block}]"
 
 
-def _mvm(builder: ProgramBuilder, op: MatrixOp, piece: Piece, waits: dict[Site, list[Need]]) -> int:
+def _mvm(builder: ProgramBuilder, op: MatrixOp, piece: Piece, needs: tuple[Need, ...]) -> int:
     """The MVMs of one piece, one a window."""
     tile = builder.chip.tile_types[piece.tile_type]
     mode = tile.mvm.active
@@ -142,7 +165,7 @@ def _mvm(builder: ProgramBuilder, op: MatrixOp, piece: Piece, waits: dict[Site, 
             service_ticks=round_up(interval),
             latency_ticks=round_up(latency),
             rounding_ticks=float(round_up(latency) - latency),
-            needs=tuple(waits[builder.tile_site(piece.tile)]),
+            needs=needs,
             energy_j=_mvm_energy(tile, piece),
             mvms=1,
             row_groups=int(piece.column_block == 0),

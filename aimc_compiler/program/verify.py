@@ -1,9 +1,11 @@
-"""Invariants of a Program: needs point backwards and inside, resources exist, energies and times are sane."""
+"""Invariants of a Program: needs point backwards, in time at least, and inside; resources, energies, times are sane."""
 
 from math import isfinite
 
+import numpy as np
+
 from aimc_compiler.errors import VerificationError
-from aimc_compiler.program.events import last_needed
+from aimc_compiler.program.events import last_needed, task_loops
 from aimc_compiler.program.ir import COMPONENTS, Need, Program, Task
 
 
@@ -14,6 +16,8 @@ def verify_program(program: Program) -> None:
         if names.setdefault(task.name, index) != index:
             raise VerificationError(f"two tasks are called {task.name!r}")
         _verify_task(program, index, task)
+    for loop in task_loops(program):
+        _verify_loop(program, loop)
 
 
 def _verify_task(program: Program, index: int, task: Task) -> None:
@@ -32,13 +36,29 @@ def _verify_task(program: Program, index: int, task: Task) -> None:
 
 
 def _verify_need(program: Program, index: int, task: Task, need: Need) -> None:
-    if not 0 <= need.task < index:
+    feedback = need.access.kind == "previous"
+    if not 0 <= need.task < (len(program.tasks) if feedback else index):
         raise VerificationError(f"task {task.name!r} needs task {need.task}, which does not stand before it")
     producer = program.tasks[need.task]
     if not 0 <= need.use < max(1, len(producer.uses)):
         raise VerificationError(f"task {task.name!r} needs use {need.use} of {producer.name!r}: there is none")
     table = last_needed(need.access, task.events, producer.events)
-    if table.min() < 0 or table.max() >= producer.events:
+    if table.min() < (-1 if feedback else 0) or table.max() >= producer.events:
         raise VerificationError(
             f"task {task.name!r} needs window {table.max()} of {producer.name!r}, which has {producer.events}"
         )
+
+
+def _verify_loop(program: Program, loop: list[int]) -> None:
+    """No event of a loop needs a later one of another task of it: step by step, all of them can happen."""
+    members = set(loop)
+    for task in (program.tasks[index] for index in loop):
+        for need in task.needs:
+            maker = program.tasks[need.task]
+            table = last_needed(need.access, task.events, maker.events)
+            late = np.flatnonzero(table > np.arange(task.events))
+            if need.task in members and len(late):
+                raise VerificationError(
+                    f"task {task.name!r} is in a loop with {maker.name!r}, but its window {late[0]} needs window "
+                    f"{table[late[0]]} of it"
+                )

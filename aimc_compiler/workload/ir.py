@@ -3,6 +3,9 @@
 A *window* is the unit of pipelining: one spatial position of an activation (all its channels), one step of a
 sequence, or the whole tensor where there is no such order. A matrix operation makes one analog matrix-vector
 multiplication (MVM) a window for each piece of its matrix. All counts are per sample.
+
+A recurrent layer is a loop: an operation reads, with access "previous", what an operation behind it makes in the step
+before. Everything else is read from operations in front.
 """
 
 from math import prod
@@ -18,9 +21,10 @@ class Access:
     kind: "same" (window k needs window k), "all" (every window needs the whole input), "sliding" (a kernel moved
     over a grid in raster order: convolutions and pools; the tuples have one entry a spatial dimension) or "stretched"
     (input windows spread out, ``stride`` apart, over a larger grid: transposed convolutions; no kernel or dilation).
+    "previous": window k needs window k - 1, window 0 nothing; the one kind that may read what is made further behind.
     """
 
-    kind: Literal["same", "all", "sliding", "stretched"]
+    kind: Literal["same", "all", "sliding", "stretched", "previous"]
     input_size: tuple[int, ...] = ()
     output_size: tuple[int, ...] = ()
     kernel: tuple[int, ...] = ()
@@ -29,7 +33,9 @@ class Access:
     dilation: tuple[int, ...] = ()
 
     def last_needed(self, window: int, input_windows: int) -> int:
-        """The last input window, in raster order, that output window ``window`` needs."""
+        """The last input window, in raster order, that output window ``window`` needs; -1 where it needs none."""
+        if self.kind == "previous":
+            return min(window, input_windows) - 1
         if self.kind == "same":
             return min(window, input_windows - 1)
         if self.kind == "all":
@@ -91,7 +97,8 @@ class MatrixOp:
     """One use of a matrix: ``windows`` MVMs of each of its pieces a sample.
 
     analog: on tiles or, by a rule, on digital units (then priced as ``macs`` of cost class "activation_product").
-    reason: why, in words. source: "file:line" in the user's code.
+    reason: why, in words. source: "file:line" in the user's code. initial: with access "previous", the tensor of one
+    window that window 0 multiplies, the first state of a recurrent layer; without it that state is a constant.
     """
 
     name: str
@@ -105,14 +112,16 @@ class MatrixOp:
     reason: str
     tile_type: str = "tile"
     source: str = ""
+    initial: str = ""
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        return (self.input,)
+        return (self.input, self.initial) if self.initial else (self.input,)
 
     @property
     def accesses(self) -> tuple[Access, ...]:
-        return (self.access,)
+        # Only window 0 reads the initial state. Windows pass in order, so the others find it there anyway.
+        return (self.access, Access(kind="all")) if self.initial else (self.access,)
 
 
 @record

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 def to_networkx(workload: Workload) -> "networkx.DiGraph[Any]":
     """A directed graph of operations ("input" nodes stand for the network's inputs).
 
-    Node attribute ``op``: the MatrixOp or DigitalOp (None for inputs). Edge attributes: ``tensor`` and its ``bytes``.
+    Node attribute ``op``: the MatrixOp or DigitalOp (None for inputs). Edge attributes: ``tensor`` and its ``bytes``,
+    and ``feedback=True`` where the reader does not stand behind the maker: without those edges there is no cycle.
     """
     import networkx
 
@@ -22,7 +23,11 @@ def to_networkx(workload: Workload) -> "networkx.DiGraph[Any]":
         graph.add_node(name, op=None)
     for op in workload.ops:
         graph.add_node(op.name, op=op)
-        for name in op.inputs:
-            graph.add_edge(producer[name], op.name, tensor=name, bytes=shapes[name].bytes)
         producer[op.output] = op.name
+    made = set(workload.inputs)
+    for op in workload.ops:
+        for name in op.inputs:
+            feedback = {} if name in made else {"feedback": True}
+            graph.add_edge(producer[name], op.name, tensor=name, bytes=shapes[name].bytes, **feedback)
+        made.add(op.output)
     return graph

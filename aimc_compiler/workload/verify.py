@@ -7,6 +7,7 @@ from math import prod
 from aimc_compiler.chip.costs import COST_CLASSES, FREE
 from aimc_compiler.errors import VerificationError
 from aimc_compiler.workload.ir import Access, DigitalOp, Matrix, MatrixOp, TensorShape, Workload
+from aimc_compiler.workload.loops import components
 
 #: Windows of an access that are looked at: all of small ones, this many spread over large ones.
 _SAMPLES = 512
@@ -36,6 +37,7 @@ def verify_workload(workload: Workload) -> None:
             _check_matrix_op(workload, op, matrices[op.matrix], tensors)
         else:
             _check_digital_op(workload, op)
+    _check_loops(workload, tensors)
     used = {op.matrix for op in workload.matrix_ops}
     for matrix in workload.matrices:
         _require(matrix.name in used, workload, f"matrix {matrix.name!r} is used by no operation")
@@ -56,14 +58,19 @@ def _check_sizes(workload: Workload, kind: str, name: str, sizes: tuple[int, ...
 
 
 def _check_order(workload: Workload, tensors: dict[str, TensorShape]) -> None:
-    """Every tensor exists, is made once, and before it is read."""
+    """Every tensor exists, is made once, and before it is read, unless it is read a step later."""
     made: set[str] = set()
+    makers = {op.output for op in workload.ops}
     for name in workload.inputs:
         _require(name in tensors, workload, f"input {name!r} is no tensor")
         made.add(name)
     for op in workload.ops:
-        for name in op.inputs:
-            _require(name in made, workload, f"{op.name!r} reads {name!r} before it is produced")
+        count = (len(op.accesses), len(op.inputs))
+        _require(count[0] == count[1], workload, f"{op.name!r} has {count[0]} accesses for {count[1]} inputs")
+        for name, access in zip(op.inputs, op.accesses, strict=True):
+            fed_back = access.kind == "previous" and name in makers
+            message = f"{op.name!r} reads {name!r} before it is produced, with access {access.kind!r}, not 'previous'"
+            _require(name in made or fed_back, workload, message)
         _require(op.output in tensors, workload, f"{op.name!r} writes {op.output!r}, which is no tensor")
         _require(op.output not in made, workload, f"{op.name!r} writes {op.output!r}, which exists already")
         made.add(op.output)
@@ -73,25 +80,45 @@ def _check_order(workload: Workload, tensors: dict[str, TensorShape]) -> None:
         _require(name in made, workload, f"tensor {name!r} is never produced")
 
 
+def _check_loops(workload: Workload, tensors: dict[str, TensorShape]) -> None:
+    """Inside a loop no window needs a later one: with the steps that read the one before, loops run step by step."""
+    makers = {op.output: index for index, op in enumerate(workload.ops)}
+    needs = [[makers[name] for name in op.inputs if name in makers] for op in workload.ops]
+    if all(maker < index for index, made_by in enumerate(needs) for maker in made_by):
+        return
+    for loop in components(needs):
+        for op in (workload.ops[index] for index in loop):
+            for name, access in zip(op.inputs, op.accesses, strict=True):
+                if makers.get(name) in loop:
+                    fault = _loop_fault(access, tensors[name].windows, tensors[op.output].windows)
+                    _require(not fault, workload, f"{op.name!r} on {name!r}: {fault}, in a loop that goes on with it")
+
+
+def _loop_fault(access: Access, inputs: int, outputs: int) -> str:
+    for window in range(outputs):
+        if access.last_needed(window, inputs) > window:
+            return f"window {window} needs input window {access.last_needed(window, inputs)}"
+    return ""
+
+
 def _check_accesses(workload: Workload, op: MatrixOp | DigitalOp, tensors: dict[str, TensorShape]) -> None:
-    count = (len(op.accesses), len(op.inputs))
-    _require(count[0] == count[1], workload, f"{op.name!r} has {count[0]} accesses for {count[1]} inputs")
     for name, access in zip(op.inputs, op.accesses, strict=True):
         fault = _access_fault(access, tensors[name].windows, tensors[op.output].windows)
         _require(not fault, workload, f"{op.name!r} on {name!r}: {fault}")
 
 
 def _access_fault(access: Access, inputs: int, outputs: int) -> str:
-    if access.kind == "same" and inputs != outputs:
+    if access.kind in ("same", "previous") and inputs != outputs:
         return f"access is window by window, but there are {inputs} input and {outputs} output windows"
     if access.kind in ("sliding", "stretched"):
         fault = _grid_fault(access, inputs, outputs)
         if fault:
             return fault
+    least = -1 if access.kind == "previous" else 0
     step = max(1, outputs // _SAMPLES)
     # The order of windows is raster order: inside a row of places later windows never need less.
     for window in range(0, outputs, step):
-        if not 0 <= access.last_needed(window, inputs) < inputs:
+        if not least <= access.last_needed(window, inputs) < inputs:
             return f"window {window} needs input window {access.last_needed(window, inputs)} of {inputs}"
     return "" if _monotone(access, inputs, outputs) else "a later window needs less of the input than an earlier one"
 
@@ -130,6 +157,11 @@ def _check_matrix_op(workload: Workload, op: MatrixOp, matrix: Matrix, tensors: 
     _require(result.width == outputs, workload, f"{op.name!r} writes {result.width} outputs, its matrix has {outputs}")
     windows = (op.windows, result.windows)
     _require(windows[0] == windows[1], workload, f"{op.name!r} has {windows[0]} windows, its output {windows[1]}")
+    if op.initial:
+        first = tensors[op.initial]
+        _require(op.access.kind == "previous", workload, f"{op.name!r} has an initial state, but no access 'previous'")
+        message = f"{op.name!r} begins with {first.windows} windows of {first.width}, not with one of {channels}"
+        _require((first.windows, first.width) == (1, channels), workload, message)
     kernel = prod(op.access.kernel)
     _require(kernel == matrix.kernel, workload, f"{op.name!r} slides a kernel of {kernel}, its matrix {matrix.kernel}")
 

@@ -8,6 +8,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
 
+import numpy as np
+
 from aimc_compiler.program import Program, Schedule
 
 Event = tuple[int, int, int, int]
@@ -24,29 +26,47 @@ def needs_of(program: Program, task: int, use: int, number: int) -> Iterator[tup
         return
     for need in owner.needs:
         maker = program.tasks[need.task]
-        yield (need.task, need.use, need.access.last_needed(number, maker.events)), maker.latency_ticks
+        needed = need.access.last_needed(number, maker.events)
+        if needed >= 0:
+            yield (need.task, need.use, needed), maker.latency_ticks
 
 
 def starts_by_event(schedule: Schedule, program: Program, starts: list[int]) -> dict[tuple[int, int, int], int]:
     """The engine's array by (task, use, number)."""
     named, position = {}, 0
+    every = schedule.events.every(starts)
     for task, owner in enumerate(program.tasks):
         for use in range(max(1, len(owner.uses))):
             for number in range(owner.events):
-                named[task, use, number] = int(starts[position])
+                named[task, use, number] = int(every[position])
                 position += 1
-    assert position == schedule.events.count
+    assert position == len(every)
     return named
 
 
-def run_queue(program: Program, key: dict[tuple[int, int, int], int], samples: int, interval: int) -> dict[Event, int]:
+def tie_ranks(schedule: Schedule, program: Program) -> dict[tuple[int, int, int], int]:
+    """The order in which the engine serves what has the same key, of this sample or another."""
+    events = schedule.events
+    ranks = np.arange(events.count)
+    if len(events.order):
+        ranks[events.order] = np.arange(events.count)
+    return starts_by_event(schedule, program, ranks)
+
+
+def run_queue(
+    program: Program,
+    key: dict[tuple[int, int, int], int],
+    ties: dict[tuple[int, int, int], int],
+    samples: int,
+    interval: int,
+) -> dict[Event, int]:
     """Start times in ticks of all events of ``samples`` samples that enter every ``interval`` ticks.
 
-    key: the service order of each resource is that of key + sample * interval, then task, use and number.
+    key: the service order of each resource is that of key + sample * interval, then of ties.
     """
     events = [(sample, *event) for sample in range(samples) for event in key]
     order: dict[int, list[Event]] = defaultdict(list)
-    for event in sorted(events, key=lambda e: (key[e[1:]] + e[0] * interval, *e[1:], e[0])):
+    for event in sorted(events, key=lambda e: (key[e[1:]] + e[0] * interval, ties[e[1:]], e)):
         uses = program.tasks[event[1]].uses
         if uses:
             order[uses[event[2]][0]].append(event)
@@ -132,10 +152,11 @@ def engine_agrees(program: Program, schedule: Schedule, samples: Callable[[int],
     alone = starts_by_event(schedule, program, schedule.alone)
     periodic = starts_by_event(schedule, program, schedule.periodic)
     interval = schedule.interval_ticks
-    assert {event[1:]: when for event, when in run_queue(program, alone, 1, 0).items()} == alone
+    ties = tie_ranks(schedule, program)
+    assert {event[1:]: when for event, when in run_queue(program, alone, ties, 1, 0).items()} == alone
     check_periodic(program, periodic, interval)
     count = samples(schedule.periodic_latency_ticks // interval + 1)
-    starts = run_queue(program, starts_by_event(schedule, program, schedule.served), count, interval)
+    starts = run_queue(program, starts_by_event(schedule, program, schedule.served), ties, count, interval)
     if schedule.settled:
         last = {event[1:]: when - event[0] * interval for event, when in starts.items() if event[0] == count // 2}
         assert last == periodic

@@ -11,6 +11,8 @@ from aimc_compiler.mapping import Mapping, map_workload
 from aimc_compiler.program import Need, Program, lower_mapping, parse_program, print_program, simulate, verify_program
 from aimc_compiler.workload.ir import Access
 
+PREVIOUS = Access(kind="previous")
+
 
 @pytest.fixture(scope="module")
 def program() -> Program:
@@ -58,6 +60,11 @@ def _with_task(number: int, **changes: object) -> Callable[[Program], Program]:
         (_with_task(1, energy_j=(("magic", 1.0),)), "books 1.0 J under 'magic'"),
         (_with_task(1, energy_j=(("adc", float("nan")),)), "books nan J"),
         (_with_task(1, needs=(Need(task=1),)), "needs task 1, which does not stand before it"),
+        (_with_task(1, needs=(Need(task=99999, access=PREVIOUS),)), "needs task 99999, which does not stand before"),
+        (
+            _with_task(1, needs=(Need(task=0), Need(task=9, access=PREVIOUS))),
+            "'s0.first.mvm.*' is in a loop with 's0.first.send.*', but its window 0 needs window 9 of it",
+        ),
         (_with_task(1, needs=(Need(task=0, use=1),)), "needs use 1 of 'x.input': there is none"),
         (
             _with_task(

@@ -21,6 +21,7 @@ from aimc_compiler.workload import (
     to_networkx,
     verify_workload,
 )
+from aimc_compiler.workload.loops import components
 
 SLIDING = Access(
     kind="sliding",
@@ -134,6 +135,76 @@ def changed(record: Any, **changes: Any) -> Any:
 def test_each_invariant_is_checked(workload: Workload, text: str) -> None:
     with pytest.raises(VerificationError, match=text):
         verify_workload(workload)
+
+
+STATE = TensorShape(name="h", windows=4, width=5)
+BACK = MatrixOp(
+    name="back",
+    matrix="back",
+    kind="linear",
+    windows=4,
+    input="h",
+    output="back",
+    access=Access(kind="previous"),
+    analog=True,
+    reason="test",
+)
+CELL = DigitalOp(
+    name="cell",
+    op="cell",
+    cost_class="elementwise",
+    inputs=("conv", "back"),
+    accesses=(Access(kind="same"), Access(kind="same")),
+    output="h",
+    work=20,
+)
+LOOP = changed(
+    SMALL,
+    outputs=("h",),
+    tensors=(*SMALL.tensors[:2], STATE, changed(STATE, name="back"), changed(STATE, name="h0", windows=1)),
+    inputs=("x", "h0"),
+    matrices=(*SMALL.matrices, Matrix(name="back", parameter="back.weight", rows=5, columns=5)),
+    ops=(CONV, changed(BACK, initial="h0"), CELL),
+)
+
+
+@pytest.mark.parametrize(
+    ("ops", "text"),
+    [
+        (
+            (CONV, changed(BACK, access=Access(kind="same")), CELL),
+            "'back' reads 'h' before it is produced, with access",
+        ),
+        ((CONV, changed(BACK, input="y"), CELL), "'back' reads 'y' before it is produced"),
+        (
+            (CONV, BACK, changed(CELL, accesses=(CELL.accesses[0], Access(kind="all")))),
+            "'cell' on 'back': window 0 needs input window 3, in a loop",
+        ),
+        ((CONV, BACK, changed(CELL, inputs=("conv", "back", "h"))), "'cell' has 2 accesses for 3 inputs"),
+        ((CONV, changed(BACK, initial="conv"), CELL), "'back' begins with 4 windows of 5, not with one of 5"),
+        (
+            (CONV, changed(BACK, initial="h0", input="conv", access=Access(kind="same")), CELL),
+            "'back' has an initial state, but no access 'previous'",
+        ),
+        ((CONV, changed(BACK, input="h0"), CELL), "window by window, but there are 1 input and 4 output windows"),
+    ],
+)
+def test_each_invariant_of_loops_is_checked(ops: tuple[Any, ...], text: str) -> None:
+    verify_workload(LOOP)
+    with pytest.raises(VerificationError, match=text):
+        verify_workload(changed(LOOP, ops=ops))
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(st.lists(st.lists(st.integers(0, 11), max_size=3), min_size=12, max_size=12))
+def test_components_are_those_of_networkx(needs: list[list[int]]) -> None:
+    """And each stands behind those that it needs."""
+    found = components(needs)
+    graph = networkx.DiGraph([(node, need) for node, made_by in enumerate(needs) for need in made_by])
+    graph.add_nodes_from(range(12))
+    assert {tuple(loop) for loop in found} == {tuple(sorted(c)) for c in networkx.strongly_connected_components(graph)}
+    place = {node: index for index, loop in enumerate(found) for node in loop}
+    assert all(place[need] <= place[node] for node, made_by in enumerate(needs) for need in made_by)
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
