@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 
 from aimc_compiler.errors import CaptureError
 from aimc_compiler.graph.arguments import arguments
+from aimc_compiler.graph.cells import split_cells
 from aimc_compiler.graph.extract import Extraction
 from aimc_compiler.graph.functional import replace_in_place
 from aimc_compiler.graph.ir import constant_name, op_name
@@ -54,6 +55,7 @@ def normalise(exported: fx.GraphModule) -> tuple[nn.Module, fx.Graph] | Stuck:
     _drop_identities(graph)
     _unify(graph)
     split_compounds(graph)
+    split_cells(graph)
     extraction = Extraction(root, graph)
     extraction.run()
     extract_recurrent(extraction)

@@ -73,7 +73,7 @@ def graph_from_parts(parts: Mapping[str, Any], tensors: Mapping[str, Tensor]) ->
 def _graph_from_parts(parts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Graph:
     root, weights = nn.Module(), dict[str, nn.Parameter]()
     modules = {name: _module_from_json(entry, tensors, weights) for name, entry in parts["modules"].items()}
-    loops = {name: _loop_from_json(entry, modules) for name, entry in parts["loops"].items()}
+    loops = {name: _loop_from_json(entry, modules) for name, entry in parts.get("loops", {}).items()}
     held = {part for loop in loops.values() for part in loop.names.values()}
     for name, module in (modules | loops).items():
         if name not in held:
