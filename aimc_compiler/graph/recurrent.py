@@ -29,9 +29,8 @@ class Stepped(ABC):
     """A matrix of a recurrent layer that does not do the same at every step, as one on a chip."""
 
     @abstractmethod
-    def at_step(self, x: Tensor, step: int, time_axis: int) -> Tensor:
-        """The output of one step. x: (batch, inputs); step: from 0; time_axis: 0 where a sample's sequences stand side
-        by side at every step, 1 where they stand one after another."""
+    def at_step(self, x: Tensor, step: int) -> Tensor:
+        """The output of one step. x: (batch, inputs); step: from 0."""
 
     def run_lstm(self, gates: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
         """All steps of an LSTM without projection at once; None where they must be run one by one.
@@ -122,7 +121,7 @@ class RecurrentModule(nn.Module):
         return (h if self.projection is None else self._multiply(self.projection, h, step)), c
 
     def _multiply(self, module: nn.Module, x: Tensor, step: int) -> Tensor:
-        y: Tensor = module.at_step(x, step, self.time_axis) if isinstance(module, Stepped) else module(x)
+        y: Tensor = module.at_step(x, step) if isinstance(module, Stepped) else module(x)
         return y
 
     def extra_repr(self) -> str:
