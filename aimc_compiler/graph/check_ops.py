@@ -7,6 +7,7 @@ from aimc_compiler.errors import UnsupportedOpError
 from aimc_compiler.graph.ir import op_name
 from aimc_compiler.graph.ops import NOT_MAPPED, NOT_SPLIT, OP_COSTS
 from aimc_compiler.graph.origin import read_origin
+from aimc_compiler.graph.recurrent import GATES
 from aimc_compiler.graph.values import TensorValue, value_of
 
 _RUN_TIME_WEIGHT = frozenset(["linear", "conv1d", "conv2d", "conv3d"])
@@ -26,7 +27,7 @@ def check_operations(graph: fx.Graph, *, allow_unpriced: bool) -> tuple[str, ...
         name = op_name(node)
         if name in OP_COSTS or name == "getitem":
             continue
-        fault = _fault(name)
+        fault = _recurrent_fault(node) if name in GATES else _fault(name)
         (unpriced if fault is None else unplaced).append(f"{node.target} at {read_origin(node)}: {fault or _UNPRICED}")
     faults = [*unplaced, *([] if allow_unpriced else unpriced)]
     if faults:
@@ -38,6 +39,19 @@ _UNPRICED = (
     f"has no cost class ({', '.join(COST_CLASSES)}): write it with operations that have one, add it to the table in "
     "aimc_compiler/graph/ops.py, or allow it unpriced (allow_unpriced=True)"
 )
+
+
+def _recurrent_fault(node: fx.Node) -> str:
+    """Why a recurrent layer was left as it is."""
+    if not str(node.target).endswith(".input"):
+        return (
+            "packed sequences are not built: give sequences of one length, without pack_padded_sequence, and mask what "
+            "lies behind the shorter ones"
+        )
+    return (
+        "its weights are computed from the input, so they cannot be programmed, or its sequence is a constant: give it "
+        "weights of its own and a sequence that depends on an input"
+    )
 
 
 def _fault(name: str) -> str | None:
