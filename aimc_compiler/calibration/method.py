@@ -16,7 +16,8 @@ class RangeMethod:
     value: float = 0.0
 
     def __str__(self) -> str:
-        return self.kind if self.kind in ("mse", "max") else f"{self.kind}:{self.value:g}"
+        # All digits: percentile:99.99999 is not percentile:100.
+        return self.kind if self.kind in ("mse", "max") else f"{self.kind}:{repr(self.value).removesuffix('.0')}"
 
     @classmethod
     def parse(cls, text: str) -> "RangeMethod":

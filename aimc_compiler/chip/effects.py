@@ -256,15 +256,14 @@ def active(spec: ChipSpec) -> tuple[str, ...]:
     return tuple(on)
 
 
-def switch_off(spec: ChipSpec, names: Collection[str]) -> ChipSpec:
-    """The chip without these effects. Raises SpecError on a name that is not in the table.
+def switch_off(spec: ChipSpec, names: Collection[str] | str) -> ChipSpec:
+    """The chip without these effects, or this one. Raises SpecError on a name that is not in the table.
 
     >>> from aimc_compiler.chip import load_chip
     >>> "drift" in active(switch_off(load_chip("hermes"), ["drift"]))
     False
     """
-    for name in names:
-        _effect(name)
+    names = _names(names)
     values = {path: effect.off for name, effect in EFFECTS.items() if name in names for path in _paths(spec, effect)}
     return _change(spec, values, "an effect switched off")
 
@@ -276,13 +275,12 @@ def all_off(spec: ChipSpec) -> ChipSpec:
     return _change(bare, {**bounds, "nonidealities.drift_compensation": "off"}, "an effect switched off")
 
 
-def only(spec: ChipSpec, names: Collection[str]) -> ChipSpec:
-    """The chip with no effects but these, as they are in ``spec``; drift compensation stays where drift does.
+def only(spec: ChipSpec, names: Collection[str] | str) -> ChipSpec:
+    """The chip with no effects but these, or this one, as they are in ``spec``.
 
-    Raises SpecError on a name that is not in the table.
+    Drift compensation stays where drift does. Raises SpecError on a name that is not in the table.
     """
-    for name in names:
-        _effect(name)
+    names = _names(names)
     rest = switch_off(spec, [name for name in EFFECTS if name not in names])
     if "drift" in names:
         return rest
@@ -316,6 +314,14 @@ def _scaled(name: str, effect: Effect, value: Any, factor: float) -> Any:
     if lost != int(lost):
         raise SpecError(f"effect {name} goes by whole bits: a factor of {factor:g} is no power of two; give 2, 4, 0.5")
     return value - int(lost)
+
+
+def _names(names: Collection[str] | str) -> Collection[str]:
+    """Each of them is in the table."""
+    names = [names] if isinstance(names, str) else names
+    for name in names:
+        _effect(name)
+    return names
 
 
 def _change(spec: ChipSpec, values: Mapping[str, Any], note: str) -> ChipSpec:

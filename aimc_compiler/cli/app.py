@@ -26,6 +26,22 @@ app = typer.Typer(
 )
 app.command()(demo)
 
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"aimc_compiler {aimc.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Compile a trained PyTorch network for an analog in-memory chip, and run it on the virtual chip."""
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Seed = Annotated[int, typer.Option(help="Seed of every random stream: same seed, same bytes.")]
 Artifact = Annotated[Path, typer.Argument(help="A compiled network (.aimc).")]

@@ -8,6 +8,7 @@ in place). It runs: ``graph(x)`` gives what the network gives.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
@@ -167,6 +168,9 @@ def _input_fault(value: Value, leaf: Any) -> str:
         return ""
     if not isinstance(leaf, Tensor):
         return f"was a tensor when captured and is a {type(leaf).__name__} now: give a tensor"
+    dtype = str(leaf.dtype).removeprefix("torch.")
+    if not _same_kind(value.dtype, leaf.dtype):
+        return f"is {dtype}, but the network was captured with {value.dtype}: give x.to(torch.{value.dtype})"
     found = tuple(leaf.shape)
     free = tuple(size if axis != value.batch else -1 for axis, size in enumerate(found))
     expected = tuple(size if axis != value.batch else -1 for axis, size in enumerate(value.shape))
@@ -174,6 +178,13 @@ def _input_fault(value: Value, leaf: Any) -> str:
         return ""
     sizes = ", ".join("any" if size < 0 else str(size) for size in expected)
     return f"has shape {found}, but the network was captured for ({sizes}): capture again, or reshape the input"
+
+
+def _same_kind(captured: str, given: torch.dtype) -> bool:
+    """Whether torch takes the one where it took the other: the same type, or both whole numbers."""
+    expected: torch.dtype = getattr(torch, captured)
+    whole = all(not (kind.is_floating_point or kind.is_complex or kind is torch.bool) for kind in (expected, given))
+    return whole or expected is given
 
 
 def make_module(root: nn.Module, graph: fx.Graph) -> fx.GraphModule:

@@ -122,9 +122,9 @@ def _levers(
     if size is not None:
         levers.append(f"larger tiles: --set {key}.rows={size[0]} --set {key}.columns={size[1]}")
     freed = _layers_to_free(breakdown, demand - capacity)
-    rules = ", ".join(f"{entry.matrix!r}: {{'analog': False}}" for entry in freed)
+    rules = " ".join(f"--rule {entry.matrix}=digital" for entry in freed)
     tiles = sum(entry.tiles for entry in freed)
-    levers.append(f"fewer analog layers: rules={{{rules}}} keeps {tiles} tiles' worth of weights digital")
+    levers.append(f"fewer analog layers: {rules} keeps {tiles} tiles' worth of weights digital")
     return tuple(levers)
 
 

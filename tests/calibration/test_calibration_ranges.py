@@ -94,6 +94,11 @@ def test_no_data_and_wrong_data() -> None:
         compiled.calibrate([x * float("nan")])
 
 
+@pytest.mark.parametrize("text", ["percentile:99.99999", "percentile:99.9", "k-sigma:4", "k-sigma:2.5", "mse", "max"])
+def test_a_method_is_recorded_as_it_was_given(text: str) -> None:
+    assert str(RangeMethod.parse(text)) == text
+
+
 @pytest.mark.parametrize(
     "text", ["percentile:0", "percentile:101", "k-sigma:-1", "mean", "percentile:", "max:3", "mse:2"]
 )

@@ -232,3 +232,9 @@ def test_a_calibrated_bound_is_a_bound() -> None:
     assert only(spec, ["drift"]).tile_types["tile"].adc.out_bound == "calibrated"
     assert "adc_clip" not in active(switch_off(spec, ["adc_clip"]))
     assert scale(spec, "adc_quantisation", 4).tile_types["tile"].adc.bits == 6
+
+
+def test_one_name_is_one_effect() -> None:
+    spec = load_chip("hermes")
+    assert only(spec, "drift") == only(spec, ["drift"])
+    assert switch_off(spec, "drift") == switch_off(spec, ["drift"])

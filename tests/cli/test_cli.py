@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import aimc_compiler as aimc
 from aimc_compiler.cli import main
 
 MODEL = """
@@ -348,3 +349,8 @@ def test_run_corrects_chips_as_they_age(aimc_command: Any, tmp_path: Path) -> No
         found[names] = json.loads(out)
         assert found[names]["corrections"] == list(names)
     assert found[()]["times"][0]["values"] != found["columns",]["times"][0]["values"]
+
+
+def test_version(aimc_command: Any) -> None:
+    code, out, _ = aimc_command("--version")
+    assert (code, out.strip()) == (0, f"aimc_compiler {aimc.__version__}")

@@ -271,6 +271,10 @@ def test_inputs_of_another_shape_are_an_error() -> None:
     graph = capture(*NETWORKS["fashion_resnet"]())
     with pytest.raises(DataError, match=r"input x has shape \(1, 1, 32, 32\), but .* captured for \(any, 1, 28, 28\)"):
         graph(torch.zeros(1, 1, 32, 32))
+    with pytest.raises(
+        DataError, match=r"input x is float64, but .* captured with float32: give x\.to\(torch\.float32\)"
+    ):
+        graph(torch.zeros(1, 1, 28, 28, dtype=torch.float64))
     with pytest.raises(DataError, match="input x was a tensor when captured and is a int now"):
         graph(3)
 

@@ -23,9 +23,9 @@ def test_resnet18_on_64_tiles() -> None:
         "  smallest chip that fits: 201 tiles of this size, or 64 tiles of 1024 x 1024\n"
         "  - more tiles: --set tile.count=201, or --set tile.count=auto for as many as needed\n"
         "  - larger tiles: --set tile.rows=1024 --set tile.columns=1024\n"
-        "  - fewer analog layers: rules={'layer4.1': {'analog': False}, 'layer4.2': {'analog': False}, "
-        "'layer4.3': {'analog': False}, 'layer4.0': {'analog': False}, 'layer3.1': {'analog': False}, "
-        "'layer3.2': {'analog': False}} keeps 144 tiles' worth of weights digital"
+        "  - fewer analog layers: --rule layer4.1=digital --rule layer4.2=digital --rule layer4.3=digital "
+        "--rule layer4.0=digital --rule layer3.1=digital --rule layer3.2=digital keeps 144 tiles' worth of weights "
+        "digital"
     )
 
 
@@ -46,7 +46,7 @@ def test_one_layer_that_closes_the_gap_is_preferred() -> None:
     x = work.matrix("narrow", x, 128)
     reason = refused(work.build(x), chip_by_hand(tile_by_hand(count=7)))
     assert reason.gap == 1
-    assert "rules={'wide': {'analog': False}} keeps 4" in reason.levers[-1]
+    assert "--rule wide=digital keeps 4" in reason.levers[-1]
 
 
 def test_no_tile_is_large_enough_for_more_groups_than_tiles() -> None:
