@@ -30,9 +30,9 @@ def lstm_on_tiles(
     if parts is None:
         return None
     gates = Gates(parts=parts, settings=tiles.settings, first_call=first_call)
-    states = (given.contiguous(), h.contiguous(), c.contiguous())
+    rows, first, kept = (state.detach().to(tiles.target.dtype).contiguous() for state in (given, h, c))
     try:
-        y, h, c = run_recurrence(*(state.detach().to(tiles.target.dtype) for state in states), gates, first_sample)
+        y, h, c = run_recurrence(rows, first, kept, gates, first_sample)
     except NotFiniteError:
         raise DataError(f"an input of {tiles.name!r} is not finite, which no converter takes: check the data") from None
     windows = given.shape[0] * given.shape[1]

@@ -27,7 +27,7 @@ def check_operations(graph: fx.Graph, *, allow_unpriced: bool) -> tuple[str, ...
         name = op_name(node)
         if name in OP_COSTS or name == "getitem":
             continue
-        fault = _recurrent_fault(node) if name in GATES else _fault(name)
+        fault = _fault(name)
         (unpriced if fault is None else unplaced).append(f"{node.target} at {read_origin(node)}: {fault or _UNPRICED}")
     faults = [*unplaced, *([] if allow_unpriced else unpriced)]
     if faults:
@@ -41,23 +41,15 @@ _UNPRICED = (
 )
 
 
-def _recurrent_fault(node: fx.Node) -> str:
-    """Why a recurrent layer was left as it is."""
-    if not str(node.target).endswith(".input"):
-        return (
-            "packed sequences are not built: give sequences of one length, without pack_padded_sequence, and mask what "
-            "lies behind the shorter ones"
-        )
-    return (
-        "its weights are computed from the input, so they cannot be programmed, or its sequence is a constant: give it "
-        "weights of its own and a sequence that depends on an input"
-    )
-
-
 def _fault(name: str) -> str | None:
     """Why an operation cannot be placed at all; None where only its price is missing."""
     if name in NOT_MAPPED:
         return "mapping of this kind of matrix operation is not built yet; linear layers and convolutions are"
+    if name in GATES:
+        return (
+            "its weights are computed from the input, or its sequence is a constant or packed: give it weights of its "
+            "own, and sequences of one length that depend on an input"
+        )
     if name in NOT_SPLIT:
         return "is several priced operations in one that the compiler does not take apart; write the products out"
     if name in _RUN_TIME_WEIGHT:

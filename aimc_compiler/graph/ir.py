@@ -1,8 +1,8 @@
 """The Graph: a captured network in normal form.
 
-Its nodes are inputs, constants, *matrix operations* (calls of a ``MatrixModule``), *loops* of recurrent layers (calls of
-a ``RecurrentModule``, which holds matrix operations too) and *digital operations* (calls of ATen functions, none of them
-in place). It runs: ``graph(x)`` gives what the network gives.
+Its nodes are inputs, constants, *matrix operations* (calls of a ``MatrixModule``), *loops* of recurrent layers (calls
+of a ``RecurrentModule``, which holds matrix operations too) and *digital operations* (calls of ATen functions, none of
+them in place). It runs: ``graph(x)`` gives what the network gives.
 """
 
 from collections.abc import Iterator, Mapping
