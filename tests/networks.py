@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from recurrent_networks import RECURRENT
 from torch import Tensor, nn
 
 from aimc_compiler.zoo.fashion import FashionResNet
@@ -318,9 +319,14 @@ def _builder(name: str) -> Callable[[], Example]:
     return lambda: _build(name)
 
 
+def _recurrent(name: str) -> Callable[[], Example]:
+    return lambda: (*RECURRENT[name](), {})
+
+
 NETWORKS: dict[str, Callable[[], Example]] = {
     **{name: _builder(name) for name in _BUILDERS},
     "two_inputs": _two_inputs,
     "attention": _attention,
     "einsum": _einsum,
+    **{name: _recurrent(name) for name in RECURRENT},
 }

@@ -234,10 +234,12 @@ class MatrixOnTiles:
         self.adc_conversions += y.numel() * len(self.blocks)
         return y[0] if single else y
 
-    def fast_parts(self, ranges: Tensor | None, time_s: float) -> tuple[FastPart, ...] | None:
+    def fast_parts(
+        self, ranges: Tensor | None, time_s: float, recalibrated_s: float | None = None
+    ) -> tuple[FastPart, ...] | None:
         """Row blocks with their digits and digital factors, for kernels that fuse several matrices; None where this
         matrix runs in ``exact``."""
-        fast = self._prepare_fast(time_s, None) if self.choice.precision == "fast" else None
+        fast = self._prepare_fast(time_s, recalibrated_s) if self.choice.precision == "fast" else None
         return None if fast is None else self._fast_parts(fast, ranges)
 
     def _fast_parts(self, fast: FastMatrix, ranges: Tensor | None) -> tuple[FastPart, ...]:

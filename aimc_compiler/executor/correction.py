@@ -12,6 +12,7 @@ Both take one pass over their batches: each operation is corrected by all it has
 so that those behind it see inputs as they will be.
 """
 
+from collections import deque
 from typing import Protocol
 
 import torch
@@ -75,16 +76,19 @@ class Fit(Protocol):
 
 
 class Recorded(nn.Module):
-    """A matrix operation in floating point that keeps its last product, samples first."""
+    """A matrix operation in floating point that keeps its products, samples first, until they are taken.
+
+    One a batch; in a recurrent layer one a step.
+    """
 
     def __init__(self, module: MatrixModule, batch_axis: int) -> None:
         super().__init__()
         self.module, self.batch_axis = module, batch_axis
-        self.product: Tensor | None = None
+        self.products: deque[Tensor] = deque()
 
     def forward(self, x: Tensor) -> Tensor:
         """x: the operation's input; returns its output."""
-        self.product = self.module.product(x).movedim(self.batch_axis, 0)
+        self.products.append(self.module.product(x).movedim(self.batch_axis, 0))
         y: Tensor = self.module(x)
         return y
 
@@ -100,8 +104,7 @@ class ColumnFit:
 
     def observe(self, product: Tensor) -> None:
         """product: the chip's, samples first, without factor and bias."""
-        assert self._recorded.product is not None
-        u, p = self.scaling.flat(product), self.scaling.flat(self._recorded.product)
+        u, p = self.scaling.flat(product), self.scaling.flat(self._recorded.products.popleft())
         sums = torch.stack([u.sum(0), p.sum(0), u.square().sum(0), (u * p).sum(0)])
         self._sums = sums if self._sums is None else self._sums + sums
         self._count += u.shape[0]

@@ -22,7 +22,7 @@ from aimc_compiler.errors import CalibrationError, DataError, InternalError
 from aimc_compiler.executor.batches import run_batches
 from aimc_compiler.executor.correction import ColumnFit, Fit, NormFit, Recorded
 from aimc_compiler.executor.level import run_graph
-from aimc_compiler.executor.on_tiles import Clock, OnTiles, batch_axis, matrix_on_tiles
+from aimc_compiler.executor.on_tiles import Clock, OnTiles, batch_axis, matrix_on_tiles, on_tiles_type
 from aimc_compiler.executor.programming import ProgrammingCost, programming_cost
 from aimc_compiler.executor.ranges import InputRanges
 from aimc_compiler.executor.repeats import Repeats, price_repeats
@@ -104,7 +104,8 @@ class Device:
             ).to(torch_device)
             scale = None if ranges is None else ranges.of(op.name)
             axis = batch_axis(graph, op.name, nodes[op.name])
-            self._ops[op.name] = OnTiles(tiles, scale, self._clock, calls.get(op.matrix, 0), axis, modules[op.name])
+            made = on_tiles_type(graph, nodes[op.name])
+            self._ops[op.name] = made(tiles, scale, self._clock, calls.get(op.matrix, 0), axis, modules[op.name])
             calls[op.matrix] = calls.get(op.matrix, 0) + op.windows
         self._graph = graph.with_modules(dict(self._ops))
         self._float_graph = graph

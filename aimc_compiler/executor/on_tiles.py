@@ -5,11 +5,13 @@ from torch import Tensor, fx, nn
 from aimc_compiler.analog import Contraction, MatrixOnTiles
 from aimc_compiler.analog.fast import Precision
 from aimc_compiler.analog.piece_bounds import NO_BOUNDS, PieceBounds
+from aimc_compiler.analog.recurrence import lstm_on_tiles
 from aimc_compiler.analog.tile_readings import TileReadings
 from aimc_compiler.chip import ChipSpec
 from aimc_compiler.errors import NotBuiltError
 from aimc_compiler.executor.correction import Fit, OutputScaling
 from aimc_compiler.graph import Graph, MatrixModule
+from aimc_compiler.graph.recurrent import RecurrentModule, Stepped
 from aimc_compiler.graph.values import tensor_of
 from aimc_compiler.mapping import Mapping as PieceMapping
 from aimc_compiler.workload import MatrixOp
@@ -45,6 +47,9 @@ class OnTiles(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: the operation's input; returns its output in the same dtype."""
+        return self._multiply(x, self.first_call)
+
+    def _multiply(self, x: Tensor, first_call: int) -> Tensor:
         inputs = x.movedim(self.batch_axis, 0)
         y = self.tiles.forward(
             inputs,
@@ -52,7 +57,7 @@ class OnTiles(nn.Module):
             self.clock.time_s,
             recalibrated_s=self.clock.recalibrated_s,
             first_sample=self.clock.first_sample,
-            first_call=self.first_call,
+            first_call=first_call,
             samples=self.clock.count,
         )
         if self._fit is not None:
@@ -69,6 +74,39 @@ class OnTiles(nn.Module):
         """Use this scaling from now on."""
         self._fit, self.scaling = None, scaling
         self.tiles.rescale_outputs(*scaling.digital())
+
+
+class StepsOnTiles(OnTiles, Stepped):
+    """A matrix of a recurrent layer on its tiles: step t of a sample is MVM ``first_call + t`` of the matrix.
+
+    Where a sample holds several sequences, their MVMs of one step stand side by side.
+    """
+
+    def at_step(self, x: Tensor, step: int) -> Tensor:
+        """The output of one step. x: (batch, inputs); step: from 0."""
+        sequences = x.shape[0] // max(1, self.clock.count)
+        return self._multiply(x, self.first_call + step * sequences)
+
+    def run_lstm(self, gates: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+        """All steps at once; None where the matrix is in ``exact``, is being fitted, or a sample has many sequences."""
+        if self._fit is not None or h.shape[0] != self.clock.count:
+            return None
+        return lstm_on_tiles(
+            self.tiles,
+            gates,
+            h,
+            c,
+            self.ranges,
+            self.clock.time_s,
+            recalibrated_s=self.clock.recalibrated_s,
+            first_sample=self.clock.first_sample,
+            first_call=self.first_call,
+        )
+
+
+def on_tiles_type(graph: Graph, node: fx.Node) -> type[OnTiles]:
+    """What stands in the place of an operation of this node."""
+    return StepsOnTiles if isinstance(graph.called(node), RecurrentModule) else OnTiles
 
 
 def matrix_on_tiles(
@@ -113,7 +151,7 @@ def contraction_of(module: MatrixModule) -> Contraction:
 
 
 def batch_axis(graph: Graph, op: str, node: fx.Node) -> int:
-    """The axis of the operation's input that counts samples, or into which they are folded.
+    """The axis of the operation's input that counts samples, or into which they are folded; 0 for steps of a loop.
 
     Raises NotBuiltError where the input is one for all samples of a batch.
     """
@@ -127,4 +165,4 @@ def batch_axis(graph: Graph, op: str, node: fx.Node) -> int:
             "it anew for every sample. Give that input a batch dimension, compute the operation before the network, "
             f"keep it digital (a rule for {op!r}), or compile with batch_dim=None"
         )
-    return value.batch
+    return 0 if isinstance(graph.called(node), RecurrentModule) else value.batch

@@ -7,6 +7,7 @@ from aimc_compiler.errors import UnsupportedOpError
 from aimc_compiler.graph.ir import op_name
 from aimc_compiler.graph.ops import NOT_MAPPED, NOT_SPLIT, OP_COSTS
 from aimc_compiler.graph.origin import read_origin
+from aimc_compiler.graph.recurrent import GATES
 from aimc_compiler.graph.values import TensorValue, value_of
 
 _RUN_TIME_WEIGHT = frozenset(["linear", "conv1d", "conv2d", "conv3d"])
@@ -44,6 +45,11 @@ def _fault(name: str) -> str | None:
     """Why an operation cannot be placed at all; None where only its price is missing."""
     if name in NOT_MAPPED:
         return "mapping of this kind of matrix operation is not built yet; linear layers and convolutions are"
+    if name in GATES:
+        return (
+            "its weights are computed from the input, or its sequence is a constant or packed: give it weights of its "
+            "own, and sequences of one length that depend on an input"
+        )
     if name in NOT_SPLIT:
         return "is several priced operations in one that the compiler does not take apart; write the products out"
     if name in _RUN_TIME_WEIGHT:

@@ -107,13 +107,16 @@ class Extraction:
 
     def insert(self, node: fx.Node, module: MatrixModule, x: fx.Node) -> fx.Node:
         """A call of ``module`` on ``x``, before ``node``, from whose layer it comes."""
-        origin = read_origin(node)
-        name = self._unique(_name(origin, module.parameter))
+        name = self.name(node, module.parameter)
         self.root.add_module(attribute_name(name), module)
         with self.graph.inserting_before(node):
             call = self.graph.create_node("call_module", attribute_name(name), (x,))
-        call.meta["origin"] = origin
+        call.meta["origin"] = read_origin(node)
         return call
+
+    def name(self, node: fx.Node, parameter: str) -> str:
+        """A new name for a matrix operation that ``node`` makes with this weight."""
+        return self.unique(_name(read_origin(node), parameter))
 
     def constant(self, node: fx.Node, path: str, value: Tensor) -> fx.Node:
         """A constant of our own, before ``node``; one of a path, which says what it is."""
@@ -140,7 +143,8 @@ class Extraction:
             return False, None
         return True, found[0].detach().reshape(-1)
 
-    def _unique(self, name: str) -> str:
+    def unique(self, name: str) -> str:
+        """The name, with "@2" and so on from its second use on."""
         self.uses[name] = self.uses.get(name, 0) + 1
         return name if self.uses[name] == 1 else f"{name}@{self.uses[name]}"
 

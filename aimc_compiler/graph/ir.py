@@ -1,7 +1,8 @@
 """The Graph: a captured network in normal form.
 
-Its nodes are inputs, constants, *matrix operations* (calls of a ``MatrixModule``) and *digital operations* (calls of
-ATen functions, none of them in place). It runs: ``graph(x)`` gives what the network gives.
+Its nodes are inputs, constants, *matrix operations* (calls of a ``MatrixModule``), *loops* of recurrent layers (calls
+of a ``RecurrentModule``, which holds matrix operations too) and *digital operations* (calls of ATen functions, none of
+them in place). It runs: ``graph(x)`` gives what the network gives.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ from torch.utils import _pytree as pytree
 from aimc_compiler.errors import DataError, InternalError
 from aimc_compiler.graph.matrix import MatrixModule
 from aimc_compiler.graph.origin import Origin
+from aimc_compiler.graph.recurrent import RecurrentModule
 from aimc_compiler.graph.values import TensorValue, Value, value_of
 from aimc_compiler.records import record
 
@@ -99,15 +101,24 @@ class Graph:
         """All nodes in execution order."""
         return tuple(self.module.graph.nodes)
 
+    def called(self, node: fx.Node) -> nn.Module:
+        """The module that a node calls."""
+        return self.module.get_submodule(str(node.target))
+
     def matrix_nodes(self) -> dict[str, fx.Node]:
-        """Nodes of the matrix operations by name, in execution order."""
-        return {matrix_name(node): node for node in self.nodes if node.op == "call_module"}
+        """Nodes of the matrix operations by name, in execution order; those of a loop have its node."""
+        return {name: node for node in self.nodes if node.op == "call_module" for name in self._held(node)}
+
+    def _held(self, node: fx.Node) -> dict[str, nn.Module]:
+        """The matrix operations of a call by name: itself, or those of a loop."""
+        module = self.called(node)
+        return module.parts if isinstance(module, RecurrentModule) else {matrix_name(node): module}
 
     def matrix_modules(self) -> dict[str, MatrixModule]:
         """Matrix operations by name, in execution order. Raises InternalError where ``with_modules`` replaced one."""
         modules = {}
         for name, node in self.matrix_nodes().items():
-            module = self.module.get_submodule(str(node.target))
+            module = self._held(node)[name]
             if not isinstance(module, MatrixModule):
                 raise InternalError(f"{self.name}: {name!r} was replaced by a {type(module).__name__}")
             modules[name] = module
@@ -127,10 +138,12 @@ class Graph:
         if unknown:
             raise InternalError(f"{self.name} has no matrix operations {unknown}; there are {list(known)}")
         twin = nn.Module()
-        for target in dict.fromkeys(str(node.target) for node in self.nodes if node.op == "call_module"):
-            twin.add_module(target, self.module.get_submodule(target))
-        for name, module in modules.items():
-            twin.add_module(str(known[name].target), module)
+        for node in self.module.graph.find_nodes(op="call_module"):
+            module = self.called(node)
+            if isinstance(module, RecurrentModule):
+                twin.add_module(str(node.target), module.with_parts(modules))
+            else:
+                twin.add_module(str(node.target), modules.get(matrix_name(node), module))
         for node in self.module.graph.find_nodes(op="get_attr"):
             twin.register_buffer(str(node.target), getattr(self.module, str(node.target)))
         return Graph(
@@ -230,7 +243,9 @@ def _statement(graph: Graph, node: fx.Node) -> str:
         return f"{head} constant {constant_path(str(node.target))!r}"
     arguments = ", ".join([*map(_text, node.args), *(f"{key}={_text(value)}" for key, value in node.kwargs.items())])
     if node.op == "call_module":
-        module = graph.module.get_submodule(str(node.target))
+        module = graph.called(node)
+        if isinstance(module, RecurrentModule):
+            return f"{head} {module.mode} {matrix_name(node)!r} ({arguments}) with {', '.join(map(repr, module.parts))}"
         kind = module.kind if isinstance(module, MatrixModule) else type(module).__name__
         return f"{head} {kind} {matrix_name(node)!r} ({arguments})"
     return f"{head} {op_name(node)}({arguments})"

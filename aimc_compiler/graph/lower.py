@@ -10,6 +10,7 @@ import operator
 from math import prod
 
 from torch import fx
+from torch.fx.node import Argument
 
 from aimc_compiler.chip.costs import FREE
 from aimc_compiler.errors import InternalError
@@ -18,10 +19,12 @@ from aimc_compiler.graph.check_ops import input_dependent
 from aimc_compiler.graph.digital import Plan, Step, plan, tensor_value, work
 from aimc_compiler.graph.ir import Graph, matrix_name
 from aimc_compiler.graph.layout import natural_layout, wanted_layout
+from aimc_compiler.graph.lower_recurrent import Loop, LoopMatrix, lower_loop, one_window
 from aimc_compiler.graph.matrix import MatrixModule
 from aimc_compiler.graph.ops import OP_COSTS
 from aimc_compiler.graph.origin import Origin
 from aimc_compiler.graph.partition import Partition
+from aimc_compiler.graph.recurrent import RecurrentModule
 from aimc_compiler.graph.values import tensor_of
 from aimc_compiler.workload.ir import Access, DigitalOp, Matrix, MatrixOp, TensorShape, Workload
 
@@ -44,6 +47,7 @@ class _Lowering:
         self.ops: list[MatrixOp | DigitalOp] = []
         self.inputs: list[str] = []
         self.outputs: list[str] = []
+        self.loops: dict[fx.Node, tuple[str, str, str]] = {}
         self.first_results: dict[fx.Node, fx.Node] = {}
 
     def run(self) -> Workload:
@@ -51,7 +55,7 @@ class _Lowering:
             if node.op == "output":
                 returned = [source for source in node.all_input_nodes if source in self.held]
                 self.outputs = list(dict.fromkeys(self.held[source][0] for source in returned))
-            elif node in self.depends and tensor_of(node) is not None:
+            elif node in self.depends and (tensor_of(node) is not None or node.op == "call_module"):
                 self._lower(node)
         return Workload(
             name=self.graph.name,
@@ -67,7 +71,13 @@ class _Lowering:
             if node.users:
                 self.inputs.append(self._hold(node, wanted_layout(node, self.kinds)))
         elif node.op == "call_module":
-            self._matrix(node, self.modules[matrix_name(node)])
+            module = self.graph.called(node)
+            if isinstance(module, RecurrentModule):
+                self._loop(node, module)
+            else:
+                self._matrix(node, self.modules[matrix_name(node)])
+        elif node.target is operator.getitem and node.args[0] in self.loops:
+            self._loop_result(node)
         else:
             self._digital(node)
 
@@ -98,6 +108,58 @@ class _Lowering:
                 source=_source(node),
             )
         )
+
+    def _loop(self, node: fx.Node, module: RecurrentModule) -> None:
+        """The loop of a recurrent layer: as the tensor of all its outputs, and that from which its last c is taken."""
+        given = node.args[0]
+        assert isinstance(given, fx.Node)
+        value = tensor_value(given)
+        initial = [self._initial(state) for state in (*node.args[1:], None, None)]
+        parts = {role: self._loop_matrix(name) for role, name in module.names.items()}
+        loop = Loop(
+            name=matrix_name(node),
+            output=node.name,
+            windows=sizes(value, 2)[0],
+            itemsize=value.itemsize,
+            gates=self._use(given, 2) if given in self.held else "",
+            initial_h=initial[0],
+            initial_c=initial[1],
+            recurrent=parts["recurrent"],
+            projection=parts.get("projection"),
+            source=_source(node),
+        )
+        made = lower_loop(loop, module)
+        self.tensors |= {tensor.name: tensor for tensor in made.tensors}
+        self.ops += made.ops
+        self.loops[node] = (node.name, node.name, made.cell)
+
+    def _loop_matrix(self, name: str) -> LoopMatrix:
+        module = self.modules[name]
+        matrix = self._matrix_of(name, module).name
+        return LoopMatrix(op=name, matrix=matrix, module=module, where=self.partition.of(name))
+
+    def _initial(self, state: Argument) -> str:
+        """The tensor of an initial state, in one window; "" for a constant."""
+        if not isinstance(state, fx.Node) or state not in self.held:
+            return ""
+        held = self.tensors[self._use(state, 1)]
+        if held.windows == 1:
+            return held.name
+        first, op = one_window(_digital_name(state), held, _source(state))
+        if first.name not in self.tensors:
+            self.tensors[first.name] = first
+            self.ops.append(op)
+        return first.name
+
+    def _loop_result(self, node: fx.Node) -> None:
+        """All outputs of a loop, or the last state, which is there when all of them are."""
+        loop, place = node.args
+        assert isinstance(loop, fx.Node)
+        assert isinstance(place, int)
+        if place == 0:
+            self.held[node] = (self.loops[loop][0], 2)
+        else:
+            self._append(node, "getitem", FREE, (self.loops[loop][place],), (ALL,), 1, 0)
 
     def _matrix_of(self, name: str, module: MatrixModule) -> Matrix:
         return self.matrices.setdefault(

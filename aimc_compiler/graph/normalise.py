@@ -10,10 +10,14 @@ import torch
 from torch import Tensor, fx, nn
 
 from aimc_compiler.errors import CaptureError
+from aimc_compiler.graph.arguments import arguments
+from aimc_compiler.graph.cells import split_cells
 from aimc_compiler.graph.extract import Extraction
 from aimc_compiler.graph.functional import replace_in_place
 from aimc_compiler.graph.ir import constant_name, op_name
 from aimc_compiler.graph.origin import network_path, read_origin
+from aimc_compiler.graph.recurrent import GATES
+from aimc_compiler.graph.recurrent_layers import extract_recurrent
 from aimc_compiler.graph.split import split_compounds
 from aimc_compiler.records import record
 
@@ -51,7 +55,10 @@ def normalise(exported: fx.GraphModule) -> tuple[nn.Module, fx.Graph] | Stuck:
     _drop_identities(graph)
     _unify(graph)
     split_compounds(graph)
-    Extraction(root, graph).run()
+    split_cells(graph)
+    extraction = Extraction(root, graph)
+    extraction.run()
+    extract_recurrent(extraction)
     drop_dead(graph)
     return root, graph
 
@@ -123,6 +130,9 @@ def _training(node: fx.Node) -> bool:
     name = op_name(node)
     if name in _DROPOUTS:
         return bool(node.args[2]) if len(node.args) > 2 else True
+    if name in GATES:
+        values = arguments(node)
+        return bool(values["train"]) and values["dropout"] > 0
     # Without running statistics a batch norm uses the batch's in evaluation mode too: the batch check reports that.
     return name == "batch_norm" and bool(node.args[5]) and node.args[3] is not None
 

@@ -80,11 +80,7 @@ OP_COSTS: dict[str, OpCost] = {
     **_free(_VIEWS),
 }
 
-_NOT_MAPPED = """
-    convolution lstm gru rnn_tanh rnn_relu lstm_cell gru_cell
-    rnn_tanh_cell rnn_relu_cell bilinear
-"""
 #: Matrix operations that are known, but that mapping cannot place yet.
-NOT_MAPPED: frozenset[str] = frozenset(_NOT_MAPPED.split())
+NOT_MAPPED: frozenset[str] = frozenset(["convolution", "bilinear"])
 #: Operations that are several priced ones at once: splitting them is not built yet.
 NOT_SPLIT: frozenset[str] = frozenset(["scaled_dot_product_attention", "einsum", "cdist", "baddbmm_"])

@@ -15,6 +15,7 @@ from aimc_compiler.errors import ArtifactError
 from aimc_compiler.graph.ir import BatchRule, Graph, attribute_name, make_module, matrix_name
 from aimc_compiler.graph.matrix import KINDS, MatrixModule, NormStatistics
 from aimc_compiler.graph.origin import Origin
+from aimc_compiler.graph.recurrent import GATES, RecurrentModule
 from aimc_compiler.graph.values import TensorValue, Value, value_of
 
 _ATEN = re.compile(r"^aten\.([A-Za-z0-9_]+)\.([A-Za-z0-9_]+)$")
@@ -55,6 +56,7 @@ def graph_to_parts(graph: Graph) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "batch": _record_to_json(graph.batch),
         "unpriced": list(graph.unpriced),
         "modules": modules,
+        "loops": {matrix_name(node): _loop_to_json(loop) for node, loop in _loops(graph)},
         "nodes": [_node_to_json(node) for node in graph.nodes],
     }
     return parts, tensors
@@ -70,8 +72,12 @@ def graph_from_parts(parts: Mapping[str, Any], tensors: Mapping[str, Tensor]) ->
 
 def _graph_from_parts(parts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Graph:
     root, weights = nn.Module(), dict[str, nn.Parameter]()
-    for name, entry in parts["modules"].items():
-        root.add_module(attribute_name(name), _module_from_json(entry, tensors, weights))
+    modules = {name: _module_from_json(entry, tensors, weights) for name, entry in parts["modules"].items()}
+    loops = {name: _loop_from_json(entry, modules) for name, entry in parts.get("loops", {}).items()}
+    held = {part for loop in loops.values() for part in loop.names.values()}
+    for name, module in (modules | loops).items():
+        if name not in held:
+            root.add_module(attribute_name(name), module)
     nodes = fx.Graph()
     known: dict[str, fx.Node] = {}
     for entry in parts["nodes"]:
@@ -154,6 +160,22 @@ def _module_from_json(
         assert var is not None
         module.norm = NormStatistics(mean, var, gamma, beta, norm["eps"])
     return module
+
+
+def _loops(graph: Graph) -> list[tuple[fx.Node, RecurrentModule]]:
+    called = [(node, graph.called(node)) for node in graph.nodes if node.op == "call_module"]
+    return [(node, module) for node, module in called if isinstance(module, RecurrentModule)]
+
+
+def _loop_to_json(loop: RecurrentModule) -> dict[str, Any]:
+    return {"mode": loop.mode, "names": loop.names, "time_axis": loop.time_axis}
+
+
+def _loop_from_json(entry: Mapping[str, Any], modules: Mapping[str, MatrixModule]) -> RecurrentModule:
+    if entry["mode"] not in GATES:
+        raise ArtifactError(f"the saved graph has a recurrent layer of kind {entry['mode']!r}; there are {list(GATES)}")
+    held = {role: modules[name] for role, name in entry["names"].items()}
+    return RecurrentModule.of(entry["mode"], entry["names"], held, entry["time_axis"])
 
 
 def _node_to_json(node: fx.Node) -> dict[str, Any]:

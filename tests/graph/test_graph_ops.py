@@ -52,31 +52,6 @@ def test_unpriced_operations_can_be_allowed() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("model", "shape", "op"),
-    [
-        (nn.LSTM(3, 4, batch_first=True), (2, 5, 3), "lstm"),
-        (nn.GRU(3, 4, batch_first=True), (2, 5, 3), "gru"),
-    ],
-)
-def test_matrix_operations_that_are_not_mapped_yet(model: nn.Module, shape: tuple[int, ...], op: str) -> None:
-    if isinstance(model, nn.RNNBase):
-        model = FirstOutput(model)
-    with pytest.raises(
-        UnsupportedOpError, match=rf"aten\.{op}\..*mapping of this kind of matrix operation is not built"
-    ):
-        capture(model.eval(), (torch.randn(shape),), allow_unpriced=True)
-
-
-class FirstOutput(nn.Module):
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.inner(x)[0]
-
-
 def test_weights_computed_from_the_input_are_refused() -> None:
     class Dynamic(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -32,12 +32,20 @@ def run_lstm(
 
     Step t of a sample is MVM ``first_call + t`` of each of the two matrices. Raises NotFiniteError.
     """
-    from aimc_compiler.analog.fast import cell
-
     samples, steps, units = *x.shape[:2], h.shape[1]
     numbering = Numbering(first_sample=first_sample, first_call=inputs.first_call, entries=1)
     rows = x.reshape(samples * steps, -1).contiguous()
     given = run_rows(rows, inputs.parts, 4 * units, steps, inputs.settings, numbering).reshape(samples, steps, -1)
+    return run_recurrence(given, h, c, recurrent, first_sample)
+
+
+def run_recurrence(
+    given: Tensor, h: Tensor, c: Tensor, recurrent: Gates, first_sample: int = 0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same from input products with their biases. given: (samples, steps, 4 units), contiguous."""
+    from aimc_compiler.analog.fast import cell
+
+    samples, steps, units = *given.shape[:2], h.shape[1]
     y, h, c = h.new_empty(samples, steps, units), h.clone(), c.clone()
     size = -(-samples // torch.get_num_threads())
     chunks = [(start, min(start + size, samples)) for start in range(0, samples, size)]
