@@ -15,6 +15,7 @@ from aimc_compiler.cli.reference import DATA_FORMS, MODEL_FORMS, find_data, find
 from aimc_compiler.cli.terminal import terminal
 from aimc_compiler.compiler.artifact import require_place
 from aimc_compiler.errors import DataError, RuleError
+from aimc_compiler.graph import PRESETS, load_rules
 from aimc_compiler.units import parse_times
 
 app = typer.Typer(
@@ -55,6 +56,20 @@ Recalibrate = Annotated[
 ]
 
 
+RuleOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PATTERN=analog|digital", help="Where matrices go, by module path; repeatable, first match wins."
+    ),
+]
+NamedRules = Annotated[
+    str | None,
+    typer.Option(
+        "--rules", metavar="NAME|FILE.yaml", help=f"Rules after those of --rule: {', '.join(PRESETS)}, or a YAML file."
+    ),
+]
+
+
 @app.command()
 def chips(
     name: Annotated[
@@ -87,12 +102,8 @@ def compile_command(
     ] = None,
     ranges: Annotated[str | None, typer.Option(help=f"{RANGES_HELP}  [default: {RANGES}]")] = None,
     output_ranges: OutputRanges = None,
-    rule: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="PATTERN=analog|digital", help="Where matrices go, by module path; repeatable, first match wins."
-        ),
-    ] = None,
+    rule: RuleOption = None,
+    named_rules: NamedRules = None,
     batch: Batch = 100,
     seed: Seed = 0,
     sets: Set = None,
@@ -104,7 +115,7 @@ def compile_command(
             raise DataError(f"{option} {method} sets nothing without data: add --calibrate DATA")
     require_place(out)
     spec = aimc.load_chip(chip, overrides=tuple(sets or ()))
-    rules = _rules(rule or [])
+    rules = _rules(rule or [], named_rules)
     network, example = find_model(model)
     data = None if calibrate is None else find_inputs(calibrate, batch)
     compiled = aimc.compile(
@@ -268,8 +279,9 @@ def _inspect(compiled: aimc.CompiledModel, *, as_json: bool, wrote: Path | None 
         console.print(f"\nwrote {wrote}")
 
 
-def _rules(texts: list[str]) -> tuple[tuple[str, dict[str, Any]], ...]:
-    rules = []
+def _rules(texts: list[str], named: str | None) -> list[Any]:
+    """Rules of the command line, in order: those written out, then a preset's or a file's."""
+    rules: list[Any] = []
     for text in texts:
         pattern, equals, place = text.rpartition("=")
         if not equals or place not in ("analog", "digital"):
@@ -277,7 +289,12 @@ def _rules(texts: list[str]) -> tuple[tuple[str, dict[str, Any]], ...]:
                 f"--rule {text!r} is no rule: write PATTERN=analog or PATTERN=digital, as in 'head=digital'"
             )
         rules.append((pattern, {"analog": place == "analog"}))
-    return tuple(rules)
+    if named is None:
+        return rules
+    if not named.endswith((".yaml", ".yml")):
+        return [*rules, named]
+    loaded = load_rules(named)
+    return [*rules, *(loaded if isinstance(loaded, list) else [loaded])]
 
 
 def _emit(value: Any, *, as_json: bool) -> None:
