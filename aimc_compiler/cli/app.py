@@ -9,13 +9,27 @@ import typer
 
 import aimc_compiler as aimc
 from aimc_compiler.analog.fast import parse_precision
-from aimc_compiler.calibration import OUTPUT_METHOD
 from aimc_compiler.cli.demo import demo
+from aimc_compiler.cli.options import (
+    RANGES,
+    RANGES_HELP,
+    Artifact,
+    Batch,
+    Json,
+    Limit,
+    NamedRules,
+    OutputRanges,
+    Recalibrate,
+    RuleOption,
+    Seed,
+    Set,
+    read_rule_options,
+)
 from aimc_compiler.cli.reference import DATA_FORMS, MODEL_FORMS, find_data, find_inputs, find_model, limit_samples
+from aimc_compiler.cli.support import support
 from aimc_compiler.cli.terminal import terminal
 from aimc_compiler.compiler.artifact import require_place
-from aimc_compiler.errors import DataError, RuleError
-from aimc_compiler.graph import PRESETS, load_rules
+from aimc_compiler.errors import DataError
 from aimc_compiler.units import parse_times
 
 app = typer.Typer(
@@ -26,48 +40,7 @@ app = typer.Typer(
     help="Compile a trained PyTorch network for an analog in-memory chip, and run it on the virtual chip.",
 )
 app.command()(demo)
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-Seed = Annotated[int, typer.Option(help="Seed of every random stream: same seed, same bytes.")]
-Artifact = Annotated[Path, typer.Argument(help="A compiled network (.aimc).")]
-Batch = Annotated[int, typer.Option(min=1, help="Samples computed at once (.npz data).")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Use the first samples only.")]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a figure of the chip, as in tile.rows=128; repeatable."),
-]
-RANGES = "percentile:99.9"
-RANGES_HELP = "How input ranges are set: percentile:P, k-sigma:K, mse or max."
-OutputRanges = Annotated[
-    str | None,
-    typer.Option(
-        metavar="METHOD",
-        help="How output bounds are set where the chip's adc.out_bound is calibrated: as --ranges.  "
-        f"[default: {OUTPUT_METHOD}]",
-    ),
-]
-Recalibrate = Annotated[
-    str,
-    typer.Option(
-        metavar="always|never|PERIOD|TIMES",
-        help="When tiles are read for drift compensation: at every time asked for, never after programming, at the "
-        "multiples of a period (1h), or at several times (0s,1d).",
-    ),
-]
-
-
-RuleOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="PATTERN=analog|digital", help="Where matrices go, by module path; repeatable, first match wins."
-    ),
-]
-NamedRules = Annotated[
-    str | None,
-    typer.Option(
-        "--rules", metavar="NAME|FILE.yaml", help=f"Rules after those of --rule: {', '.join(PRESETS)}, or a YAML file."
-    ),
-]
+app.command()(support)
 
 
 @app.command()
@@ -115,7 +88,7 @@ def compile_command(
             raise DataError(f"{option} {method} sets nothing without data: add --calibrate DATA")
     require_place(out)
     spec = aimc.load_chip(chip, overrides=tuple(sets or ()))
-    rules = _rules(rule or [], named_rules)
+    rules = read_rule_options(rule or [], named_rules)
     network, example = find_model(model)
     data = None if calibrate is None else find_inputs(calibrate, batch)
     compiled = aimc.compile(
@@ -277,24 +250,6 @@ def _inspect(compiled: aimc.CompiledModel, *, as_json: bool, wrote: Path | None 
         console.print(part)
     if wrote is not None:
         console.print(f"\nwrote {wrote}")
-
-
-def _rules(texts: list[str], named: str | None) -> list[Any]:
-    """Rules of the command line, in order: those written out, then a preset's or a file's."""
-    rules: list[Any] = []
-    for text in texts:
-        pattern, equals, place = text.rpartition("=")
-        if not equals or place not in ("analog", "digital"):
-            raise RuleError(
-                f"--rule {text!r} is no rule: write PATTERN=analog or PATTERN=digital, as in 'head=digital'"
-            )
-        rules.append((pattern, {"analog": place == "analog"}))
-    if named is None:
-        return rules
-    if not named.endswith((".yaml", ".yml")):
-        return [*rules, named]
-    loaded = load_rules(named)
-    return [*rules, *(loaded if isinstance(loaded, list) else [loaded])]
 
 
 def _emit(value: Any, *, as_json: bool) -> None:

@@ -10,6 +10,7 @@ from aimc_compiler.graph.partition import Assignment, Partition, partition
 from aimc_compiler.graph.presets import PRESETS
 from aimc_compiler.graph.rules import Rules, load_rules
 from aimc_compiler.graph.serial import graph_from_parts, graph_to_parts
+from aimc_compiler.graph.support import OpSupport, Support, support_of
 
 __all__ = [
     "OP_COSTS",
@@ -20,13 +21,16 @@ __all__ = [
     "MatrixModule",
     "NormStatistics",
     "OpCost",
+    "OpSupport",
     "Origin",
     "Partition",
     "Rules",
+    "Support",
     "capture",
     "graph_from_parts",
     "graph_to_parts",
     "load_rules",
     "lower",
     "partition",
+    "support_of",
 ]

@@ -5,6 +5,7 @@ from aimc_compiler.report.evaluation import evaluation_json, evaluation_table, p
 from aimc_compiler.report.layers import counted, layer_rows, layers_table
 from aimc_compiler.report.mvm_error import mvm_error_json, mvm_error_lines, mvm_error_table, plot_mvm_error
 from aimc_compiler.report.summary import inspect_json, summary_table
+from aimc_compiler.report.support import kind_rows, support_json, support_lines, support_table
 from aimc_compiler.report.timing import energy_note, energy_table, resource_table, timing_json, timing_table
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "evaluation_json",
     "evaluation_table",
     "inspect_json",
+    "kind_rows",
     "layer_rows",
     "layers_table",
     "mvm_error_json",
@@ -25,6 +27,9 @@ __all__ = [
     "repeats_line",
     "resource_table",
     "summary_table",
+    "support_json",
+    "support_lines",
+    "support_table",
     "timing_json",
     "timing_table",
 ]

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from aimc_compiler.compiler import CompiledModel
@@ -66,7 +67,7 @@ def layer_rows(compiled: CompiledModel) -> tuple[LayerRow, ...]:
 def layers_table(compiled: CompiledModel) -> Table:
     """The rows as a table for the terminal; a reason that all share, and reasons of many words, stand below."""
     rows = layer_rows(compiled)
-    reasons = list(dict.fromkeys(row.reason for row in rows))
+    reasons = list(dict.fromkeys(escape(row.reason) for row in rows))
     shared = reasons[0] if len(reasons) == 1 and len(rows) > 1 else None
     below = shared is None and len(rows) > 1 and max(map(len, reasons)) > _INLINE
     table = Table(box=None, pad_edge=False, header_style="bold", caption_justify="left")
@@ -91,7 +92,11 @@ def layers_table(compiled: CompiledModel) -> Table:
             index_ranges(row.tiles) if row.analog else "-",
             "-" if row.utilization is None else percent(row.utilization),
             f"{row.mvms:,}" if row.analog else "-",
-            where if shared else f"{where} ({reasons.index(row.reason) + 1})" if below else f"{where}: {row.reason}",
+            where
+            if shared
+            else f"{where} ({reasons.index(escape(row.reason)) + 1})"
+            if below
+            else f"{where}: {escape(row.reason)}",
         )
     return table
 

@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from aimc_compiler.compiler import CompiledModel
@@ -62,7 +63,7 @@ def _digital(compiled: CompiledModel, most: int = 3) -> str:
         if not op.analog:
             names.setdefault(op.reason, []).append(op.name)
     parts = [f"{', '.join(held[:most])}{_more(len(held) - most)} ({reason})" for reason, held in names.items()]
-    return "; ".join(parts[:most]) + _more(len(parts) - most, " reasons: see the layers")
+    return escape("; ".join(parts[:most])) + _more(len(parts) - most, " reasons: see the layers")
 
 
 def _more(count: int, what: str = "") -> str:
