@@ -9,6 +9,7 @@ import typer
 
 import aimc_compiler as aimc
 from aimc_compiler.analog.fast import parse_precision
+from aimc_compiler.cli.compare import compare
 from aimc_compiler.cli.demo import demo
 from aimc_compiler.cli.options import (
     RANGES,
@@ -41,6 +42,7 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(support)
+app.command()(compare)
 
 
 @app.command()
