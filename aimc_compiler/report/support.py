@@ -16,7 +16,8 @@ _SOURCES = 2
 
 @record
 class KindRow:
-    """Operations of one kind in one place. op: "views" stands for all that cost nothing; weights: each matrix once."""
+    """Operations of one kind in one place. op: "views" stands for all that cost nothing; weights: each matrix once;
+    sources: their lines, or the module path where torch kept none (``nn.Sequential``)."""
 
     op: str
     place: str
@@ -119,12 +120,12 @@ def _row(key: tuple[str, str, str], ops: list[OpSupport]) -> KindRow:
         weights=sum(each.weights for each in ops),
         macs=sum(each.macs for each in ops),
         tiles=sum(each.tiles for each in ops),
-        sources=_unique(each.origin.source for each in ops),
+        sources=_unique(each.origin.source or f"'{each.origin.path}'" for each in ops),
     )
 
 
 def _unique(sources: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(source for source in sources if source))
+    return tuple(dict.fromkeys(sources))
 
 
 def _sources(row: KindRow) -> str:
