@@ -9,12 +9,28 @@ import typer
 
 import aimc_compiler as aimc
 from aimc_compiler.analog.fast import parse_precision
-from aimc_compiler.calibration import OUTPUT_METHOD
+from aimc_compiler.cli.compare import compare
 from aimc_compiler.cli.demo import demo
+from aimc_compiler.cli.options import (
+    RANGES,
+    RANGES_HELP,
+    Artifact,
+    Batch,
+    Json,
+    Limit,
+    NamedRules,
+    OutputRanges,
+    Recalibrate,
+    RuleOption,
+    Seed,
+    Set,
+    read_rule_options,
+)
 from aimc_compiler.cli.reference import DATA_FORMS, MODEL_FORMS, find_data, find_inputs, find_model, limit_samples
+from aimc_compiler.cli.support import support
 from aimc_compiler.cli.terminal import terminal
 from aimc_compiler.compiler.artifact import require_place
-from aimc_compiler.errors import DataError, RuleError
+from aimc_compiler.errors import DataError
 from aimc_compiler.units import parse_times
 
 app = typer.Typer(
@@ -25,6 +41,8 @@ app = typer.Typer(
     help="Compile a trained PyTorch network for an analog in-memory chip, and run it on the virtual chip.",
 )
 app.command()(demo)
+app.command()(support)
+app.command()(compare)
 
 
 def _print_version(asked: bool) -> None:
@@ -40,35 +58,6 @@ def common(
     ] = False,
 ) -> None:
     """Compile a trained PyTorch network for an analog in-memory chip, and run it on the virtual chip."""
-
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-Seed = Annotated[int, typer.Option(help="Seed of every random stream: same seed, same bytes.")]
-Artifact = Annotated[Path, typer.Argument(help="A compiled network (.aimc).")]
-Batch = Annotated[int, typer.Option(min=1, help="Samples computed at once (.npz data).")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Use the first samples only.")]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a figure of the chip, as in tile.rows=128; repeatable."),
-]
-RANGES = "percentile:99.9"
-RANGES_HELP = "How input ranges are set: percentile:P, k-sigma:K, mse or max."
-OutputRanges = Annotated[
-    str | None,
-    typer.Option(
-        metavar="METHOD",
-        help="How output bounds are set where the chip's adc.out_bound is calibrated: as --ranges.  "
-        f"[default: {OUTPUT_METHOD}]",
-    ),
-]
-Recalibrate = Annotated[
-    str,
-    typer.Option(
-        metavar="always|never|PERIOD|TIMES",
-        help="When tiles are read for drift compensation: at every time asked for, never after programming, at the "
-        "multiples of a period (1h), or at several times (0s,1d).",
-    ),
-]
 
 
 @app.command()
@@ -103,13 +92,8 @@ def compile_command(
     ] = None,
     ranges: Annotated[str | None, typer.Option(help=f"{RANGES_HELP}  [default: {RANGES}]")] = None,
     output_ranges: OutputRanges = None,
-    rule: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="PATTERN=analog|digital|groups_per_tile:N",
-            help="Where matrices go, by module path; repeatable, first match wins.",
-        ),
-    ] = None,
+    rule: RuleOption = None,
+    named_rules: NamedRules = None,
     batch: Batch = 100,
     seed: Seed = 0,
     sets: Set = None,
@@ -121,7 +105,7 @@ def compile_command(
             raise DataError(f"{option} {method} sets nothing without data: add --calibrate DATA")
     require_place(out)
     spec = aimc.load_chip(chip, overrides=tuple(sets or ()))
-    rules = _rules(rule or [])
+    rules = read_rule_options(rule or [], named_rules)
     network, example = find_model(model)
     data = None if calibrate is None else find_inputs(calibrate, batch)
     compiled = aimc.compile(
@@ -283,23 +267,6 @@ def _inspect(compiled: aimc.CompiledModel, *, as_json: bool, wrote: Path | None 
         console.print(part)
     if wrote is not None:
         console.print(f"\nwrote {wrote}")
-
-
-def _rules(texts: list[str]) -> tuple[tuple[str, dict[str, Any]], ...]:
-    rules: list[tuple[str, dict[str, Any]]] = []
-    for text in texts:
-        pattern, equals, place = text.rpartition("=")
-        setting, _, groups = place.partition(":")
-        if equals and setting == "groups_per_tile" and groups.isdecimal():
-            rules.append((pattern, {setting: int(groups)}))
-            continue
-        if not equals or place not in ("analog", "digital"):
-            raise RuleError(
-                f"--rule {text!r} is no rule: write PATTERN=analog, PATTERN=digital or PATTERN=groups_per_tile:N, "
-                "as in 'head=digital'"
-            )
-        rules.append((pattern, {"analog": place == "analog"}))
-    return tuple(rules)
 
 
 def _emit(value: Any, *, as_json: bool) -> None:

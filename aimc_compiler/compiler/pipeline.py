@@ -39,8 +39,9 @@ def compile_model(
     batches of inputs that set the input ranges by ``range_method`` ("percentile:P", "k-sigma:K", "mse", "max"); without
     it mapping and timing work and running analog is an error. output_ranges: how the bounds of output converters are
     set where the chip's ``adc.out_bound`` is calibrated, one of the same (default "mse"). batch_dim: the
-    batch dimension, one for all inputs or one each; None where the whole example is one sample. rules: pattern on
-    module paths to settings, first match wins. seed: default of ``deploy``.
+    batch dimension, one for all inputs or one each; None where the whole example is one sample. rules: the name
+    of a preset, or patterns on module paths with settings, first match wins (``graph.partition``). seed: default of
+    ``deploy``.
 
     Raises CaptureError, BatchError, UnsupportedOpError, RuleError, SpecError, CalibrationError, and DoesNotFitError
     whose ``reason`` is the DoesNotFit value.

@@ -20,6 +20,7 @@ from aimc_compiler.analog.tile_readings import TileReadings
 from aimc_compiler.chip import ChipSpec
 from aimc_compiler.errors import CalibrationError, DataError, InternalError
 from aimc_compiler.executor.batches import run_batches
+from aimc_compiler.executor.beside import SideBySide, Visit
 from aimc_compiler.executor.correction import ColumnFit, Fit, NormFit, Recorded
 from aimc_compiler.executor.level import run_graph
 from aimc_compiler.executor.on_tiles import Clock, OnTiles, batch_axis, matrix_on_tiles, on_tiles_type
@@ -148,6 +149,20 @@ class Device:
         self._clock.first_sample += count
         self._check(before, conversions, count)
         return outputs
+
+    def beside(self, visit: Visit, *args: Any, time_s: float = 0.0, **kwargs: Any) -> None:
+        """Run the samples here and in floating point side by side; ``visit`` sees both values of every operation.
+
+        It sees too what each operation of the chip makes of the float input, with the noise of the same samples; so
+        MVMs are made twice, which ``repeated`` counts. Raises as a call does.
+        """
+        self._require_time(time_s)
+        count = self._graph.sample_count(*args, **kwargs)
+        self._clock.time_s, self._clock.count = time_s, count
+        with torch.no_grad():
+            twin = SideBySide(self._float_graph.module, self._graph.module, visit)
+            twin.run(*self._graph.flatten(*args, **kwargs))
+        self._clock.first_sample += count
 
     def run(self, *args: Any, time_s: float = 0.0, **kwargs: Any) -> RunResult:
         """Outputs together with the time, energy and counts of the program that made them."""

@@ -6,23 +6,31 @@ from aimc_compiler.graph.lower import lower
 from aimc_compiler.graph.matrix import MatrixModule, NormStatistics
 from aimc_compiler.graph.ops import OP_COSTS, OpCost
 from aimc_compiler.graph.origin import Origin
-from aimc_compiler.graph.partition import Assignment, Partition, Rules, partition
+from aimc_compiler.graph.partition import Assignment, Partition, partition
+from aimc_compiler.graph.presets import PRESETS
+from aimc_compiler.graph.rules import Rules, load_rules
 from aimc_compiler.graph.serial import graph_from_parts, graph_to_parts
+from aimc_compiler.graph.support import OpSupport, Support, support_of
 
 __all__ = [
     "OP_COSTS",
+    "PRESETS",
     "Assignment",
     "BatchRule",
     "Graph",
     "MatrixModule",
     "NormStatistics",
     "OpCost",
+    "OpSupport",
     "Origin",
     "Partition",
     "Rules",
+    "Support",
     "capture",
     "graph_from_parts",
     "graph_to_parts",
+    "load_rules",
     "lower",
     "partition",
+    "support_of",
 ]

@@ -34,6 +34,7 @@ from aimc_compiler.graph.fold import fold_batch_norms
 from aimc_compiler.graph.ir import BatchRule, Graph, make_module
 from aimc_compiler.graph.normalise import Stuck, drop_dead, name_inputs, normalise
 from aimc_compiler.graph.values import BatchRecorder, ValueRecorder, tensor_of
+from aimc_compiler.records import record
 
 
 def capture(
@@ -59,27 +60,63 @@ def capture(
         >>> graph(torch.ones(8, 4)).shape
         torch.Size([8, 2])
     """
+    traced = trace(model, example_inputs, example_kwargs, batch_dim)
+    unpriced = check_operations(traced.nodes, allow_unpriced=allow_unpriced)
+    module = make_module(traced.root, traced.nodes)
+    outputs = check_values(traced, module)
+    return traced.graph(module, outputs, unpriced)
+
+
+@record
+class Traced:
+    """A network in normal form, before what it computes is checked. samples: two of them, None where the whole example
+    is one; reason: why, in words; leaves: the flat inputs of the example."""
+
+    name: str
+    network: FlatNetwork
+    root: nn.Module
+    nodes: fx.Graph
+    leaves: tuple[Any, ...]
+    samples: Samples | None
+    reason: str
+
+    def graph(self, module: fx.GraphModule, outputs: tuple[int | None, ...], unpriced: tuple[str, ...] = ()) -> Graph:
+        """The Graph of ``module``; outputs: the batch dimension of each flat output."""
+        inputs = self.samples.dims if self.samples else (None,) * len(self.leaves)
+        batch = BatchRule(inputs=inputs, outputs=outputs, dynamic=self.samples is not None, reason=self.reason)
+        return Graph(
+            name=self.name,
+            module=module,
+            in_spec=self.network.in_spec,
+            out_spec=self.network.out_specs[0],
+            batch=batch,
+            unpriced=unpriced,
+        )
+
+
+def trace(
+    model: nn.Module,
+    example_inputs: Sequence[Any],
+    example_kwargs: Mapping[str, Any] | None,
+    batch_dim: int | tuple[int | None, ...] | None,
+) -> Traced:
+    """The first half of ``capture``: export, normal form, folding; the value of every node is recorded."""
     name = type(model).__name__
     _check_call(model, name, example_inputs)
-    leaves, in_spec = pytree.tree_flatten((tuple(example_inputs), dict(example_kwargs or {})))
+    call = (tuple(example_inputs), dict(example_kwargs or {}))
+    leaves, in_spec = pytree.tree_flatten(call)
     network = FlatNetwork(model, in_spec)
     samples = None
     if batch_dim is not None:
-        dims = batch_dims(leaves, _names((tuple(example_inputs), dict(example_kwargs or {}))), batch_dim)
-        samples = make_samples(leaves, dims)
+        samples = make_samples(leaves, batch_dims(leaves, _names(call), batch_dim))
     program, samples, reason = _export(network, name, tuple(leaves), samples)
     root, nodes = _normal_form(program, name)
-    name_inputs(nodes, _input_names(model, (tuple(example_inputs), dict(example_kwargs or {}))))
+    name_inputs(nodes, _input_names(model, call))
     _record(root, nodes, samples.first if samples else tuple(leaves))
     fold_batch_norms(root, nodes)
     drop_dead(nodes)
-    unpriced = check_operations(nodes, allow_unpriced=allow_unpriced)
-    module = make_module(root, nodes)
-    outputs = _check_values(network, name, module, samples, tuple(leaves))
-    inputs = samples.dims if samples else (None,) * len(leaves)
-    batch = BatchRule(inputs=inputs, outputs=outputs, dynamic=samples is not None, reason=reason)
-    return Graph(
-        name=name, module=module, in_spec=in_spec, out_spec=network.out_specs[0], batch=batch, unpriced=unpriced
+    return Traced(
+        name=name, network=network, root=root, nodes=nodes, leaves=tuple(leaves), samples=samples, reason=reason
     )
 
 
@@ -157,10 +194,9 @@ def _record(root: nn.Module, nodes: fx.Graph, leaves: tuple[Any, ...]) -> None:
             ) from error
 
 
-def _check_values(
-    network: FlatNetwork, name: str, module: fx.GraphModule, samples: Samples | None, leaves: tuple[Any, ...]
-) -> tuple[int | None, ...]:
+def check_values(traced: Traced, module: fx.GraphModule) -> tuple[int | None, ...]:
     """Check the graph against the network, and the samples of a batch against each other; output batch dimensions."""
+    network, name, samples, leaves = traced.network, traced.name, traced.samples, traced.leaves
     allowed = tolerance([value.dtype for value in map(tensor_of, module.graph.nodes) if value is not None])
     with quiet(), torch.no_grad():
         expected = network(*(samples.both if samples else leaves))

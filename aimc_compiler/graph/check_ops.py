@@ -18,21 +18,34 @@ def check_operations(graph: fx.Graph, *, allow_unpriced: bool) -> tuple[str, ...
 
     Raises UnsupportedOpError listing all operations that have no place.
     """
-    depends = input_dependent(graph)
-    unplaced: list[str] = []
-    unpriced: list[str] = []
-    for node in graph.nodes:
-        if node.op != "call_function" or node not in depends or not _makes_tensors(node):
-            continue
+    faults = operation_faults(graph)
+    unpriced = tuple(_line(node, fault) for node, (fault, priceless) in faults.items() if priceless)
+    unplaced = [_line(node, fault) for node, (fault, priceless) in faults.items() if not priceless]
+    if unplaced or (unpriced and not allow_unpriced):
+        raise UnsupportedOpError("\n".join([*unplaced, *([] if allow_unpriced else unpriced)]))
+    return unpriced
+
+
+def operation_faults(graph: fx.Graph) -> dict[fx.Node, tuple[str, bool]]:
+    """(why, whether its price alone is missing) of every operation that has no place, in execution order."""
+    faults = {}
+    for node in run_time_operations(graph):
         name = op_name(node)
-        if name in OP_COSTS or name == "getitem":
-            continue
-        fault = _fault(name)
-        (unpriced if fault is None else unplaced).append(f"{node.target} at {read_origin(node)}: {fault or _UNPRICED}")
-    faults = [*unplaced, *([] if allow_unpriced else unpriced)]
-    if faults:
-        raise UnsupportedOpError("\n".join(faults))
-    return tuple(unpriced)
+        if node.op == "call_function" and name not in OP_COSTS and name != "getitem":
+            fault = _fault(name)
+            faults[node] = (fault or _UNPRICED, fault is None)
+    return faults
+
+
+def run_time_operations(graph: fx.Graph) -> tuple[fx.Node, ...]:
+    """Operations that compute tensors from the inputs, in execution order; the others are constants and sizes."""
+    depends = input_dependent(graph)
+    calls = (node for node in graph.nodes if node.op in ("call_function", "call_module"))
+    return tuple(node for node in calls if node in depends and _makes_tensors(node))
+
+
+def _line(node: fx.Node, fault: str) -> str:
+    return f"{node.target} at {read_origin(node)}: {fault}"
 
 
 _UNPRICED = (

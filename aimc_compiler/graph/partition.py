@@ -1,19 +1,17 @@
 """Deciding which matrix operations are analog: one mechanism, rules on module paths, first match wins."""
 
-import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import Any
 
 from aimc_compiler.chip.spec import ChipSpec
 from aimc_compiler.errors import RuleError
 from aimc_compiler.graph.ir import Graph, op_name
+from aimc_compiler.graph.matrix_cost import MatrixCost, matrix_costs
 from aimc_compiler.graph.origin import Origin
+from aimc_compiler.graph.rules import Rule, Rules, read_rules, suggest
 from aimc_compiler.records import record
 
-#: Patterns on module paths with their settings, in order: a mapping, or a sequence of pairs.
-Rules = Mapping[str, Mapping[str, Any]] | Sequence[tuple[str, Mapping[str, Any]]]
-_SETTINGS: dict[str, type] = {"analog": bool, "tile_type": str, "groups_per_tile": int}
+__all__ = ["Assignment", "Partition", "Rules", "partition"]
 
 
 @record
@@ -44,82 +42,132 @@ class Partition:
 def partition(graph: Graph, rules: Rules, chip: ChipSpec) -> Partition:
     """Assign every matrix operation to tiles or to digital units.
 
-    rules: (pattern, settings) in order of precedence; pattern: shell glob (``*``, ``?``, ``[...]``) on the module
-    path, where ``*`` also crosses dots; settings: ``analog`` (bool), ``tile_type`` (a name of the chip's) and
-    ``groups_per_tile`` (at most so many groups of a grouped convolution on one tile).
-    Raises RuleError for a rule that matches nothing or never applies, an unknown setting or tile type, and uses of
-    one matrix that disagree.
+    rules: (pattern, settings) in order of precedence, or presets by name among them; pattern: shell glob (``*``, ``?``,
+    ``[...]``) on the module path, where ``*`` also crosses dots; settings: ``analog`` (bool), ``tile_type`` (a name of
+    the chip's), ``groups_per_tile`` (at most so many groups of a grouped convolution on one tile), ``min_cells`` and
+    ``min_rows`` (matrices of fewer stay digital), ``max_tiles`` (for all matrices that the rule decides: those with the
+    most multiply-accumulates a tile first, as far as each fits into what is left), ``reason`` (words for the report).
+    Raises RuleError for a rule that matches nothing or never applies, an unknown setting, preset or tile type, and uses
+    of one matrix that disagree.
 
     Example:
         >>> partition(graph, {"head": {"analog": False}}, chip).of("head").reason
         "rule 'head' says digital"
     """
-    pairs = [(str(pattern), dict(settings)) for pattern, settings in _pairs(rules)]
-    for pattern, settings in pairs:
-        _check_settings(pattern, settings, chip)
-    paths = {name: name.partition("@")[0] for name in graph.matrix_nodes()}
-    winners = {name: _winner(path, pairs) for name, path in paths.items()}
-    _check_matches(graph, pairs, list(paths.values()), list(winners.values()))
-    modules = graph.matrix_modules()
+    costs = matrix_costs(graph)
+    found = read_rules(rules, graph, chip)
+    winners = {name: _winner(cost.path, found) for name, cost in costs.items()}
+    _check_matches(graph, found, [cost.path for cost in costs.values()], list(winners.values()))
     default_type = next(iter(chip.tile_types))
-    assignments = tuple(
-        _assign(name, paths[name], modules[name].parameter, None if winner is None else pairs[winner], default_type)
-        for name, winner in winners.items()
-    )
+    places: dict[str, tuple[bool, str]] = {
+        name: (True, "default: every matrix is analog") for name, winner in winners.items() if winner is None
+    }
+    for index, rule in enumerate(found):
+        decided = [costs[name] for name, winner in winners.items() if winner == index]
+        places |= _decide(rule, decided, chip, default_type)
+    assignments = []
+    for name, cost in costs.items():
+        winner, (analog, reason) = winners[name], places[name]
+        tile_type = default_type if winner is None else found[winner].tile_type or default_type
+        parameter = cost.matrix.parameter
+        assignments.append(
+            Assignment(
+                op=name,
+                path=cost.path,
+                parameter=parameter,
+                analog=analog,
+                tile_type=tile_type,
+                reason=reason,
+                groups_per_tile=None if winner is None else found[winner].groups_per_tile,
+            )
+        )
     _check_agreement(assignments)
-    return Partition(assignments=assignments)
+    return Partition(assignments=tuple(assignments))
 
 
-def _pairs(rules: Rules) -> Sequence[tuple[str, Mapping[str, Any]]]:
-    pairs = list(rules.items()) if isinstance(rules, Mapping) else list(rules)
-    for pair in pairs:
-        if not (isinstance(pair, tuple | list) and len(pair) == 2 and isinstance(pair[1], Mapping)):
-            raise RuleError(f"{pair!r} is no rule: write (pattern, settings), as in ('head', {{'analog': False}})")
-    return pairs
+def _winner(path: str, rules: list[Rule]) -> int | None:
+    return next((index for index, rule in enumerate(rules) if fnmatchcase(path, rule.pattern)), None)
 
 
-def _check_settings(pattern: str, settings: Mapping[str, Any], chip: ChipSpec) -> None:
-    if not settings:
-        raise RuleError(f"rule {pattern!r} sets nothing: give one of {', '.join(_SETTINGS)}")
-    for key, value in settings.items():
-        if key not in _SETTINGS:
-            raise RuleError(f"rule {pattern!r}: there is no setting {key!r}{_suggest(key, list(_SETTINGS))}")
-        if not isinstance(value, _SETTINGS[key]) or (isinstance(value, bool) and _SETTINGS[key] is not bool):
-            wanted = _SETTINGS[key].__name__
-            raise RuleError(f"rule {pattern!r}: {key} is {value!r}, a {type(value).__name__}: give a {wanted}")
-    groups = settings.get("groups_per_tile", 1)
-    if groups < 1:
-        raise RuleError(f"rule {pattern!r}: groups_per_tile is {groups}: give 1, for a tile a group, or more")
-    tile_type = settings.get("tile_type")
-    if tile_type is not None and tile_type not in chip.tile_types:
-        known = list(chip.tile_types)
-        raise RuleError(f"rule {pattern!r}: {chip.name} has no tile type {tile_type!r}{_suggest(tile_type, known)}")
+def _decide(rule: Rule, costs: list[MatrixCost], chip: ChipSpec, default_type: str) -> dict[str, tuple[bool, str]]:
+    """(analog, reason) of each operation that a rule decides."""
+    why = f": {rule.reason}" if rule.reason else ""
+    if not rule.analog:
+        return {cost.op: (False, f"{rule.title} says digital{why}") for cost in costs}
+    on = f" on tile type {rule.tile_type!r}" if rule.tile_type else ""
+    on += "" if rule.groups_per_tile is None else f", at most {rule.groups_per_tile} of its groups a tile"
+    small = {cost.op: text for cost in costs if (text := _too_small(rule, cost))}
+    budget = _within_budget(rule, [cost for cost in costs if cost.op not in small], chip, default_type)
+    places = {}
+    for cost in costs:
+        fits, text = budget.get(cost.op, (False, small.get(cost.op, "")))
+        where = f"analog{on}" if fits else "digital"
+        places[cost.op] = (
+            fits,
+            f"{rule.title} says {where}{why}{f'; {text}' if why and text else f': {text}' if text else ''}",
+        )
+    return places
 
 
-def _winner(path: str, pairs: list[tuple[str, dict[str, Any]]]) -> int | None:
-    return next((index for index, (pattern, _) in enumerate(pairs) if fnmatchcase(path, pattern)), None)
+def _too_small(rule: Rule, cost: MatrixCost) -> str:
+    """Why a matrix is too small for the rule, "" where it is not."""
+    matrix = cost.matrix
+    if matrix.cells < rule.min_cells:
+        return f"{matrix.cells:,} cells are fewer than min_cells {rule.min_cells:,}"
+    if matrix.rows < rule.min_rows:
+        return f"{matrix.rows:,} rows are fewer than min_rows {rule.min_rows:,}"
+    return ""
 
 
-def _check_matches(
-    graph: Graph, pairs: list[tuple[str, dict[str, Any]]], paths: list[str], winners: list[int | None]
-) -> None:
-    for index, (pattern, _) in enumerate(pairs):
+def _within_budget(
+    rule: Rule, costs: list[MatrixCost], chip: ChipSpec, default_type: str
+) -> dict[str, tuple[bool, str]]:
+    """(on tiles, why) of each operation: the most multiply-accumulates a tile first, each that fits into what is left.
+
+    Uses of one matrix count as one: their work is added, their tiles are not.
+    """
+    if rule.max_tiles is None:
+        return {cost.op: (True, "") for cost in costs}
+    tile = chip.tile_types[rule.tile_type or default_type]
+    uses: dict[tuple[str, int], list[MatrixCost]] = {}
+    for cost in costs:
+        uses.setdefault((cost.matrix.parameter, cost.matrix.groups), []).append(cost)
+    worth = {
+        key: sum(cost.macs for cost in held) / held[0].tiles(tile, rule.groups_per_tile) for key, held in uses.items()
+    }
+    left = rule.max_tiles
+    places: dict[str, tuple[bool, str]] = {}
+    for key in sorted(uses, key=lambda key: -worth[key]):  # stable: equals in execution order
+        tiles = uses[key][0].tiles(tile, rule.groups_per_tile)
+        fits = tiles <= left
+        count = f"{tiles:,} tile{'s' if tiles > 1 else ''}"
+        verb = f"takes {count} of" if fits else f"needs {count}, {left:,} left of"
+        text = f"{verb} max_tiles {rule.max_tiles:,} ({worth[key]:,.0f} MACs a tile)"
+        places |= {cost.op: (fits, text) for cost in uses[key]}
+        left -= tiles if fits else 0
+    return places
+
+
+def _check_matches(graph: Graph, rules: list[Rule], paths: list[str], winners: list[int | None]) -> None:
+    for index, rule in enumerate(rules):
         if index in winners:
             continue
-        matched = [path for path in paths if fnmatchcase(path, pattern)]
+        matched = [path for path in paths if fnmatchcase(path, rule.pattern)]
+        if matched and rule.preset and any(w is not None and rules[w].preset == rule.preset for w in winners):
+            continue  # one of a preset's own: an earlier rule is an exception to it, as the reasons say
         if matched:
-            taken = pairs[winners[paths.index(matched[0])] or 0][0]
+            taken = rules[winners[paths.index(matched[0])] or 0].pattern
             raise RuleError(
-                f"rule {pattern!r} never applies: {matched[0]!r} and all else it matches is taken by earlier rules "
+                f"{rule.title} never applies: {matched[0]!r} and all else it matches is taken by earlier rules "
                 f"({taken!r}); the first match wins, so put the narrower pattern first"
             )
-        digital = _digital_match(graph, pattern)
+        digital = _digital_match(graph, rule.pattern)
         if digital:
             raise RuleError(
-                f"rule {pattern!r} matches no matrix operation, only the digital {digital}, which is never analog: "
-                f"remove the rule{_suggest(pattern, paths)}"
+                f"{rule.title} matches no matrix operation, only the digital {digital}, which is never analog: "
+                f"remove the rule{suggest(rule.pattern, paths)}"
             )
-        raise RuleError(f"rule {pattern!r} matches no matrix operation{_suggest(pattern, paths)}")
+        raise RuleError(f"{rule.title} matches no matrix operation{suggest(rule.pattern, paths)}")
 
 
 def _digital_match(graph: Graph, pattern: str) -> str:
@@ -130,33 +178,7 @@ def _digital_match(graph: Graph, pattern: str) -> str:
     return ""
 
 
-def _assign(
-    name: str, path: str, parameter: str, rule: tuple[str, dict[str, Any]] | None, default_type: str
-) -> Assignment:
-    pattern, settings = rule if rule is not None else ("", {})
-    analog = settings.get("analog", True)
-    if rule is None:
-        reason = "default: every matrix is analog"
-    elif not analog:
-        reason = f"rule {pattern!r} says digital"
-    else:
-        on = f" on tile type {settings['tile_type']!r}" if "tile_type" in settings else ""
-        groups = settings.get("groups_per_tile")
-        on += "" if groups is None else f", at most {groups} of its groups a tile"
-        reason = f"rule {pattern!r} says analog{on}"
-    tile_type = settings.get("tile_type", default_type)
-    return Assignment(
-        op=name,
-        path=path,
-        parameter=parameter,
-        analog=analog,
-        tile_type=tile_type,
-        reason=reason,
-        groups_per_tile=settings.get("groups_per_tile"),
-    )
-
-
-def _check_agreement(assignments: tuple[Assignment, ...]) -> None:
+def _check_agreement(assignments: Sequence[Assignment]) -> None:
     first: dict[str, Assignment] = {}
     for assignment in assignments:
         other = first.setdefault(assignment.parameter, assignment)
@@ -169,8 +191,3 @@ def _check_agreement(assignments: tuple[Assignment, ...]) -> None:
 
 def _place(assignment: Assignment) -> tuple[bool, str, int | None]:
     return assignment.analog, assignment.tile_type, assignment.groups_per_tile
-
-
-def _suggest(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(known) or 'none'}"

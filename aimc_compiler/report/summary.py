@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from aimc_compiler.compiler import CompiledModel
@@ -49,9 +50,24 @@ def _summary(compiled: CompiledModel) -> tuple[tuple[str, str], ...]:
             f"{counted(use.tiles_used, 'tile')}, {percent(use.utilization)} of their cells used "
             f"({use.matrix_cells_used:,} weights)",
         ),
+        *((("kept digital", _digital(compiled)),) if analog < len(workload.matrix_ops) else ()),
         ("input ranges", calibrated),
         *((("output bounds", _bounds(compiled)),) if compiled.needs_bounds else ()),
     )
+
+
+def _digital(compiled: CompiledModel, most: int = 3) -> str:
+    """Matrix operations that stay digital, reason by reason; the first names of each."""
+    names: dict[str, list[str]] = {}
+    for op in compiled.workload.matrix_ops:
+        if not op.analog:
+            names.setdefault(op.reason, []).append(op.name)
+    parts = [f"{', '.join(held[:most])}{_more(len(held) - most)} ({reason})" for reason, held in names.items()]
+    return escape("; ".join(parts[:most])) + _more(len(parts) - most, " reasons: see the layers")
+
+
+def _more(count: int, what: str = "") -> str:
+    return f" and {count:,} more{what}" if count > 0 else ""
 
 
 def _bounds(compiled: CompiledModel) -> str:

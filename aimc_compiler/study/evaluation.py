@@ -185,7 +185,7 @@ def _float_outputs(compiled: CompiledModel, batches: list[Any], advance: Advance
         args, kwargs = as_call(inputs)
         try:
             parts.append(compiled.float_outputs(*args, **kwargs))
-        except (TypeError, ValueError, RuntimeError) as error:
+        except (TypeError, ValueError, RuntimeError, DataError) as error:
             raise DataError(
                 f"batch {number} of the evaluation data does not run through the network: {error}. Give inputs of the "
                 "shapes and types of the example that it was compiled with"

@@ -256,7 +256,7 @@ def test_disasm(aimc_command: Any) -> None:
         (("compile", "net.py:network", "--set", "tile.rowz=128"), "did you mean 'rows'"),
         (("compile", "net.py:network", "--rule", "2"), "write PATTERN=analog"),
         (("compile", "net.py:network", "--rule", "2=groups_per_tile:x"), "or PATTERN=groups_per_tile:N, as in"),
-        (("compile", "net.py:network", "--rule", "2=groups_per_tile:0"), "groups_per_tile is 0: give 1, for a tile a"),
+        (("compile", "net.py:network", "--rule", "2=groups_per_tile:0"), "groups_per_tile is 0: give 1 or more"),
         (("compile", "net.py:network", "--calibrate", "absent.npz"), "does not exist"),
         (("inspect", "absent.aimc"), "does not exist"),
         (("inspect", "."), "cannot be read: Is a directory"),

@@ -50,7 +50,7 @@ def test_first_match_wins(graph: Graph, chip: ChipSpec) -> None:
         ({"head": {"analog": 0}}, "rule 'head': analog is 0, a int: give a bool"),
         ({"head": {"tile_type": "bigg"}}, "has no tile type 'bigg'; did you mean 'big'?"),
         ({"head": {"groups_per_tile": True}}, "rule 'head': groups_per_tile is True, a bool: give a int"),
-        ({"head": {"groups_per_tile": 0}}, "rule 'head': groups_per_tile is 0: give 1, for a tile a group, or more"),
+        ({"head": {"groups_per_tile": 0}}, "rule 'head': groups_per_tile is 0: give 1 or more"),
         ({"head": {}}, "rule 'head' sets nothing: give one of analog, tile_type, groups_per_tile"),
         (
             {"pool": {"analog": False}},

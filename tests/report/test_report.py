@@ -72,7 +72,9 @@ def test_chip_map_of_a_large_mesh_draws_what_is_used(compiled: aimc.CompiledMode
 
 def test_summary_hangs_on_its_labels(compiled: aimc.CompiledModel) -> None:
     lines = text(summary_table(compiled, ("compiled in", "1 s")), width=50).splitlines()
-    assert {line[:14].strip() for line in lines} == {"network", "chip", "placed on", "input ranges", "compiled in", ""}
+    labels = {line[:14].strip() for line in lines}
+    assert labels == {"network", "chip", "placed on", "kept digital", "input ranges", "compiled in", ""}
+    assert "kept digital  2 (rule '2' says digital)" in text(summary_table(compiled))
 
 
 def test_coarse_ticks_are_reported() -> None:

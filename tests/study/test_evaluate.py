@@ -92,7 +92,10 @@ def test_normalised_accuracy() -> None:
         ({"data": [(torch.zeros(3, 30), torch.tensor([0, 1, 5]))]}, r"1 of 3 targets .* 0 to 4: target 2 is 5"),
         ({"data": [(torch.zeros(3, 30), torch.tensor([0.0, 0.5, 5.0]))]}, r"2 of 3 targets .* target 1 is 0.5"),
         ({"data": [(torch.full((3, 30), torch.nan), torch.zeros(3))]}, r"outputs of 3 of 3 samples hold NaN"),
-        ({"data": [(torch.zeros(3, 30).long(), torch.zeros(3))]}, r"batch 0 .* the shapes and types of the example"),
+        (
+            {"data": [(torch.zeros(3, 30).long(), torch.zeros(3))]},
+            r"batch 0 .* is int64, but .* the shapes and types of the example",
+        ),
         ({"metric": lambda outputs, targets: float("nan")}, r"metric '<lambda>' is nan for the float network"),
         ({"metric": lambda outputs, targets: None}, r"gives None for the float network: return one number"),
     ],

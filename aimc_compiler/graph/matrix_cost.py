@@ -1,0 +1,62 @@
+"""What a matrix operation costs, from shapes alone: its cells, its multiply-accumulates a sample, its tiles."""
+
+from math import prod
+
+from aimc_compiler.chip.spec import Tile
+from aimc_compiler.errors import InternalError
+from aimc_compiler.graph.ir import Graph
+from aimc_compiler.graph.matrix import MatrixModule
+from aimc_compiler.graph.values import TensorValue, value_of
+from aimc_compiler.mapping.pack import tiles_needed
+from aimc_compiler.records import record
+from aimc_compiler.workload.ir import Matrix
+
+
+@record
+class MatrixCost:
+    """One use of a matrix. path: the module path that rules match; matrix: its shape, ``matrix.parameter`` its
+    identity; kind: "linear" or "conv1d" to "conv3d"; macs: multiply-accumulates of this use, of one sample."""
+
+    op: str
+    path: str
+    kind: str
+    matrix: Matrix
+    macs: int
+
+    def tiles(self, tile: Tile, groups_per_tile: int | None = None) -> int:
+        """Tiles of this type that the matrix takes; groups_per_tile: as in rules, None: as many as fit."""
+        return tiles_needed(self.matrix, tile.weight_rows, tile.weight_columns, groups_per_tile)
+
+
+def matrix_costs(graph: Graph) -> dict[str, MatrixCost]:
+    """The cost of every matrix operation by name, in execution order."""
+    modules = graph.matrix_modules()
+    return {name: _cost(name, module, _elements(graph, name, module)) for name, module in modules.items()}
+
+
+def rule_path(op: str) -> str:
+    """The module path of an operation, which rules match: its name without the number of the use."""
+    return op.partition("@")[0]
+
+
+def _cost(name: str, module: MatrixModule, elements: int) -> MatrixCost:
+    matrix = Matrix(
+        name=name,
+        parameter=module.parameter,
+        rows=module.rows,
+        columns=module.columns,
+        groups=module.groups,
+        kernel=prod(module.kernel),
+    )
+    return MatrixCost(op=name, path=rule_path(name), kind=module.kind, matrix=matrix, macs=elements * module.rows)
+
+
+def _elements(graph: Graph, name: str, module: MatrixModule) -> int:
+    """Outputs of a matrix operation of one sample, each a sum over the rows."""
+    value = value_of(graph.matrix_nodes()[name])
+    if isinstance(value, TensorValue):
+        return prod(value.shape)
+    if not isinstance(value, tuple):
+        raise InternalError(f"{name!r} has no recorded output")
+    # Inside a loop, whose first result holds the states of all steps.
+    return prod(value[0].shape[:-1]) * module.groups * module.columns
