@@ -116,7 +116,7 @@ def _rows(
     from aimc_compiler.analog.finish_kernels import finish_rows
 
     batch, windows = sums[0].shape[:2]
-    out = torch.empty(batch, windows, columns)
+    out = sums[0].new_empty(batch, windows, columns)
     main, load, power, made = (part.numpy().reshape(batch * windows, -1) for part in (*sums, out))
     keys, widths, sample, call, entries = _streams(draw)
 
@@ -144,7 +144,7 @@ def _planes(
 
     (batch, groups), spatial = sums[0].shape[:2], sums[0].shape[3:]
     windows = prod(spatial)
-    out = torch.empty(batch, groups, columns, *spatial)
+    out = sums[0].new_empty(batch, groups, columns, *spatial)
     main, load, power, made = (part.flatten(3).numpy() for part in (*sums, out))
     keys, widths, sample, call, entries = _streams(draw)
 

@@ -7,7 +7,7 @@ Rasch et al., Nat. Commun. 14, 5282 (2023), Methods. Of each row block: ``x <- c
 
 from collections import Counter
 from dataclasses import replace
-from math import isfinite, prod
+from math import prod
 
 import torch
 from torch import Tensor
@@ -24,10 +24,18 @@ from aimc_compiler.analog.fast import (
     choose,
 )
 from aimc_compiler.analog.fast.plan import LARGEST_DEVIATION
+from aimc_compiler.analog.full_precision import full_precision
 from aimc_compiler.analog.grid import row_blocks
-from aimc_compiler.analog.matrix_state import MatrixCells, MatrixState
+from aimc_compiler.analog.matrix_state import MatrixCells, MatrixState, checked_times
 from aimc_compiler.analog.noise import Draw
-from aimc_compiler.analog.normalisation import changes_of, checked_ranges, column_scales, normalised, require_finite
+from aimc_compiler.analog.normalisation import (
+    checked_ranges,
+    column_scales,
+    copied,
+    normalised,
+    require_finite,
+    same_values,
+)
 from aimc_compiler.analog.piece_bounds import NO_BOUNDS, PieceBounds
 from aimc_compiler.analog.row_block import (
     BlockProduct,
@@ -63,7 +71,8 @@ class MatrixOnTiles:
 
     ``mvms`` counts the MVMs executed so far: windows times pieces; ``adc_conversions`` their output conversions;
     ``repeats``, of each piece, those that bound management repeated beside them.
-    ``choice`` is the precision it runs in, and why that is not fast.
+    ``choice`` is the precision it runs in, and why that is not fast. What it keeps of the last time is for one thread
+    at a time.
     """
 
     def __init__(
@@ -91,8 +100,6 @@ class MatrixOnTiles:
         dtype = torch.promote_types(dtype, torch.float32)
         self.nonidealities = nonidealities
         self.normalised = tile.normalisation == "column"
-        self.factor = None if factor is None else factor.detach().to(dtype)
-        self.bias = None if bias is None else bias.detach().to(dtype)
         self.seed, self.chip = seed, chip
         self.mvms = self.adc_conversions = 0
         self.repeats: Counter[Piece] = Counter()
@@ -100,12 +107,13 @@ class MatrixOnTiles:
         require_finite(weight, f"a weight of {self.name!r} is not finite: train or load the network again")
         self.scales = self._scales(weight)
         self.target = normalised(weight, self.blocks, self.scales)
+        self.rescale_outputs(factor, bias)
         self._tile, self._bounds = tile, bounds
         self.slices = Slices.of(tile.device)
         self._keys: dict[tuple[str, str], Key] = {}
         self._kept: MatrixState | None = None
         self._products: tuple[tuple[BlockProduct, ...], ...] = ()
-        self._scaled: tuple[Tensor | None, int, MatrixState, tuple[Tensor, Tensor]] | None = None
+        self._scaled: tuple[Tensor | None, MatrixState, tuple[Tensor, Tensor]] | None = None
         self._asked: Precision = precision
         self.choice = self._choice()
         self._fast: FastMatrix | None = None
@@ -115,19 +123,21 @@ class MatrixOnTiles:
         self._reader = self._new_cells()
         self._readings.add(self.name, self._reader)
 
+    @full_precision
     def state(self, time_s: float, recalibrated_s: float | None = None) -> MatrixState:
         """The devices and drift compensation at ``time_s`` seconds after programming.
 
         recalibrated_s: when the tiles were last read for drift compensation; None: at ``time_s``. Raises AimcError on
         a negative or infinite time or a recalibration after ``time_s``. The last state asked for is kept.
         """
-        times = self._times(time_s, recalibrated_s)
+        times = checked_times(time_s, recalibrated_s)
         if self._kept is None or (self._kept.time_s, self._kept.recalibrated_s) != times:
             with torch.inference_mode(False):  # what is kept may be asked for gradients later
                 self._kept = self._cells.at(*times, self._readings)
             self._products, self._scaled = (), None
         return self._kept
 
+    @full_precision
     def forward(
         self,
         x: Tensor,
@@ -148,7 +158,7 @@ class MatrixOnTiles:
         CalibrationError without ranges, DataError on inputs that are not finite.
 
         In ``exact``, gradients reach x and ranges: those of the outputs before rounding, noise a constant. ``fast`` has
-        none, and raises AimcError where one is asked for.
+        none, and raises AimcError where one is asked for. Autocast does not reach in here.
         """
         fast = self._prepare_fast(time_s, recalibrated_s) if self.choice.precision == "fast" else None
         if fast is not None:
@@ -161,16 +171,6 @@ class MatrixOnTiles:
         if x.dim() == self.contraction.sample_axes:
             return self._batched(x[None], used, scales, first_sample, first_call, samples)[0]
         return self._batched(x, used, scales, first_sample, first_call, samples)
-
-    def _times(self, time_s: float, recalibrated_s: float | None) -> tuple[float, float]:
-        """Time and time of recalibration, checked."""
-        read_s = time_s if recalibrated_s is None else recalibrated_s
-        if not (isfinite(time_s) and 0 <= read_s <= time_s):
-            raise AimcError(
-                f"time {time_s} s with recalibration at {read_s} s: times count from programming, are finite and not "
-                "negative, and recalibration comes before the time asked for"
-            )
-        return time_s, read_s
 
     def _require_no_gradient(self, x: Tensor, ranges: Tensor | None) -> None:
         if tracks(x) or (ranges is not None and tracks(ranges)):
@@ -194,7 +194,7 @@ class MatrixOnTiles:
 
     def _prepare_fast(self, time_s: float, recalibrated_s: float | None) -> FastMatrix | None:
         """The state's digits, which are kept instead of its weights; None where they would not be exact enough."""
-        times = self._times(time_s, recalibrated_s)
+        times = checked_times(time_s, recalibrated_s)
         if self._fast_at != times:
             self._fast = self._fast_at = None  # let its memory go first
             state = self._kept if self._products else None
@@ -271,8 +271,9 @@ class MatrixOnTiles:
 
     def rescale_outputs(self, factor: Tensor | None, bias: Tensor | None) -> None:
         """Put another digital factor and bias, each (groups * columns,) or None, in place of those in force."""
-        self.factor = None if factor is None else factor.detach().to(self.target)
-        self.bias = None if bias is None else bias.detach().to(self.target)
+        with torch.inference_mode(False):  # gradients may pass them later
+            own = (None if values is None else values.detach().clone().to(self.target) for values in (factor, bias))
+            self.factor, self.bias = own
 
     def programming(self) -> dict[int, tuple[int, int]]:
         """Of each tile: pulses of all devices, and pulses one after another; see ``MatrixCells``."""
@@ -286,8 +287,7 @@ class MatrixOnTiles:
     def to(self, device: torch.device | str) -> "MatrixOnTiles":
         """Move to a device of torch; the state is made again there when it is next asked for."""
         self.target, self.scales = self.target.to(device), self.scales.to(device)
-        self.factor = None if self.factor is None else self.factor.to(device)
-        self.bias = None if self.bias is None else self.bias.to(device)
+        self.rescale_outputs(self.factor, self.bias)
         self._kept, self._products, self._fast, self._fast_at, self._scaled = None, (), None, None, None
         self.choice = self._choice()
         former, self._reader = self._reader, self._new_cells()
@@ -353,17 +353,17 @@ class MatrixOnTiles:
 
         Those of the last ranges and state are kept: making and checking them takes as long as a small product.
         """
-        kept = self._scaled
-        if kept is not None and kept[0] is ranges and kept[1] == changes_of(ranges) and kept[2] is state:
-            return kept[3]
-        changes = changes_of(ranges)
-        if changes is None:
+        if ranges is not None and tracks(ranges):
             used = self._ranges(ranges)
             return used, self.scales * state.alpha * used.T.unsqueeze(-1)
+        kept = self._scaled
+        if kept is not None and kept[1] is state and same_values(ranges, kept[0]):
+            return kept[2]
         with torch.inference_mode(False), torch.no_grad():  # what is kept may be asked for gradients later
-            used = self._ranges(ranges)
+            own = copied(ranges)
+            used = self._ranges(own)
             made = used, self.scales * state.alpha * used.T.unsqueeze(-1)
-        self._scaled = ranges, changes, state, made
+        self._scaled = own, state, made
         return made
 
     def _ranges(self, ranges: Tensor | None) -> Tensor:

@@ -1,6 +1,7 @@
 """A matrix in the cells of a manufactured chip: what its devices hold at a time, and what their outputs count."""
 
 from collections.abc import Sequence
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from aimc_compiler.analog.state import PieceDevices, Streams, devices_figures, t
 from aimc_compiler.analog.tile_readings import TileReadings
 from aimc_compiler.chip.spec import Nonidealities, Tile
 from aimc_compiler.chip.stored import DeviceNonidealities
+from aimc_compiler.errors import AimcError
 from aimc_compiler.mapping.ir import Piece
 from aimc_compiler.records import record
 
@@ -285,3 +287,14 @@ def _cells(block: RowBlock, piece: Piece) -> tuple[int, slice, slice]:
     """Where a piece stands in (groups, columns, rows)."""
     columns = slice(piece.first_column, piece.first_column + piece.columns)
     return piece.group, columns, slice(block.first_row, block.first_row + block.rows)
+
+
+def checked_times(time_s: float, recalibrated_s: float | None) -> tuple[float, float]:
+    """Time and time of recalibration, ``time_s`` where that is None. Raises AimcError as ``MatrixOnTiles.state``."""
+    read_s = time_s if recalibrated_s is None else recalibrated_s
+    if not (isfinite(time_s) and 0 <= read_s <= time_s):
+        raise AimcError(
+            f"time {time_s} s with recalibration at {read_s} s: times count from programming, are finite and not "
+            "negative, and recalibration comes before the time asked for"
+        )
+    return time_s, read_s

@@ -48,11 +48,18 @@ def checked_ranges(ranges: Tensor | None, shape: tuple[int, int], name: str) -> 
     return ranges
 
 
-def changes_of(ranges: Tensor | None) -> int | None:
-    """How often a tensor was changed so far; None where it does not count that, or must not be kept."""
-    if ranges is None:
-        return 0
-    return None if ranges.is_inference() or ranges.requires_grad else ranges._version
+def same_values(values: Tensor | None, kept: Tensor | None) -> bool:
+    """Whether ``values`` are those of ``kept``, a copy. Values alone tell: neither a tensor's identity nor its count
+    of changes does, as changes through ``.data`` or NumPy are not counted."""
+    if values is None or kept is None:
+        return values is kept
+    return values.dtype == kept.dtype and values.device == kept.device and torch.equal(values, kept)
+
+
+def copied(values: Tensor | None) -> Tensor | None:
+    """Values to keep for ``same_values``, and for gradients: not those of inference mode."""
+    with torch.inference_mode(False):
+        return None if values is None else values.detach().clone()
 
 
 def require_finite(values: Tensor, message: str) -> None:

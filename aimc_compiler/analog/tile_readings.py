@@ -42,6 +42,7 @@ class TileReadings:
             self._on_tile.setdefault(piece.tile, []).append(piece)
         self._readers: dict[str, Reader] = {}
         self._kept: dict[str, tuple[float, tuple[PieceReading, ...]]] = {}
+        self._means: dict[int, PieceReading] = {}
 
     def add(self, matrix: str, reader: Reader, former: Reader | None = None) -> None:
         """Let ``reader`` read the pieces of a matrix, unless another does already; former: one that it replaces."""
@@ -49,6 +50,7 @@ class TileReadings:
         if present is None or present is former:
             self._readers[matrix] = reader
             self._kept.clear()
+            self._means.clear()
 
     def asks(self, piece: Piece, recalibrated_s: float, reader: Reader) -> bool:
         """Whether a reading of this time is missing and this reader is the one to give it."""
@@ -57,6 +59,7 @@ class TileReadings:
     def keep(self, piece: Piece, recalibrated_s: float, found: tuple[PieceReading, ...]) -> None:
         """Put the readings of a piece, one a slice, in the place of its last ones."""
         self._kept[piece.name] = recalibrated_s, found
+        self._means.pop(piece.tile, None)
 
     def reference(self, piece: Piece, index: int) -> Tensor | None:
         """The first reading of a slice of a piece, where it is known."""
@@ -80,17 +83,28 @@ class TileReadings:
     def factor(self, piece: Piece, index: int = 0) -> Tensor:
         """alpha of a slice of a piece, (columns,), at the time for which its tile was completed last."""
         own = self._kept[piece.name][1][index]
-        shared = self._shared_by_column(piece, index) if own.now.dim() else self._shared(piece)
-        if len(shared) > 1:
+        if not own.now.dim():
+            own = self._of_tile(piece.tile)
+        elif len(shared := self._shared_by_column(piece, index)) > 1:
             own = PieceReading(
                 reference=_mean(piece, [(other, reading.reference) for other, reading in shared]),
                 now=_mean(piece, [(other, reading.now) for other, reading in shared]),
             )
         return gain(own.reference, own.now).expand(piece.columns)
 
-    def _shared(self, piece: Piece) -> list[tuple[Piece, PieceReading]]:
-        """All readings of its tile, with their pieces."""
-        return [(other, reading) for other in self._on_tile[piece.tile] for reading in self._kept[other.name][1]]
+    def _of_tile(self, tile: int) -> PieceReading:
+        """The reading of all cells on a tile; put together once, as many pieces may ask for it."""
+        mean = self._means.get(tile)
+        if mean is None:
+            shared = [(other.cells, reading) for other in self._on_tile[tile] for reading in self._kept[other.name][1]]
+            mean = shared[0][1]
+            if len(shared) > 1:
+                mean = PieceReading(
+                    reference=_mean_of_cells([(cells, reading.reference) for cells, reading in shared]),
+                    now=_mean_of_cells([(cells, reading.now) for cells, reading in shared]),
+                )
+            self._means[tile] = mean
+        return mean
 
     def _shared_by_column(self, piece: Piece, index: int) -> list[tuple[Piece, PieceReading]]:
         """Those of the pieces that have columns in common with it."""
@@ -108,18 +122,20 @@ def _common(piece: Piece, other: Piece) -> tuple[int, int]:
     return first, min(piece.tile_column + piece.columns, other.tile_column + other.columns)
 
 
+def _mean_of_cells(shared: list[tuple[int, Tensor]]) -> Tensor:
+    """Mean over the cells of all readings, (), from the cells and mean of each: as ``_mean``."""
+    total = sum(float(mean) * cells for cells, mean in shared)
+    return torch.tensor(total / sum(cells for cells, _ in shared), dtype=torch.float64)
+
+
 def _mean(piece: Piece, shared: list[tuple[Piece, Tensor]]) -> Tensor:
-    """Mean over the cells of all readings, of each column of ``piece`` or of all, from the means of each.
+    """Mean over the cells of each column of ``piece``, from the means of the columns of each reading.
 
     In double precision, on the CPU and in the order of the mapping: the same for every piece that shares it.
     """
     total, cells = torch.zeros(piece.columns, dtype=torch.float64), torch.zeros(piece.columns, dtype=torch.float64)
     for other, mean in shared:
         values = mean.detach().cpu().double()
-        if not mean.dim():
-            total += values * other.cells
-            cells += other.cells
-            continue
         first, last = _common(piece, other)
         mine = slice(first - piece.tile_column, last - piece.tile_column)
         total[mine] += values[first - other.tile_column : last - other.tile_column] * other.rows

@@ -30,23 +30,21 @@ class OutputObserver:
         self._ideal = IdealColumns(matrix)
         self._signed = adc.signed
         self._levels = None if adc.bits == "off" else adc_levels(adc.bits, signed=adc.signed)
-        self._seen: dict[Place, dict[int, RangeObserver]] = {}
+        self._seen: dict[Place, dict[int, _Outputs]] = {}
 
     def update(self, x: Tensor, ranges: Tensor) -> None:
         """Observe one batch. x: inputs of the operation, finite; ranges: (groups, row blocks), of its inputs."""
         for seen in self._ideal.outputs(x, ranges):
             observers = self._seen.setdefault(place_of(seen.piece, seen.index), {})
-            # Of a converter without sign, what is negative is lost at any bound.
-            outputs = seen.outputs if self._signed else seen.outputs.clamp(min=0)
-            observers.setdefault(seen.conversion, RangeObserver()).update(outputs)
+            observers.setdefault(seen.conversion, _Outputs(self._signed, self._levels)).update(seen.outputs)
 
     def bound_rows(self, op: str, method: RangeMethod) -> list[BoundRow]:
         """The chosen bounds; a slice that gave only zeros gets bound 1 and says so."""
         rows = []
         for (group, row_block, column_block, index), conversions in sorted(self._seen.items()):
             observers = conversions.values()
-            chosen = max(method.choose(observer, self._levels) for observer in observers)
-            largest = max(observer.maximum() for observer in observers)
+            chosen = max(method.choose(each.convertible, self._levels) for each in observers)
+            largest = max(each.convertible.maximum() for each in observers)
             note = "" if chosen > 0 else f"{method} gave 0; the largest output is used, or 1 where every output was 0"
             bound = chosen or largest or 1.0
             rows.append(
@@ -58,11 +56,34 @@ class OutputObserver:
                     slice=index,
                     bound=bound,
                     largest=largest,
-                    clipped=max(observer.share_beyond(bound) for observer in observers),
+                    clipped=max(each.clipped(bound) for each in observers),
                     note=note,
                 )
             )
         return rows
+
+
+class _Outputs:
+    """Those of one conversion. convertible: what a bound is chosen by: of a converter without sign, not what is
+    negative, which it gives as 0 at any bound. levels: steps over twice the bound, None without steps."""
+
+    def __init__(self, signed: bool, levels: int | None) -> None:
+        self.convertible = RangeObserver()
+        self._below = None if signed else RangeObserver()
+        self._levels = levels
+
+    def update(self, outputs: Tensor) -> None:
+        """Observe outputs of any shape."""
+        self.convertible.update(outputs if self._below is None else outputs.clamp(min=0))
+        if self._below is not None:
+            self._below.update(outputs.clamp(max=0))
+
+    def clipped(self, bound: float) -> float:
+        """The share beyond the bound, or below 0 by more than rounding takes off anyway."""
+        share = self.convertible.share_beyond(bound)
+        if self._below is None:
+            return share
+        return share + self._below.share_beyond(bound / self._levels if self._levels else 0.0)
 
 
 class ObservedOutputs(nn.Module):

@@ -106,7 +106,8 @@ def compile_command(
     rule: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="PATTERN=analog|digital", help="Where matrices go, by module path; repeatable, first match wins."
+            metavar="PATTERN=analog|digital|groups_per_tile:N",
+            help="Where matrices go, by module path; repeatable, first match wins.",
         ),
     ] = None,
     batch: Batch = 100,
@@ -285,12 +286,17 @@ def _inspect(compiled: aimc.CompiledModel, *, as_json: bool, wrote: Path | None 
 
 
 def _rules(texts: list[str]) -> tuple[tuple[str, dict[str, Any]], ...]:
-    rules = []
+    rules: list[tuple[str, dict[str, Any]]] = []
     for text in texts:
         pattern, equals, place = text.rpartition("=")
+        setting, _, groups = place.partition(":")
+        if equals and setting == "groups_per_tile" and groups.isdecimal():
+            rules.append((pattern, {setting: int(groups)}))
+            continue
         if not equals or place not in ("analog", "digital"):
             raise RuleError(
-                f"--rule {text!r} is no rule: write PATTERN=analog or PATTERN=digital, as in 'head=digital'"
+                f"--rule {text!r} is no rule: write PATTERN=analog, PATTERN=digital or PATTERN=groups_per_tile:N, "
+                "as in 'head=digital'"
             )
         rules.append((pattern, {"analog": place == "analog"}))
     return tuple(rules)

@@ -28,7 +28,7 @@ from aimc_compiler.executor.ranges import InputRanges
 from aimc_compiler.executor.repeats import Repeats, price_repeats
 from aimc_compiler.graph import Graph
 from aimc_compiler.mapping import Mapping as PieceMapping
-from aimc_compiler.program import Program, Timing, mvm_name
+from aimc_compiler.program import Program, Timing, mvm_names
 from aimc_compiler.records import record
 from aimc_compiler.units import print_time
 from aimc_compiler.workload import Workload
@@ -59,7 +59,8 @@ class RunResult:
 class Device:
     """One programmed chip; made by ``CompiledModel.deploy``.
 
-    Calling it runs samples: ``device(x, time_s=3600.0)`` gives outputs like the model's own.
+    Calling it runs samples: ``device(x, time_s=3600.0)`` gives outputs like the model's own. It numbers them and keeps
+    its state at the last time, so one thread calls it at a time: deploy one for each.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Device:
         modules, nodes = graph.matrix_modules(), graph.matrix_nodes()
         calls: dict[str, int] = {}
         self._ops: dict[str, OnTiles] = {}
+        self._mvm_names = {op.name: mvm_names(op.name, mapping.pieces_of(op.matrix)) for op in workload.analog_ops}
         readings = TileReadings(mapping.pieces)
         for op in workload.analog_ops:
             bounds = NO_BOUNDS if ranges is None or ranges.outputs is None else ranges.outputs.of(op.name)
@@ -124,8 +126,11 @@ class Device:
     @property
     def repeated(self) -> Counter[str]:
         """MVMs that bound management repeated since deployment, by their task in the program; ``price_repeats``."""
-        ops = self._ops.items()
-        return Counter({mvm_name(name, piece): n for name, op in ops for piece, n in op.tiles.repeats.items()})
+        counts: Counter[str] = Counter()
+        for name, op in self._ops.items():
+            for piece, count in op.tiles.repeats.items():
+                counts[self._mvm_names[name][piece]] += count
+        return counts
 
     def __call__(self, *args: Any, time_s: float = 0.0, **kwargs: Any) -> Any:
         """Outputs, structured like the model's own, ``time_s`` seconds after programming.

@@ -24,7 +24,8 @@ class RangeRow:
 @record
 class BoundRow:
     """The output bound of a slice of a piece, in normalised w times x. clipped: share of its outputs of the calibration
-    data beyond it, of the conversion of which it is largest; largest: the largest of all."""
+    data beyond it (or below 0, of a converter without sign), of the conversion of which it is largest; largest: the
+    largest of all."""
 
     op: str
     group: int

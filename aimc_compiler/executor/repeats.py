@@ -28,16 +28,16 @@ class Repeats:
 
 
 def price_repeats(program: Program, counts: Counter[str]) -> Repeats:
-    """counts: repeated MVMs by the name of their task in ``program``."""
+    """counts: repeated MVMs by the name of their task in ``program``, where all MVMs of an event are of one size."""
     found = [(task, counts[task.name]) for task in program.tasks if counts[task.name]]
     by_op: Counter[str] = Counter()
     for task, count in found:
         by_op[task.op] += count
     return Repeats(
         mvms=sum(count for _, count in found),
-        dac_conversions=sum(count * task.dac_conversions for task, count in found),
-        adc_conversions=sum(count * task.adc_conversions for task, count in found),
-        energy_j=fsum(count * joules for task, count in found for _, joules in task.energy_j),
-        time_s=sum(count * task.latency_ticks for task, count in found) * program.tick_s,
+        dac_conversions=sum(count * task.dac_conversions // task.mvms for task, count in found),
+        adc_conversions=sum(count * task.adc_conversions // task.mvms for task, count in found),
+        energy_j=fsum(count * joules / task.mvms for task, count in found for _, joules in task.energy_j),
+        time_s=sum(count * task.mvm_ticks for task, count in found) * program.tick_s,
         by_op=dict(by_op),
     )

@@ -104,6 +104,7 @@ class _Lowering:
                 analog=assignment.analog,
                 reason=assignment.reason,
                 tile_type=assignment.tile_type,
+                groups_per_tile=assignment.groups_per_tile,
                 source=_source(node),
             )
         )

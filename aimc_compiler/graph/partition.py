@@ -13,12 +13,14 @@ from aimc_compiler.records import record
 
 #: Patterns on module paths with their settings, in order: a mapping, or a sequence of pairs.
 Rules = Mapping[str, Mapping[str, Any]] | Sequence[tuple[str, Mapping[str, Any]]]
-_SETTINGS: dict[str, type] = {"analog": bool, "tile_type": str}
+_SETTINGS: dict[str, type] = {"analog": bool, "tile_type": str, "groups_per_tile": int}
 
 
 @record
 class Assignment:
-    """Where a matrix operation runs. path: the module path that rules match; reason: why, in words."""
+    """Where a matrix operation runs. path: the module path that rules match; reason: why, in words; groups_per_tile: at
+    most so many groups of its matrix share a tile, None for as many as fit.
+    """
 
     op: str
     path: str
@@ -26,6 +28,7 @@ class Assignment:
     analog: bool
     tile_type: str
     reason: str
+    groups_per_tile: int | None = None
 
 
 @record
@@ -42,7 +45,8 @@ def partition(graph: Graph, rules: Rules, chip: ChipSpec) -> Partition:
     """Assign every matrix operation to tiles or to digital units.
 
     rules: (pattern, settings) in order of precedence; pattern: shell glob (``*``, ``?``, ``[...]``) on the module
-    path, where ``*`` also crosses dots; settings: ``analog`` (bool) and ``tile_type`` (a name of the chip's).
+    path, where ``*`` also crosses dots; settings: ``analog`` (bool), ``tile_type`` (a name of the chip's) and
+    ``groups_per_tile`` (at most so many groups of a grouped convolution on one tile).
     Raises RuleError for a rule that matches nothing or never applies, an unknown setting or tile type, and uses of
     one matrix that disagree.
 
@@ -80,9 +84,12 @@ def _check_settings(pattern: str, settings: Mapping[str, Any], chip: ChipSpec) -
     for key, value in settings.items():
         if key not in _SETTINGS:
             raise RuleError(f"rule {pattern!r}: there is no setting {key!r}{_suggest(key, list(_SETTINGS))}")
-        if not isinstance(value, _SETTINGS[key]):
+        if not isinstance(value, _SETTINGS[key]) or (isinstance(value, bool) and _SETTINGS[key] is not bool):
             wanted = _SETTINGS[key].__name__
             raise RuleError(f"rule {pattern!r}: {key} is {value!r}, a {type(value).__name__}: give a {wanted}")
+    groups = settings.get("groups_per_tile", 1)
+    if groups < 1:
+        raise RuleError(f"rule {pattern!r}: groups_per_tile is {groups}: give 1, for a tile a group, or more")
     tile_type = settings.get("tile_type")
     if tile_type is not None and tile_type not in chip.tile_types:
         known = list(chip.tile_types)
@@ -134,20 +141,34 @@ def _assign(
         reason = f"rule {pattern!r} says digital"
     else:
         on = f" on tile type {settings['tile_type']!r}" if "tile_type" in settings else ""
+        groups = settings.get("groups_per_tile")
+        on += "" if groups is None else f", at most {groups} of its groups a tile"
         reason = f"rule {pattern!r} says analog{on}"
     tile_type = settings.get("tile_type", default_type)
-    return Assignment(op=name, path=path, parameter=parameter, analog=analog, tile_type=tile_type, reason=reason)
+    return Assignment(
+        op=name,
+        path=path,
+        parameter=parameter,
+        analog=analog,
+        tile_type=tile_type,
+        reason=reason,
+        groups_per_tile=settings.get("groups_per_tile"),
+    )
 
 
 def _check_agreement(assignments: tuple[Assignment, ...]) -> None:
     first: dict[str, Assignment] = {}
     for assignment in assignments:
         other = first.setdefault(assignment.parameter, assignment)
-        if (other.analog, other.tile_type) != (assignment.analog, assignment.tile_type):
+        if _place(other) != _place(assignment):
             raise RuleError(
                 f"{other.op!r} and {assignment.op!r} use one matrix ({assignment.parameter}), but rules put them in "
                 f"different places ({other.reason}; {assignment.reason}): write a rule that matches both"
             )
+
+
+def _place(assignment: Assignment) -> tuple[bool, str, int | None]:
+    return assignment.analog, assignment.tile_type, assignment.groups_per_tile
 
 
 def _suggest(word: str, known: list[str]) -> str:

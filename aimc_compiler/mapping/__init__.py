@@ -5,6 +5,7 @@ from aimc_compiler.mapping.cut import cut_columns, cut_rows, near_equal, row_gro
 from aimc_compiler.mapping.fit import Demand, DoesNotFit
 from aimc_compiler.mapping.ir import Mapping, Piece, UnitAssignment, snake_site
 from aimc_compiler.mapping.map import OBJECTIVES, map_workload
+from aimc_compiler.mapping.pack import Run, find_runs, groups_on_tiles, tiles_needed
 from aimc_compiler.mapping.place import HOST_SITE, near_square, unit_sites
 from aimc_compiler.mapping.route import multicast_tree, route_xy
 from aimc_compiler.mapping.text import parse_mapping, print_mapping
@@ -19,6 +20,7 @@ __all__ = [
     "LayerUse",
     "Mapping",
     "Piece",
+    "Run",
     "TileUse",
     "TilesBound",
     "UnitAssignment",
@@ -26,6 +28,8 @@ __all__ = [
     "bound_tiles",
     "cut_columns",
     "cut_rows",
+    "find_runs",
+    "groups_on_tiles",
     "map_workload",
     "measure_utilization",
     "multicast_tree",
@@ -36,6 +40,7 @@ __all__ = [
     "route_xy",
     "row_group_activations",
     "snake_site",
+    "tiles_needed",
     "unit_sites",
     "verify_mapping",
 ]

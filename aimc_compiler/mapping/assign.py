@@ -10,6 +10,7 @@ from aimc_compiler.chip.costs import FREE
 from aimc_compiler.chip.spec import ChipSpec
 from aimc_compiler.mapping.cut import cut_columns
 from aimc_compiler.mapping.ir import UnitAssignment
+from aimc_compiler.mapping.pack import groups_on_tiles
 from aimc_compiler.mapping.periphery import STEP_CLASS, local_ops, split_steps, step_elements
 from aimc_compiler.mapping.ticks import class_price, round_up, unit_ticks
 from aimc_compiler.workload.ir import DigitalOp, MatrixOp, Workload
@@ -54,8 +55,9 @@ def _busy_ticks(op: MatrixOp | DigitalOp, workload: Workload, chip: ChipSpec, ro
     if not steps:
         return None
     price = class_price(chip, STEP_CLASS, f"{op.name} ({', '.join(steps)} of its outputs)", op.source)
-    ticks = 0
-    for columns in cut_columns(matrix.columns, chip.tile_types[op.tile_type].weight_columns):
+    tile, ticks = chip.tile_types[op.tile_type], 0
+    shares = groups_on_tiles(matrix, tile.weight_rows, tile.weight_columns, op.groups_per_tile)
+    for columns in cut_columns(matrix.columns, tile.weight_columns):
         elements = sum(step_elements(step, columns, row_blocks[op.matrix]) for step in steps)
-        ticks += matrix.groups * round_up(unit_ticks(price, Fraction(elements), chip))
+        ticks += sum(round_up(unit_ticks(price, Fraction(groups * elements), chip)) for groups in shares)
     return op.windows * ticks

@@ -1,7 +1,9 @@
 """A network that does not fit its chip, as a value: by how much, what takes the room, and what would help."""
 
+from collections.abc import Mapping as Table
+
 from aimc_compiler.chip.spec import ChipSpec, Tile
-from aimc_compiler.mapping.cut import cut_columns, cut_rows
+from aimc_compiler.mapping.pack import tiles_needed
 from aimc_compiler.records import record
 from aimc_compiler.workload.ir import Matrix
 
@@ -10,7 +12,7 @@ _LARGEST_TILE = 1 << 20
 
 @record
 class Demand:
-    """Tiles that one matrix takes, one piece a tile."""
+    """Tiles that one matrix takes."""
 
     matrix: str
     tiles: int
@@ -60,26 +62,24 @@ class DoesNotFit:
         return "\n".join(lines)
 
 
-def pieces_needed(matrix: Matrix, weight_rows: int, weight_columns: int) -> int:
-    """Pieces of a matrix on tiles of that many rows and columns of weights."""
-    rows = len(cut_rows(matrix.rows, matrix.kernel, weight_rows))
-    return matrix.groups * rows * len(cut_columns(matrix.columns, weight_columns))
-
-
 def explain(
-    workload: str, chip: ChipSpec, tile_type: str, matrices: tuple[Matrix, ...], capacity: int, fixed_mesh: bool
+    workload: str,
+    chip: ChipSpec,
+    tile_type: str,
+    matrices: tuple[Matrix, ...],
+    capacity: int,
+    fixed_mesh: bool,
+    group_limits: Table[str, int | None],
 ) -> DoesNotFit:
     """The reason why these matrices, all of this tile type, do not fit ``capacity`` tiles.
 
-    fixed_mesh: the count is auto, and it is the shape of the mesh that limits it.
+    fixed_mesh: the count is auto, and it is the shape of the mesh that limits it. group_limits: of each matrix, groups
+    that may share a tile, None for as many as fit.
     """
     tile = chip.tile_types[tile_type]
-    breakdown = tuple(
-        Demand(matrix=matrix.name, tiles=pieces_needed(matrix, tile.weight_rows, tile.weight_columns))
-        for matrix in matrices
-    )
+    breakdown = _breakdown(matrices, tile.weight_rows, tile.weight_columns, group_limits)
     demand = sum(entry.tiles for entry in breakdown)
-    size = _smallest_tile(tile, matrices, capacity)
+    size = _smallest_tile(tile, matrices, capacity, group_limits)
     key = "tile" if chip.tile is not None else f"tiles.{tile_type}"
     return DoesNotFit(
         workload=workload,
@@ -91,20 +91,50 @@ def explain(
         breakdown=breakdown,
         smallest_count=demand,
         smallest_tile=size,
-        levers=_levers(key, breakdown, demand, capacity, size, fixed_mesh),
+        levers=(
+            *_share_lever(tile, matrices, breakdown, group_limits),
+            *_levers(key, breakdown, demand, capacity, size, fixed_mesh),
+        ),
     )
 
 
-def _smallest_tile(tile: Tile, matrices: tuple[Matrix, ...], capacity: int) -> tuple[int, int] | None:
-    if sum(matrix.groups for matrix in matrices) > capacity:
+def _breakdown(
+    matrices: tuple[Matrix, ...], weight_rows: int, weight_columns: int, group_limits: Table[str, int | None]
+) -> tuple[Demand, ...]:
+    return tuple(
+        Demand(matrix=matrix.name, tiles=tiles_needed(matrix, weight_rows, weight_columns, group_limits[matrix.name]))
+        for matrix in matrices
+    )
+
+
+def _smallest_tile(
+    tile: Tile, matrices: tuple[Matrix, ...], capacity: int, group_limits: Table[str, int | None]
+) -> tuple[int, int] | None:
+    at_most = {name: limit for name, limit in group_limits.items() if limit is not None}
+    if sum(-(-matrix.groups // at_most.get(matrix.name, matrix.groups)) for matrix in matrices) > capacity:
         return None
     size = 1
     while size <= _LARGEST_TILE:
         rows, columns = size // tile.device.rows_per_weight, size // tile.device.slices
-        if rows and columns and sum(pieces_needed(matrix, rows, columns) for matrix in matrices) <= capacity:
-            return size, size
+        if rows and columns:
+            needed = _breakdown(matrices, rows, columns, group_limits)
+            if sum(entry.tiles for entry in needed) <= capacity:
+                return size, size
         size *= 2
     return None
+
+
+def _share_lever(
+    tile: Tile, matrices: tuple[Matrix, ...], breakdown: tuple[Demand, ...], group_limits: Table[str, int | None]
+) -> tuple[str, ...]:
+    """Where rules keep groups apart that could share tiles."""
+    free = _breakdown(matrices, tile.weight_rows, tile.weight_columns, dict.fromkeys(group_limits))
+    saved = {now.matrix: now.tiles - then.tiles for now, then in zip(breakdown, free, strict=True)}
+    kept_apart = [name for name, tiles in saved.items() if tiles]
+    if not kept_apart:
+        return ()
+    names = ", ".join(map(repr, kept_apart))
+    return (f"more groups a tile: no groups_per_tile in the rules for {names} saves {sum(saved.values())} tiles",)
 
 
 def _levers(

@@ -1,12 +1,13 @@
-"""From a Workload to a Mapping: cut every analog matrix, put each piece on a tile, each digital operation on a unit.
+"""From a Workload to a Mapping: cut every analog matrix, put its pieces on tiles, each digital operation on a unit.
 
-The way is cut, place, assign. Passes that replicate, pack several pieces on a tile or move tiles on the mesh
-belong between placing and assigning: each takes pieces and gives pieces.
+The way is cut, place, assign. Groups of one matrix share tiles (``pack``). Passes that replicate, pack pieces of
+several matrices on a tile or move tiles on the mesh belong between placing and assigning: each takes pieces and gives
+pieces.
 """
 
 from collections.abc import Iterator
 from difflib import get_close_matches
-from itertools import accumulate
+from itertools import accumulate, product
 
 from aimc_compiler.chip.spec import ChipSpec
 from aimc_compiler.errors import NotBuiltError, RuleError
@@ -14,6 +15,7 @@ from aimc_compiler.mapping.assign import assign_units
 from aimc_compiler.mapping.cut import cut_columns, cut_rows
 from aimc_compiler.mapping.fit import DoesNotFit, explain
 from aimc_compiler.mapping.ir import Mapping, Piece
+from aimc_compiler.mapping.pack import groups_on_tiles, tiles_needed
 from aimc_compiler.mapping.place import first_tiles, mesh_shape, tile_counts
 from aimc_compiler.workload.ir import Matrix, Workload
 
@@ -23,22 +25,23 @@ OBJECTIVES = ("tiles",)
 def map_workload(
     workload: Workload, chip: ChipSpec, objective: str = "tiles", limits: object = None
 ) -> Mapping | DoesNotFit:
-    """Pieces of all analog matrices, one a tile, and units for the digital operations; or why that does not fit.
+    """Pieces of all analog matrices, one a tile but for groups of one matrix, which share tiles, and units for the
+    digital operations; or why that does not fit.
 
     Tiles are numbered in execution order (type after type where there are several) and stand in snake order over the
     mesh. objective: "tiles"; limits: None. Raises NotBuiltError for others, RuleError for a tile type that the chip
-    lacks, SpecError for a price that the spec lacks.
+    lacks and uses of one matrix that disagree, SpecError for a price that the spec lacks.
     """
     if objective not in OBJECTIVES:
         raise NotBuiltError(f"objective {objective!r} is not built: give one of {', '.join(OBJECTIVES)}")
     if limits is not None:
         raise NotBuiltError(f"limits={limits!r}: limits are not built yet: leave them out; the chip's tile count holds")
-    types = tile_types_of(workload, chip)
-    refusal = _find_misfit(workload, chip, types)
+    types, group_limits = tile_types_of(workload, chip), group_limits_of(workload)
+    demand = _demand(workload, chip, types, group_limits)
+    refusal = _find_misfit(workload, chip, types, group_limits, demand)
     if refusal is not None:
         return refusal
-    pieces = _place(workload, chip, types)
-    demand = _demand(pieces, chip)
+    pieces = _place(workload, chip, types, group_limits, demand)
     counts = tile_counts(chip, demand)
     auto = any(tile.count == "auto" for tile in chip.tile_types.values())
     row_blocks = {piece.matrix: 0 for piece in pieces}
@@ -76,69 +79,102 @@ def tile_types_of(workload: Workload, chip: ChipSpec) -> dict[str, str]:
     return types
 
 
-def cut_matrix(matrix: Matrix, chip: ChipSpec, tile_type: str, first_tile: int) -> Iterator[Piece]:
-    """Pieces of a matrix on consecutive tiles.
+def group_limits_of(workload: Workload) -> dict[str, int | None]:
+    """How many groups of each matrix that has an analog use may share a tile, None for as many as fit.
 
-    Row blocks run fastest: those of one column block, whose partial sums meet, stand next to each other.
+    Raises RuleError where two uses of one matrix ask for different numbers.
+    """
+    limits: dict[str, int | None] = {}
+    for op in workload.analog_ops:
+        if limits.setdefault(op.matrix, op.groups_per_tile) != op.groups_per_tile:
+            raise RuleError(
+                f"{op.name!r} asks for groups_per_tile {op.groups_per_tile}, an earlier use of its matrix "
+                f"{op.matrix!r} for {limits[op.matrix]}: give all uses of one weight the same number"
+            )
+    return limits
+
+
+def cut_matrix(
+    matrix: Matrix, chip: ChipSpec, tile_type: str, first_tile: int, group_limit: int | None = None
+) -> Iterator[Piece]:
+    """Pieces of a matrix on consecutive tiles; group_limit: groups that may share one, None for as many as fit.
+
+    Row blocks run fastest: those of one column block, whose partial sums meet, stand next to each other. Groups that
+    share a tile stand on its diagonal.
     """
     tile_spec = chip.tile_types[tile_type]
     rows = cut_rows(matrix.rows, matrix.kernel, tile_spec.weight_rows)
     columns = cut_columns(matrix.columns, tile_spec.weight_columns)
     row_starts, column_starts = list(accumulate(rows, initial=0)), list(accumulate(columns, initial=0))
-    tile = first_tile
-    for group in range(matrix.groups):
-        for column_block, piece_columns in enumerate(columns):
-            for row_block, piece_rows in enumerate(rows):
-                yield Piece(
-                    matrix=matrix.name,
-                    group=group,
-                    row_block=row_block,
-                    column_block=column_block,
-                    first_row=row_starts[row_block],
-                    rows=piece_rows,
-                    first_column=column_starts[column_block],
-                    columns=piece_columns,
-                    tile=tile,
-                    tile_type=tile_type,
-                )
-                tile += 1
+    blocks = list(product(range(len(columns)), range(len(rows))))
+    shares = groups_on_tiles(matrix, tile_spec.weight_rows, tile_spec.weight_columns, group_limit)
+    places = ((share, place) for share, groups in enumerate(shares) for place in range(groups))
+    for group, (share, place) in enumerate(places):
+        for block, (column_block, row_block) in enumerate(blocks):
+            yield Piece(
+                matrix=matrix.name,
+                group=group,
+                row_block=row_block,
+                column_block=column_block,
+                first_row=row_starts[row_block],
+                rows=rows[row_block],
+                first_column=column_starts[column_block],
+                columns=columns[column_block],
+                tile=first_tile + share * len(blocks) + block,
+                tile_type=tile_type,
+                tile_row=place * matrix.rows,
+                tile_column=place * matrix.columns,
+            )
 
 
-def _find_misfit(workload: Workload, chip: ChipSpec, types: dict[str, str]) -> DoesNotFit | None:
+def _find_misfit(
+    workload: Workload,
+    chip: ChipSpec,
+    types: dict[str, str],
+    group_limits: dict[str, int | None],
+    demand: dict[str, int],
+) -> DoesNotFit | None:
     """The first tile type with more demand than tiles, else the whole mesh where its shape is given."""
-    demand = {}
-    for tile_type, tile in chip.tile_types.items():
+
+    def refuse(tile_type: str, room: int, *, fixed_mesh: bool) -> DoesNotFit:
         matrices = tuple(workload.matrix(name) for name, wanted in types.items() if wanted == tile_type)
-        demand[tile_type] = sum(1 for matrix in matrices for _ in cut_matrix(matrix, chip, tile_type, 0))
+        return explain(workload.name, chip, tile_type, matrices, room, fixed_mesh, group_limits)
+
+    for tile_type, tile in chip.tile_types.items():
         if tile.count != "auto" and demand[tile_type] > tile.count:
-            return explain(workload.name, chip, tile_type, matrices, tile.count, fixed_mesh=False)
+            return refuse(tile_type, tile.count, fixed_mesh=False)
     shape = chip.network.shape
     counts = tile_counts(chip, demand)
     growing = [name for name, tile in chip.tile_types.items() if tile.count == "auto"]
     if shape is None or not growing or sum(counts.values()) <= shape[0] * shape[1]:
         return None
     last = growing[-1]
-    matrices = tuple(workload.matrix(name) for name, wanted in types.items() if wanted == last)
-    room = shape[0] * shape[1] - (sum(counts.values()) - counts[last])
-    return explain(workload.name, chip, last, matrices, room, fixed_mesh=True)
+    return refuse(last, shape[0] * shape[1] - (sum(counts.values()) - counts[last]), fixed_mesh=True)
 
 
-def _place(workload: Workload, chip: ChipSpec, types: dict[str, str]) -> tuple[Piece, ...]:
-    demand = dict.fromkeys(chip.tile_types, 0)
-    cut: dict[str, list[Piece]] = {}
-    for name, tile_type in types.items():
-        cut[name] = list(cut_matrix(workload.matrix(name), chip, tile_type, 0))
-        demand[tile_type] += len(cut[name])
+def _place(
+    workload: Workload,
+    chip: ChipSpec,
+    types: dict[str, str],
+    group_limits: dict[str, int | None],
+    demand: dict[str, int],
+) -> tuple[Piece, ...]:
     following = first_tiles(chip, demand)
     pieces: list[Piece] = []
     for name, tile_type in types.items():
-        pieces += cut_matrix(workload.matrix(name), chip, tile_type, following[tile_type])
-        following[tile_type] += len(cut[name])
+        pieces += cut_matrix(workload.matrix(name), chip, tile_type, following[tile_type], group_limits[name])
+        following[tile_type] = pieces[-1].tile + 1
     return tuple(pieces)
 
 
-def _demand(pieces: tuple[Piece, ...], chip: ChipSpec) -> dict[str, int]:
+def _demand(
+    workload: Workload, chip: ChipSpec, types: dict[str, str], group_limits: dict[str, int | None]
+) -> dict[str, int]:
+    """Tiles of each type that the matrices take."""
     demand = dict.fromkeys(chip.tile_types, 0)
-    for piece in pieces:
-        demand[piece.tile_type] += 1
+    for name, tile_type in types.items():
+        tile = chip.tile_types[tile_type]
+        demand[tile_type] += tiles_needed(
+            workload.matrix(name), tile.weight_rows, tile.weight_columns, group_limits[name]
+        )
     return demand

@@ -50,12 +50,14 @@ def _verify_overlaps(mapping: Mapping) -> None:
         return piece.tile
 
     for tile, members in groupby(sorted(mapping.pieces, key=by_tile), key=by_tile):
-        placed: list[Piece] = []
-        for piece in members:
-            for other in placed:
+        # From the first row of the tile down, only those that reach that far can still be met: few on a diagonal.
+        reaching: list[Piece] = []
+        for piece in sorted(members, key=lambda piece: piece.tile_row):
+            reaching = [other for other in reaching if other.tile_row + other.rows > piece.tile_row]
+            for other in reaching:
                 if _overlap(piece, other):
                     raise VerificationError(f"pieces {other.name} and {piece.name} overlap on tile {tile}")
-            placed.append(piece)
+            reaching.append(piece)
 
 
 def _overlap(one: Piece, other: Piece) -> bool:

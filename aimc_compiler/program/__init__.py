@@ -4,7 +4,7 @@ from aimc_compiler.program.bounds import Bound, bound_energy, resource_loads
 from aimc_compiler.program.engine import Schedule, schedule_program
 from aimc_compiler.program.ir import COMPONENTS, Need, Program, Resource, Task
 from aimc_compiler.program.lower import lower_mapping
-from aimc_compiler.program.lower_matrix import mvm_name
+from aimc_compiler.program.lower_matrix import mvm_names
 from aimc_compiler.program.text import disassemble, parse_program, print_program
 from aimc_compiler.program.timing import Counts, Timing, count, energy_by_component, simulate, summarise
 from aimc_compiler.program.verify import verify_program
@@ -24,7 +24,7 @@ __all__ = [
     "disassemble",
     "energy_by_component",
     "lower_mapping",
-    "mvm_name",
+    "mvm_names",
     "parse_program",
     "print_program",
     "resource_loads",

@@ -45,8 +45,9 @@ class Task:
     none for a view, or the links of a transfer, where each link is entered ``hop_ticks`` after the one before it, or
     later if it is busy. service_ticks: for which an event occupies each; latency_ticks: from its start on a resource
     to what it brings being there; rounding_ticks: what rounding up to whole ticks added to an event. needs: what the
-    first uses wait for. energy_j: (component, joules) of one event. Per event: mvms; row_groups (1 on the first column
-    block of each row block, so that their sum counts input vectors into row blocks); conversions; bits moved.
+    first uses wait for. energy_j: (component, joules) of one event. Per event: mvms, one after another where they are
+    several; row_groups (of the MVMs those on the first column block of each row block, so that their sum counts input
+    vectors into row blocks); conversions; bits moved.
     """
 
     name: str
@@ -65,6 +66,11 @@ class Task:
     dac_conversions: int = 0
     adc_conversions: int = 0
     bits: int = 0
+
+    @property
+    def mvm_ticks(self) -> int:
+        """Ticks from the start of one MVM of an event to its outputs; 0 where it makes none."""
+        return self.latency_ticks - (self.mvms - 1) * self.service_ticks // self.mvms if self.mvms else 0
 
 
 @record

@@ -1,4 +1,8 @@
-"""Lowering of matrix operations: vectors in, MVMs, scaled partial sums together, bias, on tiles or digital units."""
+"""Lowering of matrix operations: vectors in, MVMs, scaled partial sums together, bias, on tiles or digital units.
+
+Groups of a matrix that share a tile are one run: their inputs, neighbouring channels, come in one multicast, an event
+multiplies group after group, and the tile's digital unit takes their outputs together.
+"""
 
 from fractions import Fraction
 
@@ -6,6 +10,7 @@ from aimc_compiler.chip.spec import Tile
 from aimc_compiler.errors import NotBuiltError
 from aimc_compiler.mapping.assign import MATRIX_CLASS
 from aimc_compiler.mapping.ir import Piece
+from aimc_compiler.mapping.pack import Run, find_runs
 from aimc_compiler.mapping.periphery import STEP_CLASS, split_steps, step_elements
 from aimc_compiler.mapping.place import Site
 from aimc_compiler.mapping.ticks import class_price, exact, in_ticks, round_up, unit_ticks
@@ -17,9 +22,9 @@ from aimc_compiler.workload.ir import Access, DigitalOp, Matrix, MatrixOp, Tenso
 
 @record
 class _Output:
-    """One piece's outputs of every window: the task that makes them and what stands for them on the network."""
+    """The outputs of a run in every window: the task that makes them and what stands for them on the network."""
 
-    piece: Piece
+    run: Run
     part: Part
 
 
@@ -41,38 +46,40 @@ def lower_analog(
     unit: int | None,
     pieces: tuple[Piece, ...],
 ) -> tuple[Part, ...]:
-    """Tasks of an analog matrix operation; returns the parts of its output, one a column block and group.
+    """Tasks of an analog matrix operation; returns the parts of its output, one a column block and run of groups.
 
     inputs: those that are made in front; ``feed_analog`` adds the others. unit: the global unit that does what the
     tiles' own units cannot, if any is needed.
     """
     if any(piece.replica for piece in pieces):
         raise NotBuiltError(f"matrix {matrix.name!r} is replicated: programs for replicas are not built yet")
-    arrivals = [_send_inputs(builder, op, matrix, given, pieces) for given in inputs]
+    runs = find_runs(pieces)
+    arrivals = [_send_inputs(builder, op, matrix, given, runs) for given in inputs]
     row_blocks = 1 + max(piece.row_block for piece in pieces)
     local, remote = split_steps(builder.chip.local_digital.ops, row_blocks)
     columns: dict[tuple[int, int], list[_Output]] = {}
-    for piece in pieces:
-        site = builder.tile_site(piece.tile)
+    for run in runs:
+        piece, site = run[0], builder.tile_site(run[0].tile)
         needs = tuple(need for waits in arrivals for need in waits[piece.group, piece.row_block][site])
-        task = _mvm(builder, op, piece, needs)
-        output = Part(site=site, first=0, width=piece.columns, task=task)
-        columns.setdefault((piece.group, piece.column_block), []).append(_Output(piece=piece, part=output))
+        task = _mvm(builder, op, run, needs)
+        output = Part(site=site, first=0, width=len(run) * piece.columns, task=task)
+        columns.setdefault((piece.group, piece.column_block), []).append(_Output(run=run, part=output))
     result = []
     for outputs in columns.values():
         part = _gather(builder, op, outputs, local, remote, unit)
-        first = outputs[0].piece.group * matrix.columns + outputs[0].piece.first_column
+        first = outputs[0].run[0].group * matrix.columns + outputs[0].run[0].first_column
         result.append(Part(site=part.site, first=first, width=part.width, task=part.task))
     return tuple(result)
 
 
 def feed_analog(builder: ProgramBuilder, op: MatrixOp, matrix: Matrix, given: Given, pieces: tuple[Piece, ...]) -> None:
     """Lets the MVMs of a lowered operation wait for an input that is made behind it."""
-    arrivals = _send_inputs(builder, op, matrix, given, pieces)
+    runs = find_runs(pieces)
+    arrivals = _send_inputs(builder, op, matrix, given, runs)
     tasks = {task.name: index for index, task in enumerate(builder.tasks)}
-    for piece in pieces:
-        waits = arrivals[piece.group, piece.row_block][builder.tile_site(piece.tile)]
-        builder.add_needs(tasks[mvm_name(op.name, piece)], tuple(waits))
+    for run in runs:
+        waits = arrivals[run[0].group, run[0].row_block][builder.tile_site(run[0].tile)]
+        builder.add_needs(tasks[_mvm_name(op.name, run)], tuple(waits))
 
 
 def lower_digital_matrix(
@@ -114,63 +121,80 @@ def _send_inputs(
     op: MatrixOp,
     matrix: Matrix,
     given: Given,
-    pieces: tuple[Piece, ...],
+    runs: tuple[Run, ...],
 ) -> dict[tuple[int, int], dict[Site, list[Need]]]:
-    """Multicasts to each row block the channels it multiplies.
+    """Multicasts to each row block, or run of groups, the channels it multiplies.
 
-    Returns, by (group, row block) and site of a tile, what an MVM there waits for.
+    Returns, by (first group, row block) and site of a tile, what an MVM there waits for.
     """
     channels = matrix.rows // matrix.kernel
     bits = builder.chip.network.activation_bits
-    blocks: dict[tuple[int, int], list[Piece]] = {}
-    for piece in pieces:
-        blocks.setdefault((piece.group, piece.row_block), []).append(piece)
+    blocks: dict[tuple[int, int], list[Run]] = {}
+    for run in runs:
+        blocks.setdefault((run[0].group, run[0].row_block), []).append(run)
     arrivals: dict[tuple[int, int], dict[Site, list[Need]]] = {}
     for (group, row_block), members in blocks.items():
-        low = group * channels + members[0].first_row // matrix.kernel
-        high = group * channels - (-(members[0].first_row + members[0].rows) // matrix.kernel)
+        first_piece, last_piece = members[0][0], members[0][-1]
+        low = group * channels + first_piece.first_row // matrix.kernel
+        high = last_piece.group * channels - (-(last_piece.first_row + last_piece.rows) // matrix.kernel)
         # A view may have folded channels into windows or back: the share of a window stays the same.
         total = matrix.groups * channels
         first, last = low * given.tensor.width // total, -(-high * given.tensor.width // total)
-        targets = tuple(dict.fromkeys(builder.tile_site(piece.tile) for piece in members))
+        targets = tuple(dict.fromkeys(builder.tile_site(run[0].tile) for run in members))
         waits: dict[Site, list[Need]] = {target: [] for target in targets}
         for index, part in enumerate(given.parts):
             elements = overlap(part, first, last)
             if elements:
-                name = f"{op.name}.send{given.label}[g{group},r{row_block},{index}]"
+                name = f"{op.name}.send{given.label}[{_groups(members[0])},r{row_block},{index}]"
                 for site, arrival in builder.move(name, op.name, part, elements * bits, targets).items():
                     waits[site].append(arrival.need(given.access))
         arrivals[group, row_block] = waits
     return arrivals
 
 
-def mvm_name(op: str, piece: Piece) -> str:
-    """Name of the task that makes the MVMs of a piece for an operation."""
-    return f"{op}.mvm[g{piece.group},r{piece.row_block},c{piece.column_block}]"
+def mvm_names(op: str, pieces: tuple[Piece, ...]) -> dict[Piece, str]:
+    """Name of the task that makes the MVMs of each piece of a matrix for an operation."""
+    return {piece: _mvm_name(op, run) for run in find_runs(pieces) for piece in run}
 
 
-def _mvm(builder: ProgramBuilder, op: MatrixOp, piece: Piece, needs: tuple[Need, ...]) -> int:
-    """The MVMs of one piece, one a window."""
+def _mvm_name(op: str, run: Run) -> str:
+    return f"{op}.mvm[{_label(run)}]"
+
+
+def _label(run: Run) -> str:
+    return f"{_groups(run)},r{run[0].row_block},c{run[0].column_block}"
+
+
+def _groups(run: Run) -> str:
+    first, last = run[0].group, run[-1].group
+    return f"g{first}" if first == last else f"g{first}-{last}"
+
+
+def _mvm(builder: ProgramBuilder, op: MatrixOp, run: Run, needs: tuple[Need, ...]) -> int:
+    """The MVMs of a run: an event is one of each group, one after another, all of equal size."""
+    piece, groups = run[0], len(run)
     tile = builder.chip.tile_types[piece.tile_type]
     mode = tile.mvm.active
     passes = 2 if builder.chip.nonidealities.mvm.passes == "digital" else 1
     latency, interval = in_ticks(mode.time_s, builder.chip), in_ticks(mode.initiation_interval_s, builder.chip)
+    # Each starts on a tick, as it would in an event of its own.
+    before = (groups - 1) * round_up(interval)
     return builder.add(
         Task(
-            name=mvm_name(op.name, piece),
+            name=_mvm_name(op.name, run),
             kind="mvm",
             op=op.name,
             events=op.windows,
             uses=((builder.resource(f"tile {piece.tile}", "tile"), -1),),
-            service_ticks=round_up(interval),
-            latency_ticks=round_up(latency),
-            rounding_ticks=float(round_up(latency) - latency),
+            service_ticks=groups * round_up(interval),
+            latency_ticks=before + round_up(latency),
+            rounding_ticks=float(before - (groups - 1) * interval + round_up(latency) - latency),
             needs=needs,
-            energy_j=_mvm_energy(tile, piece),
-            mvms=1,
-            row_groups=int(piece.column_block == 0),
-            dac_conversions=piece.rows * tile.device.rows_per_weight * max(1, tile.dac.planes),
-            adc_conversions=piece.columns * tile.adc_conversions_per_column * passes,
+            energy_j=tuple((component, groups * energy_j) for component, energy_j in _mvm_energy(tile, piece)),
+            mvms=groups,
+            row_groups=groups * int(piece.column_block == 0),
+            dac_conversions=groups * piece.rows * tile.device.rows_per_weight * max(1, tile.dac.planes),
+            adc_conversions=groups * piece.columns * tile.adc_conversions_per_column * passes,
         )
     )
 
@@ -197,8 +221,8 @@ def _gather(
     unit: int | None,
 ) -> Part:
     """Scales, adds and biases the outputs of one column block; returns where they stand then."""
-    label = f"g{outputs[0].piece.group},c{outputs[0].piece.column_block}"
-    width = outputs[0].piece.columns
+    label = f"{_groups(outputs[0].run)},c{outputs[0].run[0].column_block}"
+    width = outputs[0].part.width
     if "scale" in local:
         # The middle tile adds: its partial sums come from both sides.
         adds = outputs[len(outputs) // 2]
@@ -234,13 +258,12 @@ def _local_work(
     builder: ProgramBuilder, op: MatrixOp, output: _Output, step: str, elements: int, needs: tuple[Need, ...]
 ) -> Part:
     """A loop on the digital unit of the output's tile."""
-    piece = output.piece
     task = add_local(
         builder,
-        f"{op.name}.{step}[g{piece.group},r{piece.row_block},c{piece.column_block}]",
+        f"{op.name}.{step}[{_label(output.run)}]",
         op.name,
         op.windows,
-        piece.tile,
+        output.run[0].tile,
         elements,
         needs,
     )

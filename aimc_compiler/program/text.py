@@ -68,5 +68,6 @@ def _line(program: Program, index: int, task: Task) -> str:
     )
     time = f"{task.latency_ticks} ticks, next after {task.service_ticks}"
     parts = [f"{index:5d} {task.kind:8s} {task.name}", f"x{task.events}", time]
+    parts[2] += f" for {task.mvms} MVMs" * (task.mvms > 1)
     parts += [f"on {where}"] * bool(where) + [f"after {after}"] * bool(after)
     return " | ".join(parts) + "\n"

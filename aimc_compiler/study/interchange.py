@@ -103,7 +103,8 @@ def rpu_config_of(chip: ChipSpec) -> Any:
         setattr(config.forward, field, float(values[path]))
     for field, bits in (("inp_res", tile.dac.bits), ("out_res", tile.adc.bits)):
         setattr(config.forward, field, -1.0 if bits == "off" else float(converter_steps(bits)))
-    config.forward.ir_drop_g_ratio = 1.0 / mvm.r_wire_ohm / mvm.g_ir_s
+    if mvm.ir_drop:
+        config.forward.ir_drop_g_ratio = 1.0 / mvm.r_wire_ohm / mvm.g_ir_s
     pcm_read, constant = WeightNoiseType.PCM_READ, WeightNoiseType.ADDITIVE_CONSTANT
     config.forward.w_noise_type = pcm_read if mvm.read_noise == "pcm" else constant
     config.noise_model = PCMLikeNoiseModel(

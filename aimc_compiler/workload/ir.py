@@ -99,6 +99,7 @@ class MatrixOp:
     analog: on tiles or, by a rule, on digital units (then priced as ``macs`` of cost class "activation_product").
     reason: why, in words. source: "file:line" in the user's code. initial: with access "previous", the tensor of one
     window that window 0 multiplies, the first state of a recurrent layer; without it that state is a constant.
+    groups_per_tile: groups of its matrix that may share a tile, None for as many as fit.
     """
 
     name: str
@@ -113,6 +114,7 @@ class MatrixOp:
     tile_type: str = "tile"
     source: str = ""
     initial: str = ""
+    groups_per_tile: int | None = None
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -162,6 +162,8 @@ def _check_matrix_op(workload: Workload, op: MatrixOp, matrix: Matrix, tensors: 
         _require(op.access.kind == "previous", workload, f"{op.name!r} has an initial state, but no access 'previous'")
         message = f"{op.name!r} begins with {first.windows} windows of {first.width}, not with one of {channels}"
         _require((first.windows, first.width) == (1, channels), workload, message)
+    shared = op.groups_per_tile is None or op.groups_per_tile >= 1
+    _require(shared, workload, f"{op.name!r} lets {op.groups_per_tile} groups share a tile")
     kernel = prod(op.access.kernel)
     _require(kernel == matrix.kernel, workload, f"{op.name!r} slides a kernel of {kernel}, its matrix {matrix.kernel}")
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from aimc_compiler.analog import Contraction, MatrixOnTiles, compensation_factor, one_hot_outputs
 from aimc_compiler.analog import compensation as compensation_module
+from aimc_compiler.analog import tile_readings as readings_module
 from aimc_compiler.analog.fast.plan import LARGEST_DEVIATION
 from aimc_compiler.analog.models import time_name
 from aimc_compiler.analog.tile_readings import TileReadings
@@ -140,6 +141,22 @@ def test_each_piece_is_read_once_at_a_time(monkeypatch: pytest.MonkeyPatch) -> N
             matrices[name].state(2 * YEAR, time_s)
     expected = [(name, reading) for name in "abcd" for reading in ("programming", time_name(HOUR), time_name(DAY))]
     assert sorted(names) == sorted(expected)
+
+
+def test_a_tile_is_put_together_once_for_all_its_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not once for each of them: a tile can hold hundreds."""
+    whole, calls = readings_module._mean_of_cells, []
+    monkeypatch.setattr(readings_module, "_mean_of_cells", lambda shared: calls.append(len(shared)) or whole(shared))
+    held = tuple(
+        replace(one, tile=0, tile_row=0, tile_column=place) for place, one in enumerate(pieces(40, (9,), (1,)))
+    )
+    weight = torch.rand(40, 1, 9, generator=torch.Generator().manual_seed(1))
+    convolution = Contraction(kind="conv1d", kernel=(9,), stride=(1,), padding=(0,), dilation=(1,))
+    matrix = MatrixOnTiles(weight, convolution, held, standard_tile(), effects(STANDARD, ALL, "tile"))
+    factors = [matrix.state(time_s).alpha.unique() for time_s in (HOUR, DAY)]
+    assert calls == [40] * 4  # right after programming and now, at each time
+    assert [len(factor) for factor in factors] == [1, 1]
+    assert float(factors[0]) != float(factors[1])
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

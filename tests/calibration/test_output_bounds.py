@@ -168,6 +168,9 @@ def test_a_converter_without_sign_is_not_ranged_by_what_it_loses() -> None:
     spec = chip("tile.device.encoding=offset_column", "tile.adc.signed=false")
     (row,) = rows_of(aimc.compile(model, spec, (x,), [x], range_method="max", output_ranges="max"))
     assert row.bound == pytest.approx(1.75 / 8, rel=0.02)
+    assert row.clipped == pytest.approx(1 / 3)  # lost, and reported
+    (positive,) = rows_of(aimc.compile(model, spec, (x,), [x.abs()], range_method="max", output_ranges="max"))
+    assert positive.clipped == 0
 
 
 def test_an_output_that_is_always_zero_says_so() -> None:

@@ -209,6 +209,16 @@ def test_set_changes_the_chip(aimc_command: Any) -> None:
     assert json.loads(out)["tiles_used"] == 2 * 3 + 3
 
 
+def test_rules_bound_the_groups_of_a_tile(aimc_command: Any) -> None:
+    Path("grouped.py").write_text(
+        "import torch\ndef network():\n    return torch.nn.Conv1d(6, 6, 1, groups=6).eval(), (torch.zeros(1, 6, 4),)\n"
+    )
+    for rule, tiles in (((), 1), (("--rule", "*=groups_per_tile:2"), 3)):
+        code, out, _ = aimc_command("compile", "grouped.py:network", *rule, "--json")
+        assert code == 0
+        assert json.loads(out)["tiles_used"] == tiles
+
+
 def test_rules_and_chips(aimc_command: Any) -> None:
     code, out, _ = aimc_command("compile", "net.py:network", "--rule", "2=digital", "--json")
     assert code == 0
@@ -245,6 +255,8 @@ def test_disasm(aimc_command: Any) -> None:
         (("compile", "net.py:network", "--chip", "hermez"), "hermes"),
         (("compile", "net.py:network", "--set", "tile.rowz=128"), "did you mean 'rows'"),
         (("compile", "net.py:network", "--rule", "2"), "write PATTERN=analog"),
+        (("compile", "net.py:network", "--rule", "2=groups_per_tile:x"), "or PATTERN=groups_per_tile:N, as in"),
+        (("compile", "net.py:network", "--rule", "2=groups_per_tile:0"), "groups_per_tile is 0: give 1, for a tile a"),
         (("compile", "net.py:network", "--calibrate", "absent.npz"), "does not exist"),
         (("inspect", "absent.aimc"), "does not exist"),
         (("inspect", "."), "cannot be read: Is a directory"),

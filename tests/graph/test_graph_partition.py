@@ -38,6 +38,7 @@ def test_first_match_wins(graph: Graph, chip: ChipSpec) -> None:
     assert result.of("stages.2.first.0").tile_type == "big"
     assert result.of("stages.2.first.0").reason == "rule 'stages.*' says analog on tile type 'big'"
     assert result.of("head").reason == "rule 'head' says analog"
+    assert result.of("head").groups_per_tile is None
     assert result.of("stem.0").reason == "default: every matrix is analog"
 
 
@@ -48,7 +49,9 @@ def test_first_match_wins(graph: Graph, chip: ChipSpec) -> None:
         ({"head": {"analogue": False}}, "rule 'head': there is no setting 'analogue'; did you mean 'analog'?"),
         ({"head": {"analog": 0}}, "rule 'head': analog is 0, a int: give a bool"),
         ({"head": {"tile_type": "bigg"}}, "has no tile type 'bigg'; did you mean 'big'?"),
-        ({"head": {}}, "rule 'head' sets nothing: give one of analog, tile_type"),
+        ({"head": {"groups_per_tile": True}}, "rule 'head': groups_per_tile is True, a bool: give a int"),
+        ({"head": {"groups_per_tile": 0}}, "rule 'head': groups_per_tile is 0: give 1, for a tile a group, or more"),
+        ({"head": {}}, "rule 'head' sets nothing: give one of analog, tile_type, groups_per_tile"),
         (
             {"pool": {"analog": False}},
             "rule 'pool' matches no matrix operation, only the digital adaptive_avg_pool2d at",
@@ -62,9 +65,17 @@ def test_mistakes_are_errors(graph: Graph, chip: ChipSpec, rules: Any, text: str
         partition(graph, rules, chip)
 
 
+def test_groups_per_tile_is_kept_with_its_reason(graph: Graph, chip: ChipSpec) -> None:
+    head = partition(graph, {"head": {"groups_per_tile": 2, "tile_type": "big"}}, chip).of("head")
+    assert (head.analog, head.tile_type, head.groups_per_tile) == (True, "big", 2)
+    assert head.reason == "rule 'head' says analog on tile type 'big', at most 2 of its groups a tile"
+
+
 def test_uses_of_one_matrix_must_agree(chip: ChipSpec) -> None:
     tied = capture(*NETWORKS["tied"]())
     with pytest.raises(RuleError, match=r"'first' and 'second' use one matrix \(first.weight\), but rules put them in"):
         partition(tied, {"second": {"analog": False}}, chip)
+    with pytest.raises(RuleError, match=r"'first' and 'second' use one matrix .* at most 1 of its groups a tile"):
+        partition(tied, {"second": {"groups_per_tile": 1}}, chip)
     result = partition(tied, {"[fs]*": {"analog": False}}, chip)
     assert [a.analog for a in result.assignments] == [False, False, False, True, True]

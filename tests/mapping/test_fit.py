@@ -49,12 +49,27 @@ def test_one_layer_that_closes_the_gap_is_preferred() -> None:
     assert "--rule wide=digital keeps 4" in reason.levers[-1]
 
 
-def test_no_tile_is_large_enough_for_more_groups_than_tiles() -> None:
+def test_no_tile_is_large_enough_for_more_groups_apart_than_tiles() -> None:
+    """Eight groups of 9 x 1 fit one tile of 256 x 256; at most one a tile they need eight, of whatever size."""
     work = WorkloadByHand(16, 8)
-    y = work.matrix("depthwise", "x", 1, conv_access(4, 3), kernel=9, groups=8)
+    y = work.matrix("depthwise", "x", 1, conv_access(4, 3), kernel=9, groups=8, groups_per_tile=1)
     reason = refused(work.build(y), chip_by_hand(tile_by_hand(count=5)))
     assert reason.smallest_tile is None
     assert reason.smallest_chip == "8 tiles of this size; no tile size fits in 5"
+    assert reason.levers[0] == "more groups a tile: no groups_per_tile in the rules for 'depthwise' saves 7 tiles"
+
+
+def test_larger_tiles_hold_more_groups() -> None:
+    """64 groups of 9 x 1: 7 a tile of 64 x 64 are 10 tiles, 14 a tile of 128 x 128 are 5, 28 of 256 x 256 are 3."""
+    work = WorkloadByHand(16, 64)
+    workload = work.build(work.matrix("depthwise", "x", 1, conv_access(4, 3), kernel=9, groups=64))
+    reason = refused(workload, chip_by_hand(tile_by_hand(64, 64, 4)))
+    assert (reason.demand, reason.smallest_tile) == (10, (256, 256))
+    assert [(entry.matrix, entry.tiles) for entry in reason.breakdown] == [("depthwise", 10)]
+    assert not any("groups_per_tile" in lever for lever in reason.levers)
+    assert isinstance(map_workload(workload, chip_by_hand(tile_by_hand(64, 64, 10))), Mapping)
+    assert isinstance(map_workload(workload, chip_by_hand(tile_by_hand(256, 256, 4))), Mapping)
+    refused(workload, chip_by_hand(tile_by_hand(128, 128, 4)))
 
 
 def test_tile_type_and_mesh_are_named() -> None:

@@ -50,6 +50,7 @@ def _with_piece(number: int, **changes: object) -> Callable[[Mapping], Mapping]:
     ("change", "message"),
     [
         (_with_piece(0, tile=1), "overlap on tile 1"),
+        (_with_piece(0, tile=1, tile_row=30), "pieces s0.first/g0/r0/c0/n0 and stem/g0/r0/c0/n0 overlap on tile 1"),
         (_with_piece(0, tile=20), "stands on tile 20, which is no tile of type 'tile' on a mesh of 4 x 5"),
         (_with_piece(0, tile_row=40), r"\(27 x 8 at row 40, column 0\) is not inside tile 0 of 64 x 64 weights"),
         (_with_piece(0, rows=26), "'stem', group 0, replica 0: the weight at row 26, column 0 is held 0 times"),

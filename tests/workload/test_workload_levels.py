@@ -99,6 +99,12 @@ def test_text_that_does_not_parse(old: str, new: str, text: str) -> None:
         parse_workload(TEXT.replace(old, new, 1))
 
 
+def test_text_keeps_how_many_groups_share_a_tile() -> None:
+    apart = replace(SMALL, ops=(replace(CONV, groups_per_tile=1), RELU))
+    assert "groups_per_tile=1" in print_workload(apart)
+    assert parse_workload(print_workload(apart)) == apart
+
+
 def changed(record: Any, **changes: Any) -> Any:
     return replace(record, **changes)
 
@@ -116,6 +122,7 @@ def changed(record: Any, **changes: Any) -> Any:
         (changed(SMALL, ops=(CONV, changed(RELU, cost_class="magic"))), "unknown cost class 'magic'"),
         (changed(SMALL, ops=(CONV, changed(RELU, cost_class="free"))), "is free, but has work 20"),
         (changed(SMALL, ops=(changed(CONV, matrix="c"), RELU)), "uses matrix 'c', which does not exist"),
+        (changed(SMALL, ops=(changed(CONV, groups_per_tile=0), RELU)), "'conv' lets 0 groups share a tile"),
         (changed(SMALL, ops=(changed(CONV, windows=3), RELU)), "has 3 windows, its output 4"),
         (changed(SMALL, ops=(changed(CONV, access=Access(kind="all")), RELU)), "slides a kernel of 1, its matrix 9"),
         (changed(SMALL, ops=(changed(CONV, access=changed(SLIDING, stride=(2,))), RELU)), "number of dimensions"),

@@ -46,7 +46,7 @@ def run_recurrence(
     from aimc_compiler.analog.fast import cell
 
     samples, steps, units = *given.shape[:2], h.shape[1]
-    y, h, c = torch.empty(samples, steps, units), h.clone(), c.clone()
+    y, h, c = h.new_empty(samples, steps, units), h.clone(), c.clone()
     size = -(-samples // torch.get_num_threads())
     chunks = [(start, min(start + size, samples)) for start in range(0, samples, size)]
 
@@ -55,7 +55,7 @@ def run_recurrence(
     def work(items: Iterator[tuple[int, int]]) -> None:
         with memory() as held:
             for start, stop in items:
-                fed = torch.empty(stop - start, 4 * units)
+                fed = given.new_empty(stop - start, 4 * units)
                 now = Numbering(first_sample=first_sample + start, first_call=recurrent.first_call, entries=1)
                 runner = RowRunner(h[start:stop], fed, recurrent.settings, now, 1, held)
                 for step in range(steps):

@@ -12,6 +12,7 @@ from aimc_compiler.analog.fast.block import FastBlock, fast_block
 from aimc_compiler.analog.fast.product import FastPart, Numbering, run_rows, run_windows, side_by_side
 from aimc_compiler.analog.fast.shape import WindowShape
 from aimc_compiler.analog.grid import RowBlock
+from aimc_compiler.analog.normalisation import copied, same_values
 from aimc_compiler.analog.pool import spread
 from aimc_compiler.analog.settings import MvmSettings
 from aimc_compiler.mapping.ir import Piece
@@ -50,7 +51,7 @@ class FastMatrix:
 
         spread(make, places)
         self._parts = tuple(made[block.index, group] for block, group in places)
-        self._kept: tuple[Tensor, int, Tensor | None, Tensor | None, tuple[FastPart, ...]] | None = None
+        self._kept: tuple[Tensor | None, Tensor | None, Tensor | None, tuple[FastPart, ...]] | None = None
 
     @property
     def deviation(self) -> float:
@@ -82,21 +83,18 @@ class FastMatrix:
         """Row blocks with their digital factors.
 
         ranges: (groups, row blocks); scales: (row blocks, groups, columns), all digital factors of a row block; factor,
-        bias: (outputs,) or None; named: the tensor by which ``kept`` finds them again.
+        bias: (outputs,) or None; named: the values by which ``kept`` finds them again.
         """
         parts = tuple(_scaled(part, ranges, scales, factor, bias) for part in self._parts)
-        if named is None or named.is_inference():  # such a tensor does not count its changes
-            self._kept = None
-        else:
-            self._kept = (named, named._version, factor, bias, parts)
+        self._kept = copied(named), factor, bias, parts
         return parts
 
     def kept(self, named: Tensor | None, factor: Tensor | None, bias: Tensor | None) -> tuple[FastPart, ...] | None:
-        """What ``scaled`` last gave for these very tensors, if they have not changed since."""
+        """What ``scaled`` last gave for these values of ``named`` and this very factor and bias."""
         kept = self._kept
-        if kept is None or kept[0] is not named or kept[2] is not factor or kept[3] is not bias:
+        if kept is None or kept[1] is not factor or kept[2] is not bias or not same_values(named, kept[0]):
             return None
-        return kept[4] if kept[1] == kept[0]._version else None
+        return kept[3]
 
 
 def _part(

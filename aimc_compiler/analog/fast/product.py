@@ -62,7 +62,7 @@ def run_rows(
     x: Tensor, parts: tuple[FastPart, ...], outputs: int, windows: int, settings: MvmSettings, numbering: Numbering
 ) -> Tensor:
     """A linear layer. x: (entries * windows, features), contiguous; returns (entries * windows, outputs)."""
-    out = torch.empty(x.shape[0], outputs)
+    out = x.new_empty(x.shape[0], outputs)
     threads = torch.get_num_threads()
     size = max(1, min(_ROWS_A_CHUNK, -(-x.shape[0] // threads)))
     chunks = [(start, min(start + size, x.shape[0])) for start in range(0, x.shape[0], size)]
@@ -121,7 +121,7 @@ def run_windows(
     numbering: Numbering,
 ) -> Tensor:
     """A convolution. x: (entries, channels, height, width), contiguous; returns (entries, outputs, height, width)."""
-    out = torch.empty(x.shape[0], outputs, *shape.output)
+    out = x.new_empty(x.shape[0], outputs, *shape.output)
 
     def work(items: Iterator[Strip]) -> None:
         with memory() as held:

@@ -155,7 +155,10 @@ _SPARE: list[Memory] = []
 @contextmanager
 def memory() -> Iterator[Memory]:
     """The memory of a thread while it works; it is used again, so that it need not be mapped anew each time."""
-    held = _SPARE.pop() if _SPARE else Memory()
+    try:
+        held = _SPARE.pop()  # not asked beforehand whether there is one: another thread may take the last
+    except IndexError:
+        held = Memory()
     try:
         yield held
     finally:
