@@ -78,6 +78,19 @@ class Folded(nn.Module):
         return y.unflatten(0, x.shape[:2])
 
 
+class Decoder(nn.Module):
+    """A GRU on zeros from a given state, so that its input products are constants, and an LSTM whose c starts there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru, self.lstm = nn.GRU(3, 4, batch_first=True), nn.LSTM(4, 4)
+
+    def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        y, _ = self.gru(torch.zeros(h.shape[0], 5, 3, dtype=h.dtype), h[None])
+        _, (last, cell) = self.lstm(y.transpose(0, 1), (torch.zeros(1, h.shape[0], 4, dtype=h.dtype), h[None]))
+        return last[0], cell[0]
+
+
 def _built(
     build: Callable[[], nn.Module], *shapes: tuple[int, ...]
 ) -> Callable[[], tuple[nn.Module, tuple[Tensor, ...]]]:
@@ -94,4 +107,5 @@ RECURRENT = {
     "last_state": _built(LastState, (5, 4)),
     "cells": _built(Cells, (3, 3), (2,)),
     "folded": _built(Folded, (2, 5, 3), (2, 4)),
+    "decoder": _built(Decoder, (4,)),
 }

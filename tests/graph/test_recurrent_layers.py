@@ -102,6 +102,7 @@ def test_zeros_are_no_inputs_of_a_loop_and_given_states_are() -> None:
         "last_state": [1, 1, 2],
         "cells": [],
         "folded": [2],
+        "decoder": [2, 3],
     }
 
 
@@ -180,6 +181,7 @@ def test_a_loop_in_the_workload() -> None:
         # A GRU mixes the new state with the one before.
         ("time_major", "gru.cell_l1", ("transcendental", 3 * 5 * 6, ["same", "same", "previous"])),
         ("folded", "gru.cell_l0", ("transcendental", 3 * 4 * 10, ["same", "same", "previous", "all"])),
+        ("decoder", "gru.cell_l0", ("transcendental", 3 * 4 * 5, ["same", "previous", "all"])),
         ("time_major", "lstm.cell_l0", ("transcendental", 5 * 3 * 6, ["same", "same"])),
         ("last_state", "rectified.cell_l0_reverse", ("elementwise", 5 * 5, ["same", "same"])),
         # A learned state at the start is a constant.
