@@ -309,4 +309,4 @@ def test_a_loop_is_one_operation_with_the_tiles_of_its_matrices() -> None:
     found = aimc.compare(aimc.compile(Last().eval(), "analog-fabric", (x[:1],), calibration=[x]), [x])
     matrices = [(op.name, op.kind, op.tiles) for op in found.ops if op.analog]
     assert matrices == [("rnn.weight_ih_l0", "linear", 1), ("rnn.cell_l0", "recurrent", 1), ("head", "linear", 1)]
-    assert all(op.accumulated_db is not None and 0 < op.accumulated_db < 60 for op in found.ops if op.analog)
+    assert all(op.snr_db is not None and 0 < op.snr_db < 60 for op in found.ops if op.analog)
