@@ -14,6 +14,7 @@ from aimc_compiler.graph.extract import Extraction
 from aimc_compiler.graph.functional import replace_in_place
 from aimc_compiler.graph.ir import constant_name, op_name
 from aimc_compiler.graph.origin import network_path, read_origin
+from aimc_compiler.graph.products import rewrite_products
 from aimc_compiler.graph.split import split_compounds
 from aimc_compiler.records import record
 
@@ -51,7 +52,9 @@ def normalise(exported: fx.GraphModule) -> tuple[nn.Module, fx.Graph] | Stuck:
     _drop_identities(graph)
     _unify(graph)
     split_compounds(graph)
-    Extraction(root, graph).run()
+    extraction = Extraction(root, graph)
+    rewrite_products(graph, extraction.constants)
+    extraction.run()
     drop_dead(graph)
     return root, graph
 
@@ -155,7 +158,7 @@ def _unify(graph: fx.Graph) -> None:
     for node in graph.nodes:
         if node.op != "call_function":
             continue
-        if node.target is torch.ops.aten.view.default:
+        if node.target in (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default):
             # Dropping contiguous() may leave strides that a view cannot take.
             node.target = torch.ops.aten.reshape.default
         if op_name(node) == "_native_batch_norm_legit_no_training":
