@@ -10,6 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import aimc_compiler as aimc
 from aimc_compiler.compiler import CompiledModel
 from aimc_compiler.errors import UnsupportedOpError
+from aimc_compiler.graph.arguments import arguments
+from aimc_compiler.graph.extract import Constants
+from aimc_compiler.graph.ir import op_name
 
 _DISTURBANCE = 1e-9
 
@@ -67,6 +70,7 @@ def check_network(
         return None
     outputs = check_outputs(model, compiled, other)
     check_cells(compiled)
+    check_products(compiled)
     assert compiled.timing.latency_ticks >= 0
     loaded = aimc.load(compiled.save(folder / "network.aimc"))
     for found, wanted in zip(pytree.tree_leaves(loaded.deploy()(*other[0], **other[1])), outputs, strict=True):
@@ -91,6 +95,18 @@ def check_outputs(model: nn.Module, compiled: CompiledModel, call: tuple[tuple, 
         assert difference <= limit, f"off by {difference:.3g}, rounding explains {limit:.3g}"
         assert limit <= 1e-6 * max(1.0, float(theirs.abs().max())), f"ill-conditioned: {limit:.3g}"
     return found
+
+
+def check_products(compiled: CompiledModel) -> None:
+    """No weight is left in a digital product, but for outer products."""
+    root = compiled.graph.module
+    constants = Constants(root)
+    for node in compiled.graph.nodes:
+        if node.op == "call_function" and op_name(node) in ("matmul", "mm", "bmm", "addmm", "baddbmm", "einsum", "mv"):
+            values = arguments(node)
+            pair = [values.get(name) for name in ("self", "other", "mat1", "mat2", "batch1", "batch2")]
+            weights = [constants.find(operand) for operand in pair if operand is not None]
+            assert all(found is None or 1 in found[0].shape for found in weights), node.format_node()
 
 
 def check_cells(compiled: CompiledModel) -> None:

@@ -104,6 +104,7 @@ class _Builder:
         self.draw = Draw(self.rng)
         self.root = nn.Module()
         self.values: dict[str, Tensor] = {}
+        self.more: dict[str, Tensor] = {}
         self.lines: list[str] = []
         torch.manual_seed(seed)
 
@@ -123,43 +124,48 @@ class _Builder:
             shape = _INPUTS[self.rng.choice((1, 2, 2, 3, 3, 3, 4))](self.rng)
             words = self.rng.choice((5, 11)) if len(shape) == 2 and self.rng.random() < 0.2 else 0
             inputs.append(Input(f"x{index}", shape[:1] if words else shape, words))
-            value = inputs[-1].draw(_BATCH, torch.Generator().manual_seed(self.seed))
+            value = inputs[-1].draw(_BATCH + 1, torch.Generator().manual_seed(self.seed))
+            self._hold(f"x{index}", value[:_BATCH], value)
             if words:
-                self._keep(f"{self.draw.layer(f'Embedding({words}, {shape[1]})')}(x{index})", {f"x{index}": value})
-            else:
-                self._hold(f"x{index}", value)
+                del self.draw.values[f"x{index}"]
+                self._keep(f"{self.draw.layer(f'Embedding({words}, {shape[1]})')}(x{index})")
         return tuple(inputs)
 
     def _step(self) -> None:
         for _ in range(_TRIES):
-            name = self.rng.choice((*self.values, *[list(self.values)[-1]] * 3))
+            name = self.rng.choice((*self.draw.values, *[list(self.draw.values)[-1]] * 3))
             shape = self.draw.values[name]
             maker = self.rng.choice([maker for ranks, maker in MAKERS if len(shape) in ranks])
             before = dict(self.draw.members)
             try:
-                kept = self._keep(maker(self.draw, name, shape), {})
+                kept = self._keep(maker(self.draw, name, shape))
             except (RuntimeError, ValueError, IndexError, AssertionError, NotImplementedError, TypeError):
                 kept = False  # sizes do not fit, or there is nothing to join: torch refuses, or the maker has no choice
             if kept:
                 return
             self.draw.members = before
 
-    def _keep(self, text: str, more: dict[str, Tensor]) -> bool:
-        """Run an expression and keep it if its value is a small, finite batch of another kind than an input."""
+    def _keep(self, text: str) -> bool:
+        """Run an expression, on two samples and on three; keep it if each sample has a small, finite value of its own."""
         for name, member in self.draw.members.items():
             if not hasattr(self.root, name):
                 setattr(self.root, name, eval(member, {"nn": nn, "torch": torch}))
         self.root.double().eval()
-        value = eval(text, {"torch": torch, "F": F, "self": self.root, **self.values, **more})
+        names = {"torch": torch, "F": F, "self": self.root}
+        value = eval(text, {**names, **{name: held.clone() for name, held in self.values.items()}})
         if not _usable(value):
+            return False
+        more = eval(text, {**names, **{name: held.clone() for name, held in self.more.items()}})
+        if more.shape != (_BATCH + 1, *value.shape[1:]) or not torch.allclose(more[:_BATCH], value):
             return False
         name = f"y{len(self.lines)}"
         self.lines.append(f"{name} = {text}")
-        self._hold(name, value)
+        self._hold(name, value, more)
         return True
 
-    def _hold(self, name: str, value: Tensor) -> None:
-        self.values[name] = value
+    def _hold(self, name: str, value: Tensor, more: Tensor) -> None:
+        """value: of two samples; more: of a third one too."""
+        self.values[name], self.more[name] = value, more
         self.draw.values[name] = tuple(value.shape[1:])
 
     def _result(self, nested: bool) -> str:

@@ -109,6 +109,24 @@ def product_of_sequences(draw: Draw, x: str, shape: Shape) -> str:
         f"torch.baddbmm({draw.weight(time, outputs)}, {x}, {weight}.expand({x}.shape[0], -1, -1))",
         f"torch.matmul({x}.unsqueeze(2), {draw.weight(time, width, outputs)}).squeeze(2)",
         f"({x}.reshape(-1, {width}) @ {weight}).reshape({x}.shape[0], {time}, {outputs})",
+        f"torch.einsum('btd,tde->bte', {x}, {draw.weight(time, width, outputs)})",
+        f"torch.bmm({x}.transpose(0, 1), {draw.weight(time, width, outputs)}).transpose(0, 1)",
+        f"torch.tensordot({x}, {draw.weight(outputs, time, width)}, ((1, 2), (1, 2)))",
+    )
+    return str(draw.one(*forms))
+
+
+def product_of_heads(draw: Draw, x: str, shape: Shape) -> str:
+    heads, _, width = shape
+    outputs = draw.width()
+    weight = draw.weight(heads, width, outputs)
+    forms = (
+        f"{x} @ {weight}",
+        f"torch.matmul({x}, {draw.weight(1, heads, width, outputs)})",
+        f"torch.einsum('bhtd,hde->bthe', {x}, {weight})",
+        f"torch.einsum('bthd,hde->bthe', {x}.transpose(1, 2), {weight})",
+        f"torch.einsum('bhtd,hde->bte', {x}, {weight})",
+        f"torch.matmul({draw.weight(heads, outputs, shape[1])}, {x})",
     )
     return str(draw.one(*forms))
 
@@ -151,6 +169,13 @@ def functional_convolution(draw: Draw, x: str, shape: Shape) -> str:
     spatial = len(shape) - 1
     weight = draw.weight(draw.width(), shape[0], *(draw.rng.randint(1, 3) for _ in range(spatial)))
     return f"F.conv{spatial}d({x}, {weight}, stride={draw.one(1, 2)}, padding={draw.one(0, 1)})"
+
+
+def folded_convolution(draw: Draw, x: str, shape: Shape) -> str:
+    """Over each frame or channel by itself."""
+    spatial, inputs = len(shape) - 2, shape[1]
+    layer = draw.layer(f"Conv{spatial}d({inputs}, {draw.width()}, 3, padding=1)")
+    return f"{layer}({x}.flatten(0, 1)).unflatten(0, (-1, {shape[0]}))"
 
 
 def transposed_convolution(draw: Draw, x: str, shape: Shape) -> str:

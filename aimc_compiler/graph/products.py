@@ -1,8 +1,9 @@
 """Products with a weight, in the spellings that are not a linear layer's, rewritten as one.
 
 ``W x`` is ``(x^T W^T)^T``; a weight repeated for every sample is one weight; a stack of weights, one for each of several
-parts of the activation, is a grouped convolution of one place; ``addmm`` with factors is a product, scaled and added.
-A product over one element is an outer product: it stays digital.
+parts of the activation, is a grouped convolution of one place; ``addmm`` with factors is a product, scaled and
+added; matrices that an index chooses (experts) all compute, and the index chooses among their results. A product over
+one element is an outer product: it stays digital.
 """
 
 from collections.abc import Callable
@@ -29,7 +30,7 @@ def rewrite_products(graph: fx.Graph, constants: Constants) -> None:
 def _product(write: Writer, constants: Constants) -> None:
     values = arguments(write.node)
     left, right = values["self"], values.get("other", values.get("mat2", values.get("vec")))
-    result = _with_weight(write, constants, left, right)
+    result = _with_weight(write, constants, left, right) or _routed(write, constants, left, right)
     if result is not None:
         write.finish(result)
 
@@ -109,6 +110,49 @@ def _grouped(write: Writer, x: fx.Node, weight: fx.Node) -> fx.Node | None:
     sizes = [-1, groups, outputs, vectors] if len(shape) == 4 else [-1, groups, outputs]
     apart = write.call(_ATEN.reshape.default, product, sizes)
     return write.call(_ATEN.permute.default, apart, turned)
+
+
+def _routed(write: Writer, constants: Constants, left: fx.Node, right: fx.Node) -> fx.Node | None:
+    """Each vector with the matrix of a stack that an index chooses for it, as experts are.
+
+    A matrix stands still, so every vector meets all of the stack side by side, and the index chooses among the results.
+    """
+    for chosen, x, side in ((left, right, 2), (right, left, 1)):
+        found = _chosen(constants, chosen)
+        shape = found and write.shape(x)
+        if not found or not shape or len(shape) != 3 or shape[side] != 1:
+            continue
+        weight, index = found
+        experts, first, last = write.shape(weight)
+        outputs, inputs = (first, last) if side == 2 else (last, first)
+        rows = weight if side == 2 else write.call(_ATEN.transpose.int, weight, 1, 2)
+        flat = write.call(_ATEN.reshape.default, rows, [experts * outputs, inputs])
+        every = write.call(_ATEN.linear.default, write.call(_ATEN.squeeze.dim, x, side), flat)
+        apart = write.call(_ATEN.reshape.default, every, [-1, experts, outputs])
+        counted = write.call(_ATEN.remainder.Scalar, index, experts)  # an index may count from the end
+        spread = write.call(_ATEN.reshape.default, counted, [-1, 1, 1])
+        spread = write.call(_ATEN.expand.default, spread, [-1, 1, outputs])
+        result = write.call(_ATEN.gather.default, apart, 1, spread)
+        return result if side == 1 else _turned(write, result)
+    return None
+
+
+def _chosen(constants: Constants, node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
+    """(stack of weights, index) of an operation that picks matrices along the first dimension."""
+    if node.op != "call_function" or op_name(node) not in ("index", "index_select"):
+        return None
+    stack, picked = node.args[0], node.args[-1]
+    if op_name(node) == "index":
+        assert isinstance(picked, list | tuple)
+        picked = picked[0] if len(picked) == 1 else None
+    elif node.args[1] != 0:
+        return None
+    found = constants.find(stack)
+    if found is None or found[0].dim() != 3 or not isinstance(stack, fx.Node) or not isinstance(picked, fx.Node):
+        return None
+    value = picked.meta.get("val")
+    whole = isinstance(value, Tensor) and value.dim() == 1 and value.dtype is torch.int64
+    return (stack, picked) if whole and found[0].is_floating_point() else None
 
 
 def _turned(write: Writer, operand: fx.Node) -> fx.Node:
