@@ -48,6 +48,7 @@ def graph_to_parts(graph: Graph) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ArtifactError(
             f"{meta[0]} and {len(meta) - 1} more tensors have no values (meta device): load the weights"
         )
+    shared = _take_shared(tensors)
     parts = {
         "name": graph.name,
         "in_spec": _spec_to_json(graph.in_spec),
@@ -55,9 +56,32 @@ def graph_to_parts(graph: Graph) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "batch": _record_to_json(graph.batch),
         "unpriced": list(graph.unpriced),
         "modules": modules,
+        "shared": shared,
         "nodes": [_node_to_json(node) for node in graph.nodes],
     }
     return parts, tensors
+
+
+def _take_shared(tensors: dict[str, Tensor]) -> dict[str, str]:
+    """Take out tensors that are another one (a head that is tied to an embedding): their names, and the other's.
+
+    A file of tensors refuses two names for one memory: what shares only part of another's is copied.
+    """
+    shared: dict[str, str] = {}
+    first: dict[tuple[Any, ...], str] = {}
+    storages: set[int] = set()
+    for name, tensor in list(tensors.items()):
+        held = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+        if tensor.numel() and held in first:
+            shared[name] = first[held]
+            del tensors[name]
+            continue
+        first[held] = name
+        storage = tensor.untyped_storage().data_ptr()
+        if storage in storages:
+            tensors[name] = tensor.clone()
+        storages.add(storage)
+    return shared
 
 
 def graph_from_parts(parts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Graph:
@@ -70,6 +94,7 @@ def graph_from_parts(parts: Mapping[str, Any], tensors: Mapping[str, Tensor]) ->
 
 def _graph_from_parts(parts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Graph:
     root, weights = nn.Module(), dict[str, nn.Parameter]()
+    tensors = {**tensors, **{name: tensors[other] for name, other in parts.get("shared", {}).items()}}
     for name, entry in parts["modules"].items():
         root.add_module(attribute_name(name), _module_from_json(entry, tensors, weights))
     nodes = fx.Graph()
