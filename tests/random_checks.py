@@ -20,7 +20,7 @@ _DISTURBANCE = 1e-9
 class Disturbed(TorchDispatchMode):
     """Every operation's floating results are off by up to ``_DISTURBANCE`` of their largest value."""
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204 - torch's own signature
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
         if any(returned.alias_info is not None for returned in func._schema.returns):
             return result

@@ -86,7 +86,7 @@ class RandomNetwork:
             return [leaf for leaf in pytree.tree_leaves(self.model(*args, **kwargs)) if isinstance(leaf, Tensor)]
 
     def __str__(self) -> str:
-        inputs = ", ".join(f"{item.name}{list((_BATCH, *item.shape))}" for item in self.inputs)
+        inputs = ", ".join(f"{item.name}{[_BATCH, *item.shape]}" for item in self.inputs)
         return f"random_network({self.seed}), called {self.form} with {inputs}:\n{self.source}"
 
 
@@ -146,7 +146,7 @@ class _Builder:
             self.draw.members = before
 
     def _keep(self, text: str) -> bool:
-        """Run an expression, on two samples and on three; keep it if each sample has a small, finite value of its own."""
+        """Run an expression on two and on three samples; keep it if each has a small, finite value of its own."""
         for name, member in self.draw.members.items():
             if not hasattr(self.root, name):
                 setattr(self.root, name, eval(member, {"nn": nn, "torch": torch}))
@@ -172,7 +172,9 @@ class _Builder:
         """What forward returns: every value that nothing reads, nested in one way or another."""
         made = [line.partition(" = ")[0] for line in self.lines] or list(self.values)
         text = "\n".join(line.partition(" = ")[2] for line in self.lines).replace("(", " ").replace(")", " ")
-        words = set("".join(character if character.isalnum() or character == "_" else " " for character in text).split())
+        words = set(
+            "".join(character if character.isalnum() or character == "_" else " " for character in text).split()
+        )
         unread = [name for name in made if name not in words]
         if len(unread) == 1 and (not nested or self.rng.random() < 0.7):
             return unread[0]

@@ -39,7 +39,9 @@ class Draw:
 
     def weight(self, *shape: int) -> str:
         """A parameter with columns of about unit length."""
-        return self._member("weight", f"nn.Parameter(torch.randn({', '.join(map(str, shape))}) / {shape[-1] ** 0.5:.2f})")
+        return self._member(
+            "weight", f"nn.Parameter(torch.randn({', '.join(map(str, shape))}) / {shape[-1] ** 0.5:.2f})"
+        )
 
     def like(self, shape: Shape) -> list[str]:
         """Values of this shape."""
@@ -154,7 +156,9 @@ def convolution(draw: Draw, x: str, shape: Shape) -> str:
         settings = f"stride={_kernels(draw, spatial, 3)}, padding={padding}, padding_mode={mode!r}"
     dilation = _kernels(draw, spatial, 2)
     bias = draw.chance(0.6)
-    text = f"Conv{spatial}d({inputs}, {outputs}, {kernel}, {settings}, dilation={dilation}, groups={groups}, bias={bias})"
+    text = (
+        f"Conv{spatial}d({inputs}, {outputs}, {kernel}, {settings}, dilation={dilation}, groups={groups}, bias={bias})"
+    )
     return f"{draw.layer(text)}({x})"
 
 
@@ -301,7 +305,9 @@ def attention_layer(draw: Draw, x: str, shape: Shape) -> str:
     heads = divisor(draw, shape[1])
     if draw.chance(0.5):
         inner = draw.rng.choice((8, 13))
-        settings = f"dropout=0.1, batch_first=True, norm_first={draw.chance(0.5)}, activation={draw.one('relu', 'gelu')!r}"
+        settings = (
+            f"dropout=0.1, batch_first=True, norm_first={draw.chance(0.5)}, activation={draw.one('relu', 'gelu')!r}"
+        )
         return f"{draw.layer(f'TransformerEncoderLayer({shape[1]}, {heads}, {inner}, {settings})')}({x})"
     layer = draw.layer(f"MultiheadAttention({shape[1]}, {heads}, batch_first=True)")
     return f"{layer}({x}, {x}, {x}, need_weights={draw.chance(0.5)})[0]"

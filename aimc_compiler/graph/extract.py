@@ -61,6 +61,7 @@ class Constants:
 
     def _call(self, node: fx.Node) -> Any:
         """What an operation gives whose operands are all constants; None where one is not."""
+        assert isinstance(node.target, torch._ops.OpOverload)
         found = {source: self.find(source) for source in node.all_input_nodes}
         if any(value is None for value in found.values()) or torch.Tag.nondeterministic_seeded in node.target.tags:
             return None
@@ -70,7 +71,6 @@ class Constants:
             return known[0] if known is not None else None
 
         args, kwargs = fx.map_arg(node.args, value_of), fx.map_arg(node.kwargs, value_of)
-        assert callable(node.target)
         with torch.no_grad():
             return node.target(*args, **kwargs)
 
@@ -187,6 +187,9 @@ def _linear(extraction: Extraction, node: fx.Node) -> None:
 def _matmul(extraction: Extraction, node: fx.Node) -> None:
     values = arguments(node)
     left, right = values["self"], values.get("other", values.get("mat2"))
+    found = extraction.constants.find(right)
+    if found is not None and found[0].shape[0] == 1:
+        return  # an outer product sums nothing: it stays digital
     _product(extraction, node, left, right, None, transpose=True)
 
 

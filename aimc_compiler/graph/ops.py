@@ -58,7 +58,8 @@ ADAPTIVE_POOLS = tuple(f"adaptive_{kind}_pool{count}d" for kind in ("avg", "max"
 _VIEWS = """
     view reshape flatten unflatten unsqueeze squeeze permute transpose t numpy_T mT expand expand_as view_as
     reshape_as slice select chunk split split_with_sizes unbind narrow movedim swapaxes tensor_split contiguous clone
-    alias detach broadcast_to swapdims moveaxis adjoint mH positive expand_copy empty_like new_empty diagonal unfold zeros_like ones_like full_like new_zeros new_ones new_full dropout
+    alias detach broadcast_to swapdims moveaxis adjoint mH positive expand_copy empty_like new_empty diagonal
+    unfold zeros_like ones_like full_like new_zeros new_ones new_full dropout
 """
 _MOVEMENT = """
     cat stack hstack vstack pad constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d
@@ -81,7 +82,11 @@ OP_COSTS: dict[str, OpCost] = {
     **_entries("pooling", "kernel", " ".join(POOLS)),
     **_entries("pooling", "input", " ".join(ADAPTIVE_POOLS)),
     **_entries("activation_product", "macs", "matmul bmm mm dot mv addmm baddbmm"),
-    **_entries("lookup", "output", "embedding one_hot gather index_select index take_along_dim grid_sampler searchsorted bucketize"),
+    **_entries(
+        "lookup",
+        "output",
+        "embedding one_hot gather index_select index take_along_dim grid_sampler searchsorted bucketize",
+    ),
     **_entries("movement", "output", _MOVEMENT),
     **_free(_VIEWS),
 }

@@ -1,7 +1,7 @@
 """Products with a weight, in the spellings that are not a linear layer's, rewritten as one.
 
-``W x`` is ``(x^T W^T)^T``; a weight repeated for every sample is one weight; a stack of weights, one for each of several
-parts of the activation, is a grouped convolution of one place; ``addmm`` with factors is a product, scaled and
+``W x`` is ``(x^T W^T)^T``; a weight repeated for every sample is one weight; a stack of weights, one for each of
+several parts of the activation, is a grouped convolution of one place; ``addmm`` with factors is a product, scaled and
 added; matrices that an index chooses (experts) all compute, and the index chooses among their results. A product over
 one element is an outer product: it stays digital.
 """
@@ -29,7 +29,7 @@ def rewrite_products(graph: fx.Graph, constants: Constants) -> None:
 
 def _product(write: Writer, constants: Constants) -> None:
     values = arguments(write.node)
-    left, right = values["self"], values.get("other", values.get("mat2", values.get("vec")))
+    left, right = values["self"], next(values[name] for name in ("other", "mat2", "vec") if name in values)
     result = _with_weight(write, constants, left, right) or _routed(write, constants, left, right)
     if result is not None:
         write.finish(result)
@@ -38,13 +38,13 @@ def _product(write: Writer, constants: Constants) -> None:
 def _added_product(write: Writer, constants: Constants) -> None:
     """beta * offset + alpha * left right, with one call each."""
     values = arguments(write.node)
-    left, right = (values.get(f"mat{place}", values.get(f"batch{place}")) for place in (1, 2))
+    kind = "mat" if "mat1" in values else "batch"
+    left, right = values[f"{kind}1"], values[f"{kind}2"]
     plain = values["alpha"] == 1 and values["beta"] == 1
     offset = constants.find(values["self"])
     weight = constants.find(right)
-    if weight is not None and weight[0].dim() == 2 and plain and offset is not None:
-        if offset[0].shape[-1:] == weight[0].shape[-1:] and offset[0].numel() == weight[0].shape[-1]:
-            return  # a linear layer with a bias
+    if plain and weight is not None and weight[0].dim() == 2 and offset is not None and _is_bias(offset[0], weight[0]):
+        return
     if weight is not None and weight[0].dim() == 2 and constants.find(left) is None:
         result: fx.Node | None = write.call(_ATEN.matmul.default, left, right)
     else:
@@ -59,6 +59,11 @@ def _added_product(write: Writer, constants: Constants) -> None:
             scaled = write.call(_ATEN.mul.Tensor, scaled, values["beta"])
         result = write.call(_ATEN.add.Tensor, result, scaled)
     write.finish(result)
+
+
+def _is_bias(offset: Tensor, weight: Tensor) -> bool:
+    """Whether an offset is one value an output, as a linear layer's."""
+    return offset.shape[-1:] == weight.shape[-1:] and offset.numel() == weight.shape[-1]
 
 
 def _with_weight(write: Writer, constants: Constants, left: fx.Node, right: fx.Node) -> fx.Node | None:

@@ -30,15 +30,28 @@ _WIDTHS = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, 
 _SHARED = {**_WORDS, **_WIDTHS, "num_attention_heads": 4, "num_key_value_heads": 2, "use_cache": False}
 _GPT2 = {**_WORDS, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 20, "use_cache": False}
 _WHISPER = {
-    **{"encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 32},
-    **{"decoder_layers": 2, "decoder_attention_heads": 2, "decoder_ffn_dim": 32},
-    **{"d_model": 16, "num_mel_bins": 8, "max_source_positions": 10, "max_target_positions": 16},
-    **{"decoder_start_token_id": 1, "use_cache": False},
+    "encoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "encoder_ffn_dim": 32,
+    "decoder_layers": 2,
+    "decoder_attention_heads": 2,
+    "decoder_ffn_dim": 32,
+    "d_model": 16,
+    "num_mel_bins": 8,
+    "max_source_positions": 10,
+    "max_target_positions": 16,
+    "decoder_start_token_id": 1,
+    "use_cache": False,
 }
 _WAV2VEC2 = {
     **_WIDTHS,
-    **{"vocab_size": 20, "conv_dim": (8, 8), "conv_stride": (5, 2), "conv_kernel": (10, 3)},
-    **{"num_feat_extract_layers": 2, "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2},
+    "vocab_size": 20,
+    "conv_dim": (8, 8),
+    "conv_stride": (5, 2),
+    "conv_kernel": (10, 3),
+    "num_feat_extract_layers": 2,
+    "num_conv_pos_embeddings": 8,
+    "num_conv_pos_embedding_groups": 2,
 }
 _IMAGES = {**_WIDTHS, "image_size": 32, "patch_size": 8}
 
