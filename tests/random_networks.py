@@ -111,8 +111,8 @@ class _Builder:
     def build(self, steps: int | None) -> RandomNetwork:
         length = self.rng.randint(3, 10)
         form = self.rng.choice(_FORMS)
-        inputs = self._inputs()
         with torch.no_grad():
+            inputs = self._inputs()
             for _ in range(length if steps is None else min(steps, length)):
                 self._step()
         source = _source(form, inputs, self.draw.members, self.lines, self._result(steps is None))
