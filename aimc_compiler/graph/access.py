@@ -44,7 +44,9 @@ def carried_layouts(node: fx.Node, source: fx.Node, layout: Layout) -> tuple[Lay
     if windows == 1:
         return (*(axis for axis in range(len(result.shape)) if sizes(result, axis)[0] == 1), None)
     assert layout is not None
-    numbers = torch.arange(windows).reshape(window_shape(value, layout)).unsqueeze(layout).expand(value.shape)
+    numbers = (
+        torch.arange(windows, device="cpu").reshape(window_shape(value, layout)).unsqueeze(layout).expand(value.shape)
+    )
     moved = apply_rearrangement(node, source, numbers)
     return tuple(axis for axis in range(moved.dim()) if _raster(moved, axis, windows))
 
@@ -55,7 +57,7 @@ def _raster(numbers: Tensor, axis: int, windows: int) -> bool:
     first = numbers.narrow(axis, 0, 1)
     return (
         first.numel() == windows
-        and torch.equal(first.flatten(), torch.arange(windows))
+        and torch.equal(first.flatten(), torch.arange(windows, device="cpu"))
         and bool((numbers == first).all())
     )
 

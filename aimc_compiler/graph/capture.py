@@ -152,15 +152,15 @@ def _export(
                 network(*samples.both)  # a network exported for one batch size refuses others only when it runs
             program = export(network, samples.both, samples.dims)
             return program, samples, f"any number of samples along dimensions {_dims_text(samples.dims)}"
-        except Warning:
-            # The caller has turned warnings into errors: that is no answer to whether the batch can vary.
+        except (Warning, CaptureError):
+            # Ours, or the caller has turned warnings into errors: no answer to whether the batch can vary.
             raise
         except Exception as error:
             # torch.export raises errors of many types; a fault of the network itself appears again below.
             reason = f"the whole example is one sample: its batch cannot vary ({first_line(error)})"
     try:
         return export(network, leaves, None), None, reason
-    except Warning:
+    except (Warning, CaptureError):
         raise
     except Exception as error:
         raise capture_error(name, error) from error

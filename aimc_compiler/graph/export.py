@@ -41,9 +41,21 @@ class FlatNetwork(nn.Module):
 
     def forward(self, *leaves: Any) -> tuple[Any, ...]:
         args, kwargs = pytree.tree_unflatten(list(leaves), self.in_spec)
-        outputs, spec = pytree.tree_flatten(self.network(*args, **kwargs))
+        nested = self.network(*args, **kwargs)
+        outputs, spec = pytree.tree_flatten(nested)
+        _check_outputs(type(self.network).__name__, nested)
         self.out_specs[:] = [spec]
         return tuple(outputs)
+
+
+def _check_outputs(name: str, nested: Any) -> None:
+    for path, leaf in pytree.tree_flatten_with_path(nested)[0]:
+        if leaf is not None and not isinstance(leaf, torch.Tensor | int | float | bool | str | torch.SymInt):
+            raise CaptureError(
+                f"{name}: output {pytree.keystr(path) or '[0]'} is a {type(leaf).__name__}, which holds state instead "
+                "of being a tensor: return tensors, numbers and lists, tuples or dictionaries of them (of a Hugging "
+                "Face network that returns a cache: config.use_cache = False)"
+            )
 
 
 #: What torch.export puts before the names of a FlatNetwork's own network.

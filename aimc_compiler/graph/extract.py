@@ -1,5 +1,6 @@
 """Finding the matrix operations: products of an activation with a weight that is known before the network runs."""
 
+import operator
 import re
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,7 @@ from aimc_compiler.graph.transposed import Overlap, products_weight
 _LAYER = re.compile(r"^(Parametrized)?(NonDynamicallyQuantizable)?(Lazy)?(Linear|Conv[123]d|ConvTranspose[123]d)$")
 _TRANSPOSITIONS = frozenset(["t", "numpy_T", "mT", "transpose", "permute", "swapaxes"])
 _KINDS: dict[int, MatrixKind] = {1: "conv1d", 2: "conv2d", 3: "conv3d"}
-_RESHAPINGS = frozenset(["reshape", "view", "flatten", "unflatten", "permute", "transpose"])
+_RESHAPINGS = frozenset(["reshape", "view", "flatten", "unflatten", "permute", "transpose", "squeeze", "unsqueeze"])
 _RENAMINGS = frozenset(["detach", "alias", "contiguous", "clone", "lift_fresh_copy"])
 
 
@@ -39,8 +40,28 @@ class Constants:
         if node.op == "get_attr":
             value = getattr(self.root, str(node.target))
             return (value, constant_path(str(node.target))) if isinstance(value, Tensor) else None
+        if node.target is operator.getitem:
+            return self._part(node)
         if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload) or not node.all_input_nodes:
             return None
+        value = self._call(node)
+        return (value, self._identity(node, value)) if isinstance(value, Tensor) else None
+
+    def _part(self, node: fx.Node) -> tuple[Tensor, str] | None:
+        """One of several results of an operation on constants: a part of a packed weight."""
+        source, index = node.args
+        if not isinstance(source, fx.Node) or not isinstance(source.target, torch._ops.OpOverload):
+            return None
+        values = self._call(source) if source.all_input_nodes else None
+        if not isinstance(values, tuple | list) or not isinstance(index, int):
+            return None
+        packed = self.find(source.all_input_nodes[0])
+        assert packed is not None
+        return values[index], f"{packed[1]}|{op_name(source)}{source.args[1:]}[{index}]"
+
+    def _call(self, node: fx.Node) -> Any:
+        """What an operation gives whose operands are all constants; None where one is not."""
+        assert isinstance(node.target, torch._ops.OpOverload)
         found = {source: self.find(source) for source in node.all_input_nodes}
         if any(value is None for value in found.values()) or torch.Tag.nondeterministic_seeded in node.target.tags:
             return None
@@ -51,8 +72,7 @@ class Constants:
 
         args, kwargs = fx.map_arg(node.args, value_of), fx.map_arg(node.kwargs, value_of)
         with torch.no_grad():
-            value = node.target(*args, **kwargs)
-        return (value, self._identity(node, value)) if isinstance(value, Tensor) else None
+            return node.target(*args, **kwargs)
 
     def _identity(self, node: fx.Node, value: Tensor) -> str:
         """The parameter's own path where the value is it or its transpose, else one that names the computation.
@@ -131,7 +151,11 @@ class Extraction:
     def weight(self, value: Tensor, identity: str) -> nn.Parameter:
         """One Parameter a matrix, however many operations use it."""
         if identity not in self.weights:
-            self.weights[identity] = nn.Parameter(value.detach().contiguous(), requires_grad=False)
+            held = value.detach().contiguous()
+            # A weight of one row is its own transpose in memory; artifacts keep each weight once.
+            if any(held.data_ptr() == other.data_ptr() for other in self.weights.values()):
+                held = held.clone()
+            self.weights[identity] = nn.Parameter(held, requires_grad=False)
         return self.weights[identity]
 
     def bias(self, node: Any, outputs: int) -> tuple[bool, Tensor | None]:
@@ -167,13 +191,23 @@ def _linear(extraction: Extraction, node: fx.Node) -> None:
 def _matmul(extraction: Extraction, node: fx.Node) -> None:
     values = arguments(node)
     left, right = values["self"], values.get("other", values.get("mat2"))
+    found = extraction.constants.find(right)
+    if found is not None and found[0].shape[0] == 1:
+        return  # an outer product sums nothing: it stays digital
     _product(extraction, node, left, right, None, transpose=True)
 
 
 def _addmm(extraction: Extraction, node: fx.Node) -> None:
     values = arguments(node)
-    if values["alpha"] == 1 and values["beta"] == 1:
+    plain = values["alpha"] == 1 and values["beta"] == 1
+    # An offset for each vector instead of each output may have as many values.
+    if plain and _last_size(extraction, values["self"]) == _last_size(extraction, values["mat2"]):
         _product(extraction, node, values["mat1"], values["mat2"], values["self"], transpose=True)
+
+
+def _last_size(extraction: Extraction, node: fx.Node) -> int | None:
+    found = extraction.constants.find(node)
+    return found[0].shape[-1] if found is not None and found[0].dim() else None
 
 
 def _product(extraction: Extraction, node: fx.Node, x: Any, weight: Any, bias: Any, *, transpose: bool) -> None:

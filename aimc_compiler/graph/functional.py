@@ -77,9 +77,13 @@ def _sources(node: fx.Node) -> list[fx.Node]:
     """Nodes whose memory the result of ``node`` may be."""
     if node.op != "call_function":
         return []
-    if node.target is operator.getitem or _returns_alias(node.target) or op_name(node) in _MAY_ALIAS:
-        return [argument for argument in node.args[:1] if isinstance(argument, fx.Node)]
-    return []
+    source = node.args[0] if node.args else None
+    if not isinstance(source, fx.Node):
+        return []
+    if node.target is operator.getitem:
+        # Results of an operation that makes new tensors (topk) share nothing.
+        return [source] if _sources(source) else []
+    return [source] if _returns_alias(node.target) or op_name(node) in _MAY_ALIAS else []
 
 
 def _returns_alias(target: Any) -> bool:

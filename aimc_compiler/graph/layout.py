@@ -39,6 +39,7 @@ SPATIAL = {
     "upsample_bicubic2d": 2,
     "_upsample_nearest_exact1d": 1,
     "_upsample_nearest_exact2d": 2,
+    "_upsample_nearest_exact3d": 3,
     "_upsample_bilinear2d_aa": 2,
     "_upsample_bicubic2d_aa": 2,
 }

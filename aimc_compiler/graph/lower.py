@@ -260,7 +260,8 @@ class _Lowering:
         before, after = sizes(value, own), sizes(value, layout)
         if own == layout or (before == after and 1 in after):
             return name
-        relaid = f"{name}.dim{layout}"
+        # Named after the node: a view of the same tensor may cut it otherwise.
+        relaid = f"{source.name}.dim{layout}"
         if relaid not in self.tensors:
             self._tensor(relaid, source, layout)
             self.ops.append(

@@ -16,6 +16,7 @@ from aimc_compiler.graph.extract import Extraction
 from aimc_compiler.graph.functional import replace_in_place
 from aimc_compiler.graph.ir import constant_name, op_name
 from aimc_compiler.graph.origin import network_path, read_origin
+from aimc_compiler.graph.products import rewrite_products
 from aimc_compiler.graph.recurrent import GATES
 from aimc_compiler.graph.recurrent_layers import extract_recurrent
 from aimc_compiler.graph.split import split_compounds
@@ -57,6 +58,7 @@ def normalise(exported: fx.GraphModule) -> tuple[nn.Module, fx.Graph] | Stuck:
     split_compounds(graph)
     split_cells(graph)
     extraction = Extraction(root, graph)
+    rewrite_products(graph, extraction.constants)
     extraction.run()
     extract_recurrent(extraction)
     drop_dead(graph)
@@ -165,7 +167,7 @@ def _unify(graph: fx.Graph) -> None:
     for node in graph.nodes:
         if node.op != "call_function":
             continue
-        if node.target is torch.ops.aten.view.default:
+        if node.target in (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default):
             # Dropping contiguous() may leave strides that a view cannot take.
             node.target = torch.ops.aten.reshape.default
         if op_name(node) == "_native_batch_norm_legit_no_training":

@@ -35,15 +35,19 @@ _ELEMENTWISE = """
     addcmul addcdiv lerp clamp clamp_min clamp_max maximum minimum where masked_fill fmod remainder square floor ceil
     round trunc eq ne lt le gt ge logical_and logical_or logical_not logical_xor bitwise_and bitwise_or bitwise_not
     __and__ __or__ __xor__ isnan isinf isfinite nan_to_num hardshrink softshrink to _to_copy type_as float_power
-    reciprocal floor_divide
+    reciprocal floor_divide multiply divide true_divide subtract absolute negative clip sgn frac fmax fmin hypot diff
+    greater greater_equal less less_equal not_equal bitwise_xor bitwise_left_shift bitwise_right_shift outer ger cross
+    linalg_cross isin isposinf isneginf masked_scatter
 """
 _TRANSCENDENTAL = """
     elu selu celu gelu silu sigmoid log_sigmoid tanh softplus mish exp expm1 log log1p log2 log10 sqrt rsqrt pow sin cos
-    tan atan atan2 asin acos sinh cosh erf erfc logit glu
+    tan atan atan2 asin acos sinh cosh erf erfc logit glu exp2 asinh acosh atanh logaddexp logaddexp2 xlogy sinc erfinv
+    lgamma digamma arctan arctan2 arcsin arccos
 """
 _REDUCTION = """
     mean sum prod amax amin max min argmax argmin std var any all norm linalg_vector_norm linalg_norm logsumexp cumsum
-    cumprod cummax cummin topk sort argsort median aminmax var_mean std_mean
+    cumprod cummax cummin topk sort argsort median aminmax var_mean std_mean nansum nanmean count_nonzero kthvalue
+    cosine_similarity pairwise_distance logcumsumexp frobenius_norm nanmedian trapezoid
 """
 #: Pools with a kernel that slides, and pools to a given size.
 POOLS = (
@@ -54,7 +58,8 @@ ADAPTIVE_POOLS = tuple(f"adaptive_{kind}_pool{count}d" for kind in ("avg", "max"
 _VIEWS = """
     view reshape flatten unflatten unsqueeze squeeze permute transpose t numpy_T mT expand expand_as view_as
     reshape_as slice select chunk split split_with_sizes unbind narrow movedim swapaxes tensor_split contiguous clone
-    alias detach diagonal unfold zeros_like ones_like full_like new_zeros new_ones new_full dropout
+    alias detach broadcast_to swapdims moveaxis adjoint mH positive expand_copy empty_like new_empty diagonal
+    unfold zeros_like ones_like full_like new_zeros new_ones new_full dropout
 """
 _MOVEMENT = """
     cat stack hstack vstack pad constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d
@@ -62,7 +67,9 @@ _MOVEMENT = """
     upsample_bicubic2d
     _upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa pixel_shuffle
     pixel_unshuffle channel_shuffle flip fliplr flipud rot90 roll im2col max_unpool2d scatter fill repeat
-    repeat_interleave tile copy slice_scatter select_scatter masked_select tril triu
+    repeat_interleave tile copy slice_scatter select_scatter masked_select tril triu _upsample_nearest_exact3d
+    reflection_pad3d replication_pad3d _pad_circular concat concatenate column_stack dstack max_unpool3d
+    index_put index_copy index_fill index_add scatter_add scatter_reduce col2im
 """
 
 OP_COSTS: dict[str, OpCost] = {
@@ -75,7 +82,11 @@ OP_COSTS: dict[str, OpCost] = {
     **_entries("pooling", "kernel", " ".join(POOLS)),
     **_entries("pooling", "input", " ".join(ADAPTIVE_POOLS)),
     **_entries("activation_product", "macs", "matmul bmm mm dot mv addmm baddbmm"),
-    **_entries("lookup", "output", "embedding one_hot gather index_select index take_along_dim"),
+    **_entries(
+        "lookup",
+        "output",
+        "embedding one_hot gather index_select index take_along_dim grid_sampler searchsorted bucketize",
+    ),
     **_entries("movement", "output", _MOVEMENT),
     **_free(_VIEWS),
 }

@@ -49,6 +49,7 @@ def graph_to_parts(graph: Graph) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ArtifactError(
             f"{meta[0]} and {len(meta) - 1} more tensors have no values (meta device): load the weights"
         )
+    shared = _take_shared(tensors)
     parts = {
         "name": graph.name,
         "in_spec": _spec_to_json(graph.in_spec),
@@ -57,9 +58,32 @@ def graph_to_parts(graph: Graph) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "unpriced": list(graph.unpriced),
         "modules": modules,
         "loops": {matrix_name(node): _loop_to_json(loop) for node, loop in _loops(graph)},
+        "shared": shared,
         "nodes": [_node_to_json(node) for node in graph.nodes],
     }
     return parts, tensors
+
+
+def _take_shared(tensors: dict[str, Tensor]) -> dict[str, str]:
+    """Take out tensors that are another one (a head that is tied to an embedding): their names, and the other's.
+
+    A file of tensors refuses two names for one memory: what shares only part of another's is copied.
+    """
+    shared: dict[str, str] = {}
+    first: dict[tuple[Any, ...], str] = {}
+    storages: set[int] = set()
+    for name, tensor in list(tensors.items()):
+        held = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+        if tensor.numel() and held in first:
+            shared[name] = first[held]
+            del tensors[name]
+            continue
+        first[held] = name
+        storage = tensor.untyped_storage().data_ptr()
+        if storage in storages:
+            tensors[name] = tensor.clone()
+        storages.add(storage)
+    return shared
 
 
 def graph_from_parts(parts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Graph:
@@ -72,6 +96,7 @@ def graph_from_parts(parts: Mapping[str, Any], tensors: Mapping[str, Tensor]) ->
 
 def _graph_from_parts(parts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Graph:
     root, weights = nn.Module(), dict[str, nn.Parameter]()
+    tensors = {**tensors, **{name: tensors[other] for name, other in parts.get("shared", {}).items()}}
     modules = {name: _module_from_json(entry, tensors, weights) for name, entry in parts["modules"].items()}
     loops = {name: _loop_from_json(entry, modules) for name, entry in parts.get("loops", {}).items()}
     held = {part for loop in loops.values() for part in loop.names.values()}

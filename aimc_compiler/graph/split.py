@@ -2,10 +2,12 @@
 of two operands into a product."""
 
 from math import prod, sqrt
+from string import ascii_letters
 from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._subclasses.fake_tensor import FakeTensor
 
 from aimc_compiler.graph.arguments import arguments
 from aimc_compiler.graph.ir import op_name
@@ -14,7 +16,7 @@ from aimc_compiler.graph.origin import read_origin
 _ATEN = torch.ops.aten
 
 
-class _Writer:
+class Writer:
     """Writes calls of ATen functions before a node, from the same line of the user's."""
 
     def __init__(self, graph: fx.Graph, node: fx.Node) -> None:
@@ -24,13 +26,38 @@ class _Writer:
         with self.graph.inserting_before(self.node):
             made = self.graph.call_function(target, args)
         made.meta["origin"] = read_origin(self.node)
+        made.meta["val"] = _result(made)
         return made
+
+    def shape(self, node: fx.Node) -> Any:
+        """The sizes of a node's tensor; those that vary are no ints."""
+        return _shape(node)
+
+    def length(self, node: fx.Node, axis: int) -> Any:
+        """The size of a dimension: a number, or a node that reads it where it varies."""
+        return _length(self, [node], (0, axis))
 
     def finish(self, result: fx.Node) -> None:
         """Let ``result`` take the place of the node."""
         result.meta = {**self.node.meta, "origin": read_origin(self.node)}
         self.node.replace_all_uses_with(result)
         self.graph.erase_node(self.node)
+
+
+def _result(node: fx.Node) -> Any:
+    """What torch.export would note for a node: its result as a tensor without values; None where it cannot be told."""
+    if any(source.meta.get("val") is None for source in node.all_input_nodes) or not callable(node.target):
+        return None
+
+    def held(source: fx.Node) -> Any:
+        return source.meta["val"]
+
+    noted = (other.meta.get("val") for other in node.graph.nodes)
+    mode = next((value.fake_mode for value in noted if isinstance(value, FakeTensor)), None)
+    if mode is None:
+        return None
+    with mode, torch.no_grad():
+        return node.target(*fx.map_arg(node.args, held))
 
 
 def split_compounds(graph: fx.Graph) -> None:
@@ -43,7 +70,7 @@ def split_compounds(graph: fx.Graph) -> None:
 def _attention(graph: fx.Graph, node: fx.Node) -> None:
     """softmax(q k^T scale + mask) v (Vaswani et al., NeurIPS 2017, equation 1), as torch's documentation writes it."""
     values = arguments(node)
-    write = _Writer(graph, node)
+    write = Writer(graph, node)
     query, key, value = values["query"], values["key"], values["value"]
     if values["enable_gqa"]:
         repeats = _size(query, -3) // _size(key, -3)
@@ -63,7 +90,7 @@ def _attention(graph: fx.Graph, node: fx.Node) -> None:
     write.finish(write.call(_ATEN.matmul.default, shares, value))
 
 
-def _masked(write: _Writer, scores: fx.Node, mask: fx.Node, *, boolean: bool) -> fx.Node:
+def _masked(write: Writer, scores: fx.Node, mask: fx.Node, *, boolean: bool) -> fx.Node:
     """A boolean mask says which keys are seen; any other is added."""
     if not boolean:
         return write.call(_ATEN.add.Tensor, scores, mask)
@@ -72,23 +99,52 @@ def _masked(write: _Writer, scores: fx.Node, mask: fx.Node, *, boolean: bool) ->
 
 
 def _einsum(graph: fx.Graph, node: fx.Node) -> None:
-    """A product of two operands: dimensions of both in front, those summed in between, each one's own outside."""
     values = arguments(node)
     operands = list(values["tensors"])
     letters = values["equation"].replace(" ", "")
-    if len(operands) != 2 or "." in letters or values["path"] is not None:
+    if len(operands) != 2 or values["path"] is not None:
         return
-    inputs, _, output = letters.partition("->")
-    left, right = inputs.split(",")
-    output = output if "->" in letters else _implied(left, right)
-    if any(len(set(part)) != len(part) for part in (left, right, output)):
+    inputs, arrow, output = letters.partition("->")
+    parts = inputs.split(",")
+    if "." in letters:
+        parts, shared = _without_dots(operands, parts)
+        output = output.replace("...", shared) if arrow else shared + _implied(*(p.replace(shared, "") for p in parts))
+    elif not arrow:
+        output = _implied(*parts)
+    _contract(Writer(graph, node), operands, (parts[0], parts[1]), output)
+
+
+def _without_dots(operands: list[fx.Node], parts: list[str]) -> tuple[list[str], str]:
+    """Letters for the dimensions that "..." stands for, counted from the last as broadcasting does."""
+    counts = [len(_shape(held)) - len(part.replace("...", "")) for held, part in zip(operands, parts, strict=True)]
+    unused = [letter for letter in ascii_letters if letter not in "".join(parts)]
+    shared = "".join(unused[: max(count for count, part in zip(counts, parts, strict=True) if "." in part)])
+    return [
+        part.replace("...", shared[len(shared) - count :]) for part, count in zip(parts, counts, strict=True)
+    ], shared
+
+
+def _tensordot(graph: fx.Graph, node: fx.Node) -> None:
+    values = arguments(node)
+    operands = [values["self"], values["other"]]
+    ranks = [len(_shape(operand)) for operand in operands]
+    left, right = list(ascii_letters[: ranks[0]]), list(ascii_letters[26 : 26 + ranks[1]])
+    for mine, other in zip(values["dims_self"], values["dims_other"], strict=True):
+        right[other] = left[mine]
+    output = "".join([letter for letter in left if letter not in right] + [x for x in right if x not in left])
+    _contract(Writer(graph, node), operands, ("".join(left), "".join(right)), output)
+
+
+def _contract(write: Writer, operands: list[fx.Node], letters: tuple[str, str], output: str) -> None:
+    """A product of two operands: dimensions of both in front, those summed in between, each one's own outside."""
+    left, right = letters
+    if any(len(set(part)) != len(part) for part in (left, right, output)) or not _fit(operands, letters):
         return
     both = [letter for letter in left if letter in right and letter in output]
     summed = [letter for letter in left if letter in right and letter not in output]
     own = [[letter for letter in mine if letter not in other] for mine, other in ((left, right), (right, left))]
     if any(letter not in output for letter in (*own[0], *own[1])) or _varying(operands, (left, right), both) > 1:
         return
-    write = _Writer(graph, node)
     sizes = {letter: (operand, axis) for operand, mine in ((0, left), (1, right)) for axis, letter in enumerate(mine)}
     first = _grouped(write, operands[0], left, (both, own[0], summed))
     second = _grouped(write, operands[1], right, (both, summed, own[1]))
@@ -99,12 +155,18 @@ def _einsum(graph: fx.Graph, node: fx.Node) -> None:
     write.finish(write.call(_ATEN.permute.default, apart, turned) if turned != sorted(turned) else apart)
 
 
+def _fit(operands: list[fx.Node], letters: tuple[str, str]) -> bool:
+    """Whether each letter has one size: a size of one is not spread."""
+    first, second = (dict(zip(part, _shape(x), strict=True)) for part, x in zip(letters, operands, strict=True))
+    return all(str(first[letter]) == str(second[letter]) for letter in first if letter in second)
+
+
 def _implied(left: str, right: str) -> str:
     """Without an arrow: the letters that stand once, in order."""
     return "".join(sorted(letter for letter in set(left + right) if (left + right).count(letter) == 1))
 
 
-def _grouped(write: _Writer, operand: fx.Node, letters: str, groups: tuple[list[str], ...]) -> fx.Node:
+def _grouped(write: Writer, operand: fx.Node, letters: str, groups: tuple[list[str], ...]) -> fx.Node:
     """(*both, second group, third group): dimensions of the operand in order, the last two groups each as one."""
     order = [letters.index(letter) for group in groups for letter in group]
     turned = write.call(_ATEN.permute.default, operand, order) if order != sorted(order) else operand
@@ -129,7 +191,7 @@ def _varying(operands: list[fx.Node], letters: tuple[str, str], both: list[str])
     )
 
 
-def _length(write: _Writer, operands: list[fx.Node], place: tuple[int, int]) -> Any:
+def _length(write: Writer, operands: list[fx.Node], place: tuple[int, int]) -> Any:
     """The size of a dimension: a number, or a node that reads it where it varies."""
     operand, axis = operands[place[0]], place[1]
     size = _shape(operand)[axis]
@@ -152,4 +214,4 @@ def _dtype(node: fx.Node) -> torch.dtype:
     return value.dtype
 
 
-_SPLITTERS = {"scaled_dot_product_attention": _attention, "einsum": _einsum}
+_SPLITTERS = {"scaled_dot_product_attention": _attention, "einsum": _einsum, "tensordot": _tensordot}
