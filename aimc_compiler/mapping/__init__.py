@@ -6,7 +6,7 @@ from aimc_compiler.mapping.fit import Demand, DoesNotFit
 from aimc_compiler.mapping.ir import Mapping, Piece, UnitAssignment, snake_site
 from aimc_compiler.mapping.map import OBJECTIVES, map_workload
 from aimc_compiler.mapping.place import HOST_SITE, near_square, unit_sites
-from aimc_compiler.mapping.route import multicast_tree, route_xy
+from aimc_compiler.mapping.route import Segment, multicast_segments, multicast_tree, route_xy
 from aimc_compiler.mapping.text import parse_mapping, print_mapping
 from aimc_compiler.mapping.utilization import LayerUse, TileUse, Utilization, measure_utilization
 from aimc_compiler.mapping.verify import verify_mapping
@@ -19,6 +19,7 @@ __all__ = [
     "LayerUse",
     "Mapping",
     "Piece",
+    "Segment",
     "TileUse",
     "TilesBound",
     "UnitAssignment",
@@ -28,6 +29,7 @@ __all__ = [
     "cut_rows",
     "map_workload",
     "measure_utilization",
+    "multicast_segments",
     "multicast_tree",
     "near_equal",
     "near_square",

@@ -4,13 +4,14 @@ A tensor between operations is a tuple of parts. A part is an interval of the el
 site, and the task whose k-th event makes its k-th window.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 
 from aimc_compiler.chip.spec import ChipSpec
 from aimc_compiler.mapping.ir import Mapping, snake_site
 from aimc_compiler.mapping.place import Site, unit_sites
-from aimc_compiler.mapping.route import multicast_tree
+from aimc_compiler.mapping.route import Segment, multicast_segments
 from aimc_compiler.mapping.ticks import in_ticks, round_up
 from aimc_compiler.program.ir import Need, Resource, ResourceKind, Task, TaskKind
 from aimc_compiler.records import record
@@ -51,6 +52,11 @@ class ProgramBuilder:
         self.hop_ticks = in_ticks(chip.network.hop_time_s, chip)
         self._index: dict[str, int] = {}
         self._unit_sites = unit_sites(chip.digital_units.count, mapping.mesh)
+        #: Index of the link that leaves each site, row after row, by its direction; None for unused ones.
+        self._links: dict[int, list[int | None]] = {}
+        #: One object a number: every use of a link holds the number of the link before it.
+        self._numbers = [-1]
+        self._passing: dict[int, tuple[int, float]] = {}
 
     def tile_site(self, tile: int) -> Site:
         return snake_site(tile, self.mapping.mesh)
@@ -108,32 +114,65 @@ class ProgramBuilder:
         Returns what to wait for, by target: the maker itself where the part stands there already. Routers cut
         through: the head goes on after a hop, a link is occupied while the bits pass.
         """
-        tree = multicast_tree(part.site, targets)
+        segments, into = multicast_segments(part.site, targets)
         here = Arrival(task=part.task)
-        if not tree or not bits:
+        if not segments or not bits:
             return dict.fromkeys(targets, here)
-        into = {link[1]: use for use, (link, _) in enumerate(tree)}
-        hop, service = round_up(self.hop_ticks), Fraction(bits, self.chip.network.link_bits_per_tick)
-        depth = tree[-1][1] + 1
+        uses = tuple(use for segment in segments for use in self._pass(segment))
+        service, rounding = self._passing_time(bits)
+        hop = round_up(self.hop_ticks)
+        source = part.site
+        depth = max(abs(row - source[0]) + abs(column - source[1]) for row, column in targets)
         task = self.add(
             Task(
                 name=name,
                 kind="transfer",
                 op=op,
                 events=self.tasks[part.task].events,
-                uses=tuple(
-                    (self.resource(f"link {a[0]},{a[1]}>{b[0]},{b[1]}", "link"), into.get(a, -1)) for (a, b), _ in tree
-                ),
-                service_ticks=round_up(service),
-                latency_ticks=hop + round_up(service),
+                uses=uses,
+                service_ticks=service,
+                latency_ticks=hop + service,
                 hop_ticks=hop,
-                rounding_ticks=float(depth * (hop - self.hop_ticks) + round_up(service) - service),
+                rounding_ticks=float(depth * (hop - self.hop_ticks)) + rounding,
                 needs=(Need(task=part.task),),
-                energy_j=(("network", bits * len(tree) * self.chip.network.energy_per_bit_j),),
+                energy_j=(("network", bits * len(uses) * self.chip.network.energy_per_bit_j),),
                 bits=bits,
             )
         )
-        return {target: here if target == part.site else Arrival(task=task, use=into[target]) for target in targets}
+        return {target: here if target == source else Arrival(task=task, use=into[target]) for target in targets}
+
+    def _passing_time(self, bits: int) -> tuple[int, float]:
+        """(ticks for which that many bits occupy a link, what rounding up added)."""
+        if bits not in self._passing:
+            exactly = Fraction(bits, self.chip.network.link_bits_per_tick)
+            self._passing[bits] = round_up(exactly), float(round_up(exactly) - exactly)
+        return self._passing[bits]
+
+    def _pass(self, segment: Segment) -> Iterator[tuple[int, int]]:
+        """(link, number of the link before it) along a straight piece of a tree."""
+        last = segment.first + segment.length - 1
+        if last >= len(self._numbers):
+            self._numbers += range(len(self._numbers) - 1, 2 * last)
+        before = self._numbers[segment.first + 1 : last + 1]
+        return zip(self._links_along(segment.start, segment.end), [segment.before, *before], strict=True)
+
+    def _links_along(self, start: Site, end: Site) -> list[int]:
+        """The links of a straight line. One slice of a table: a route over a large mesh is hundreds of links."""
+        rows, columns = self.mapping.mesh
+        down, right = (end[0] > start[0]) - (end[0] < start[0]), (end[1] > start[1]) - (end[1] < start[1])
+        # Two for a row, one for a column: a mesh of one column has steps of one place both ways.
+        step, key = (down * columns, down * 2) if down else (right, right)
+        table = self._links.setdefault(key, [None] * (rows * columns))
+        places = slice(start[0] * columns + start[1], end[0] * columns + end[1], step)
+        found = table[places]
+        if None in found:
+            for place in range(places.start, places.stop, step):
+                if table[place] is None:
+                    (row, column) = divmod(place, columns)
+                    name = f"link {row},{column}>{row + down},{column + right}"
+                    table[place] = self.resource(name, "link")
+            found = table[places]
+        return [link for link in found if link is not None]
 
 
 def overlap(part: Part, first: int, last: int) -> int:
