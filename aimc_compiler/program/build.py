@@ -4,20 +4,27 @@ A tensor between operations is a tuple of parts. A part is an interval of the el
 site, and the task whose k-th event makes its k-th window.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
 
 from aimc_compiler.chip.spec import ChipSpec
 from aimc_compiler.mapping.ir import Mapping, snake_site
 from aimc_compiler.mapping.place import Site, unit_sites
 from aimc_compiler.mapping.route import Segment, multicast_segments
 from aimc_compiler.mapping.ticks import in_ticks, round_up
+from aimc_compiler.program.links import Links
 from aimc_compiler.program.ir import Need, Resource, ResourceKind, Task, TaskKind
 from aimc_compiler.records import record
 from aimc_compiler.workload.ir import Access
 
 SAME = Access(kind="same")
+_UNUSED = -1
+#: Uses up to here are plain tuples, which are smaller than arrays.
+_FEW = 16
 
 
 @record
@@ -52,10 +59,8 @@ class ProgramBuilder:
         self.hop_ticks = in_ticks(chip.network.hop_time_s, chip)
         self._index: dict[str, int] = {}
         self._unit_sites = unit_sites(chip.digital_units.count, mapping.mesh)
-        #: Index of the link that leaves each site, row after row, by its direction; None for unused ones.
-        self._links: dict[int, list[int | None]] = {}
-        #: One object a number: every use of a link holds the number of the link before it.
-        self._numbers = [-1]
+        #: Index of the link that leaves each site, row after row, by its direction.
+        self._links: dict[int, NDArray[np.int32]] = {}
         self._passing: dict[int, tuple[int, float]] = {}
 
     def tile_site(self, tile: int) -> Site:
@@ -118,7 +123,7 @@ class ProgramBuilder:
         here = Arrival(task=part.task)
         if not segments or not bits:
             return dict.fromkeys(targets, here)
-        uses = tuple(use for segment in segments for use in self._pass(segment))
+        uses = self._uses(segments)
         service, rounding = self._passing_time(bits)
         hop = round_up(self.hop_ticks)
         source = part.site
@@ -148,31 +153,28 @@ class ProgramBuilder:
             self._passing[bits] = round_up(exactly), float(round_up(exactly) - exactly)
         return self._passing[bits]
 
-    def _pass(self, segment: Segment) -> Iterator[tuple[int, int]]:
-        """(link, number of the link before it) along a straight piece of a tree."""
-        last = segment.first + segment.length - 1
-        if last >= len(self._numbers):
-            self._numbers += range(len(self._numbers) - 1, 2 * last)
-        before = self._numbers[segment.first + 1 : last + 1]
-        return zip(self._links_along(segment.start, segment.end), [segment.before, *before], strict=True)
+    def _uses(self, segments: tuple[Segment, ...]) -> Sequence[tuple[int, int]]:
+        """(link, number of the link before it) along the pieces of a tree."""
+        resources = np.concatenate([self._links_along(segment.start, segment.end) for segment in segments])
+        uses = Links(resources, [each.first for each in segments], [each.before for each in segments])
+        return uses if len(uses) > _FEW else tuple(uses)
 
-    def _links_along(self, start: Site, end: Site) -> list[int]:
+    def _links_along(self, start: Site, end: Site) -> NDArray[np.int32]:
         """The links of a straight line. One slice of a table: a route over a large mesh is hundreds of links."""
         rows, columns = self.mapping.mesh
         down, right = (end[0] > start[0]) - (end[0] < start[0]), (end[1] > start[1]) - (end[1] < start[1])
         # Two for a row, one for a column: a mesh of one column has steps of one place both ways.
         step, key = (down * columns, down * 2) if down else (right, right)
-        table = self._links.setdefault(key, [None] * (rows * columns))
+        if key not in self._links:
+            self._links[key] = np.full(rows * columns, _UNUSED, dtype=np.int32)
+        table = self._links[key]
         places = slice(start[0] * columns + start[1], end[0] * columns + end[1], step)
         found = table[places]
-        if None in found:
-            for place in range(places.start, places.stop, step):
-                if table[place] is None:
-                    (row, column) = divmod(place, columns)
-                    name = f"link {row},{column}>{row + down},{column + right}"
-                    table[place] = self.resource(name, "link")
-            found = table[places]
-        return [link for link in found if link is not None]
+        if found.min() == _UNUSED:
+            for place in (places.start + step * np.flatnonzero(found == _UNUSED)).tolist():
+                row, column = divmod(place, columns)
+                table[place] = self.resource(f"link {row},{column}>{row + down},{column + right}", "link")
+        return table[places].copy()
 
 
 def overlap(part: Part, first: int, last: int) -> int:

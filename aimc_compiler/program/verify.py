@@ -7,6 +7,7 @@ import numpy as np
 from aimc_compiler.errors import VerificationError
 from aimc_compiler.program.events import last_needed, task_loops
 from aimc_compiler.program.ir import COMPONENTS, Need, Program, Task
+from aimc_compiler.program.links import use_arrays
 
 
 def verify_program(program: Program) -> None:
@@ -25,14 +26,25 @@ def _verify_task(program: Program, index: int, task: Task) -> None:
         raise VerificationError(f"task {task.name!r} has {task.events} events")
     if min(task.service_ticks, task.latency_ticks, task.hop_ticks, task.bits, task.mvms) < 0:
         raise VerificationError(f"task {task.name!r} has a negative time or count")
-    for use, (resource, before) in enumerate(task.uses):
-        if not 0 <= resource < len(program.resources) or not -1 <= before < use:
-            raise VerificationError(f"use {use} of task {task.name!r} is of resource {resource} behind use {before}")
+    if task.uses:
+        _verify_uses(program, task)
     for component, energy_j in task.energy_j:
         if component not in COMPONENTS or not isfinite(energy_j) or energy_j < 0:
             raise VerificationError(f"task {task.name!r} books {energy_j} J under {component!r}")
     for need in task.needs:
         _verify_need(program, index, task, need)
+
+
+def _verify_uses(program: Program, task: Task) -> None:
+    if len(task.uses) == 1 and 0 <= task.uses[0][0] < len(program.resources) and task.uses[0][1] == -1:
+        return
+    resources, before = use_arrays(task.uses)
+    wrong = (resources < 0) | (resources >= len(program.resources)) | (before < -1)
+    wrong |= before >= np.arange(len(before))
+    for use in np.flatnonzero(wrong):
+        raise VerificationError(
+            f"use {use} of task {task.name!r} is of resource {resources[use]} behind use {before[use]}"
+        )
 
 
 def _verify_need(program: Program, index: int, task: Task, need: Need) -> None:
