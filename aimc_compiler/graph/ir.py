@@ -5,6 +5,7 @@ ATen functions, none of them in place). It runs: ``graph(x)`` gives what the net
 """
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -97,6 +98,11 @@ class Graph:
     def nodes(self) -> tuple[fx.Node, ...]:
         """All nodes in execution order."""
         return tuple(self.module.graph.nodes)
+
+    @property
+    def has_values(self) -> bool:
+        """Whether its weights are there: on the meta device they are shapes alone."""
+        return not any(tensor.is_meta for tensor in chain(self.module.parameters(), self.module.buffers()))
 
     def matrix_nodes(self) -> dict[str, fx.Node]:
         """Nodes of the matrix operations by name, in execution order."""

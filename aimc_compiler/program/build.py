@@ -7,6 +7,7 @@ site, and the task whose k-th event makes its k-th window.
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,8 @@ from aimc_compiler.mapping.ir import Mapping, snake_site
 from aimc_compiler.mapping.place import Site, unit_sites
 from aimc_compiler.mapping.route import Segment, multicast_segments
 from aimc_compiler.mapping.ticks import in_ticks, round_up
-from aimc_compiler.program.links import Links
 from aimc_compiler.program.ir import Need, Resource, ResourceKind, Task, TaskKind
+from aimc_compiler.program.links import Links
 from aimc_compiler.records import record
 from aimc_compiler.workload.ir import Access
 
@@ -61,7 +62,8 @@ class ProgramBuilder:
         self._unit_sites = unit_sites(chip.digital_units.count, mapping.mesh)
         #: Index of the link that leaves each site, row after row, by its direction.
         self._links: dict[int, NDArray[np.int32]] = {}
-        self._passing: dict[int, tuple[int, float]] = {}
+        #: Tasks of a MVM, as they are but for name, place and needs: by tile type, rows and columns.
+        self.mvms: dict[tuple[str, int, int], Task] = {}
 
     def tile_site(self, tile: int) -> Site:
         return snake_site(tile, self.mapping.mesh)
@@ -97,6 +99,7 @@ class ProgramBuilder:
         bits: int = 0,
     ) -> int:
         """A loop on one resource that it occupies for as long as it takes: ``ticks``, rounded up."""
+        whole, rounding = _rounded(ticks)
         return self.add(
             Task(
                 name=name,
@@ -104,9 +107,9 @@ class ProgramBuilder:
                 op=op,
                 events=events,
                 uses=((resource, -1),),
-                service_ticks=round_up(ticks),
-                latency_ticks=round_up(ticks),
-                rounding_ticks=float(round_up(ticks) - ticks),
+                service_ticks=whole,
+                latency_ticks=whole,
+                rounding_ticks=rounding,
                 needs=needs,
                 energy_j=energy_j,
                 bits=bits,
@@ -124,7 +127,7 @@ class ProgramBuilder:
         if not segments or not bits:
             return dict.fromkeys(targets, here)
         uses = self._uses(segments)
-        service, rounding = self._passing_time(bits)
+        service, rounding = _rounded(Fraction(bits, self.chip.network.link_bits_per_tick))
         hop = round_up(self.hop_ticks)
         source = part.site
         depth = max(abs(row - source[0]) + abs(column - source[1]) for row, column in targets)
@@ -145,13 +148,6 @@ class ProgramBuilder:
             )
         )
         return {target: here if target == source else Arrival(task=task, use=into[target]) for target in targets}
-
-    def _passing_time(self, bits: int) -> tuple[int, float]:
-        """(ticks for which that many bits occupy a link, what rounding up added)."""
-        if bits not in self._passing:
-            exactly = Fraction(bits, self.chip.network.link_bits_per_tick)
-            self._passing[bits] = round_up(exactly), float(round_up(exactly) - exactly)
-        return self._passing[bits]
 
     def _uses(self, segments: tuple[Segment, ...]) -> Sequence[tuple[int, int]]:
         """(link, number of the link before it) along the pieces of a tree."""
@@ -175,6 +171,12 @@ class ProgramBuilder:
                 row, column = divmod(place, columns)
                 table[place] = self.resource(f"link {row},{column}>{row + down},{column + right}", "link")
         return table[places].copy()
+
+
+@lru_cache(maxsize=1024)
+def _rounded(ticks: Fraction) -> tuple[int, float]:
+    """(whole ticks, what rounding up added)."""
+    return round_up(ticks), float(round_up(ticks) - ticks)
 
 
 def overlap(part: Part, first: int, last: int) -> int:

@@ -54,11 +54,3 @@ class Links(Sequence[tuple[int, int]]):
 
     def __repr__(self) -> str:
         return repr(tuple(self))
-
-
-def use_arrays(uses: Sequence[tuple[int, int]]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """(resources, what each follows) of the uses of any task: (uses,) each."""
-    if isinstance(uses, Links):
-        return uses.resources, uses.before
-    both = np.array(uses, dtype=np.int32).reshape(len(uses), 2)
-    return both[:, 0], both[:, 1]

@@ -1,5 +1,6 @@
 """Lowering of matrix operations: vectors in, MVMs, scaled partial sums together, bias, on tiles or digital units."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 from aimc_compiler.chip.spec import Tile
@@ -151,27 +152,39 @@ def mvm_name(op: str, piece: Piece) -> str:
 
 def _mvm(builder: ProgramBuilder, op: MatrixOp, piece: Piece, needs: tuple[Need, ...]) -> int:
     """The MVMs of one piece, one a window."""
+    key = (piece.tile_type, piece.rows, piece.columns)
+    if key not in builder.mvms:
+        builder.mvms[key] = _one_mvm(builder, piece)
+    task = replace(
+        builder.mvms[key],
+        name=mvm_name(op.name, piece),
+        op=op.name,
+        events=op.windows,
+        uses=((builder.resource(f"tile {piece.tile}", "tile"), -1),),
+        needs=needs,
+        row_groups=int(piece.column_block == 0),
+    )
+    return builder.add(task)
+
+
+def _one_mvm(builder: ProgramBuilder, piece: Piece) -> Task:
+    """What pieces of this size on tiles of this type have in common."""
     tile = builder.chip.tile_types[piece.tile_type]
     mode = tile.mvm.active
     passes = 2 if builder.chip.nonidealities.mvm.passes == "digital" else 1
     latency, interval = in_ticks(mode.time_s, builder.chip), in_ticks(mode.initiation_interval_s, builder.chip)
-    return builder.add(
-        Task(
-            name=mvm_name(op.name, piece),
-            kind="mvm",
-            op=op.name,
-            events=op.windows,
-            uses=((builder.resource(f"tile {piece.tile}", "tile"), -1),),
-            service_ticks=round_up(interval),
-            latency_ticks=round_up(latency),
-            rounding_ticks=float(round_up(latency) - latency),
-            needs=needs,
-            energy_j=_mvm_energy(tile, piece),
-            mvms=1,
-            row_groups=int(piece.column_block == 0),
-            dac_conversions=piece.rows * tile.device.rows_per_weight * max(1, tile.dac.planes),
-            adc_conversions=piece.columns * tile.adc_conversions_per_column * passes,
-        )
+    return Task(
+        name="",
+        kind="mvm",
+        op="",
+        events=1,
+        service_ticks=round_up(interval),
+        latency_ticks=round_up(latency),
+        rounding_ticks=float(round_up(latency) - latency),
+        energy_j=_mvm_energy(tile, piece),
+        mvms=1,
+        dac_conversions=piece.rows * tile.device.rows_per_weight * max(1, tile.dac.planes),
+        adc_conversions=piece.columns * tile.adc_conversions_per_column * passes,
     )
 
 
