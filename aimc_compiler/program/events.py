@@ -24,7 +24,7 @@ Ints = NDArray[np.int64]
 
 #: More than this many simulated events a sample would not fit memory as arrays.
 EVENT_LIMIT = 50_000_000
-#: More than this many uses of resources, one a link of a transfer, would not fit memory before they are simplified.
+#: Each use of a resource by a task (a link of a transfer is one) is an object here at first: more would fill memory.
 USE_LIMIT = 5_000_000
 
 
