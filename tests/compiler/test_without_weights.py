@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from typer.testing import CliRunner
 
 import aimc_compiler as aimc
+from aimc_compiler.cli.app import app
 from aimc_compiler.errors import ArtifactError, CaptureError, NotBuiltError
 from aimc_compiler.program import events as events_module
 from aimc_compiler.program.links import Links
@@ -83,3 +85,15 @@ def test_what_cannot_be_timed_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
         compiled.timing  # noqa: B018
     assert "time fewer layers" in str(find_timing(compiled))
     assert "time fewer layers" in inspect_json(compiled)["timing"]["refused"]
+
+
+def test_the_command_line_compiles_and_inspects_it(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "import torch\nfrom torch import nn\n\n\ndef build():\n    with torch.device('meta'):\n"
+        "        return nn.Linear(8, 4).eval(), (torch.zeros(1, 8),)\n"
+    )
+    out = tmp_path / "net.aimc"
+    for words in (["compile", f"{tmp_path / 'net.py'}:build", "-o", str(out)], ["inspect", str(out)]):
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 0, result.output
+        assert "latency" in result.output
