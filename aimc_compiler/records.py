@@ -8,8 +8,10 @@ differ from their defaults::
 """
 
 import dataclasses
+import gc
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, TypeVar, dataclass_transform
 
@@ -25,6 +27,18 @@ def record(cls: type[T]) -> type[T]:
     """A frozen, slotted, keyword-only dataclass whose text form refuses unknown fields and wrong types."""
     cls.__pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[attr-defined]
     return dataclasses.dataclass(frozen=True, slots=True, kw_only=True)(cls)
+
+
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """Without the collector of cycles: records hold none, and millions of new ones make it look again and again."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def print_records(records: Iterable[tuple[str, Any]]) -> str:
@@ -81,7 +95,7 @@ def _plain(value: Any) -> Any:
             for field in dataclasses.fields(value)
             if field.default is dataclasses.MISSING or getattr(value, field.name) != field.default
         }
-    if isinstance(value, tuple):
+    if isinstance(value, Sequence) and not isinstance(value, str):
         return [_plain(item) for item in value]
     return value
 

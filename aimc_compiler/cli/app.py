@@ -255,14 +255,16 @@ def mvm_error_command(
 
 
 def _inspect(compiled: aimc.CompiledModel, *, as_json: bool, wrote: Path | None = None) -> None:
-    from aimc_compiler.report import chip_map, inspect_json, layers_table, summary_table, timing_table
+    from aimc_compiler.report import chip_map, find_timing, inspect_json, layers_table, summary_table, timing_table
 
     if as_json:
         _emit(inspect_json(compiled), as_json=True)
         return
     console = terminal()
     console.print(summary_table(compiled))
-    for part in (layers_table(compiled), chip_map(compiled, console.width), timing_table(compiled.timing)):
+    timing = find_timing(compiled)
+    times = f"no timing: {timing}" if isinstance(timing, str) else timing_table(timing)
+    for part in (layers_table(compiled), chip_map(compiled, console.width), times):
         console.print()
         console.print(part)
     if wrote is not None:

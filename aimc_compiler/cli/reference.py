@@ -45,13 +45,7 @@ def _zoo_network(name: str, *, shapes_suffice: bool) -> tuple[nn.Module, tuple[A
         near = difflib.get_close_matches(name, NETWORKS, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise CaptureError(f"the zoo has no network {name!r}: {hint}there is {', '.join(NETWORKS)}")
-    entry = NETWORKS[name]
-    if entry.meta and not shapes_suffice:
-        raise CaptureError(
-            f"zoo:{name} has {entry.parameters / 1e9:.0f} billion parameters, as shapes without values, so no artifact "
-            f"can hold it: `model, inputs = aimc_compiler.zoo.NETWORKS[{name!r}]()` and aimc.compile plan it in Python"
-        )
-    return entry()
+    return NETWORKS[name]()
 
 
 def find_data(reference: str, batch: int) -> list[tuple[Any, Any]]:

@@ -7,7 +7,9 @@
     workload.txt, mapping.txt, program.txt    the levels in their text forms
     ranges.json         input ranges, or null
 
-Members are stored uncompressed with a fixed date, so that the same program gives the same bytes.
+Members are stored uncompressed with a fixed date, so that the same program gives the same bytes. A network on the meta
+device has no weights to store: its manifest says ``"weights": false``, its graph holds their shapes, its members are
+compressed, and ``program.txt``, which may be a hundred times the rest, is left out: loading lowers the mapping again.
 """
 
 import hashlib
@@ -29,7 +31,8 @@ from aimc_compiler.errors import AimcError, ArtifactError
 from aimc_compiler.executor import InputRanges
 from aimc_compiler.graph import graph_from_parts, graph_to_parts
 from aimc_compiler.mapping import parse_mapping, print_mapping, verify_mapping
-from aimc_compiler.program import parse_program, print_program, verify_program
+from aimc_compiler.program import lower_mapping, parse_program, print_program, verify_program
+from aimc_compiler.records import without_collection
 from aimc_compiler.version import __version__
 from aimc_compiler.workload import parse_workload, print_workload, verify_workload
 
@@ -45,6 +48,8 @@ MEMBERS = (
     "program.txt",
     "ranges.json",
 )
+#: Of an artifact without weights.
+_SMALL_MEMBERS = tuple(name for name in MEMBERS if name != "program.txt")
 _DATE = (1980, 1, 1, 0, 0, 0)
 _RANGES: TypeAdapter[InputRanges | None] = TypeAdapter(InputRanges | None)
 
@@ -62,23 +67,28 @@ def save(compiled: CompiledModel, path: Path) -> Path:
         "weights.safetensors": save_tensors({name: value.contiguous() for name, value in tensors.items()}),
         "workload.txt": print_workload(compiled.workload).encode(),
         "mapping.txt": print_mapping(compiled.mapping).encode(),
-        "program.txt": print_program(compiled.program).encode(),
         "ranges.json": _RANGES.dump_json(compiled.ranges, indent=1),
     }
+    weights = compiled.graph.has_values
+    if weights:
+        contents["program.txt"] = print_program(compiled.program).encode()
     manifest = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "network": compiled.workload.name,
         "chip": compiled.chip.name,
         "seed": compiled.seed,
+        "weights": weights,
         "written_by": {"aimc_compiler": __version__, "torch": torch.__version__},
-        "sha256": {name: hashlib.sha256(contents[name]).hexdigest() for name in MEMBERS},
+        "sha256": {name: hashlib.sha256(contents[name]).hexdigest() for name in _members(weights)},
     }
     partial = path.with_name(path.name + ".partial")
     try:
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
-            for name, content in [(MANIFEST, _json(manifest)), *contents.items()]:
-                archive.writestr(zipfile.ZipInfo(name, _DATE), content)
+        with zipfile.ZipFile(partial, "w") as archive:
+            archive.writestr(zipfile.ZipInfo(MANIFEST, _DATE), _json(manifest))
+            for name in _members(weights):
+                kind = zipfile.ZIP_STORED if weights else zipfile.ZIP_DEFLATED
+                archive.writestr(zipfile.ZipInfo(name, _DATE), contents[name], compress_type=kind)
         partial.replace(path)
     except OSError as error:
         with suppress(OSError):
@@ -109,13 +119,17 @@ def load(path: str | Path) -> CompiledModel:
         graph = graph_from_parts(json.loads(contents["graph.json"]), load_tensors(contents["weights.safetensors"]))
         workload = parse_workload(contents["workload.txt"].decode())
         mapping = parse_mapping(contents["mapping.txt"].decode())
-        program = parse_program(contents["program.txt"].decode())
+        text = contents.get("program.txt")
+        program = None if text is None else parse_program(text.decode())
         ranges = _RANGES.validate_json(contents["ranges.json"])
     except (AimcError, SafetensorError, ValidationError, ValueError, KeyError) as error:
         raise ArtifactError(f"{path} cannot be read by this version: {error}; compile the network again") from error
     verify_workload(workload)
     verify_mapping(mapping, workload, chip)
-    verify_program(program)
+    with without_collection():
+        if program is None:
+            program = lower_mapping(workload, mapping, chip)
+        verify_program(program)
     return CompiledModel(
         graph=graph,
         workload=workload,
@@ -133,11 +147,11 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     try:
         with zipfile.ZipFile(path) as archive:
             names = set(archive.namelist())
-            missing = [name for name in (MANIFEST, *MEMBERS) if name not in names]
-            if missing:
-                raise ArtifactError(f"{path} is no whole artifact: it lacks {', '.join(missing)}; compile again")
+            _require_members(path, (MANIFEST, *_SMALL_MEMBERS), names)
             manifest = json.loads(archive.read(MANIFEST))
-            contents = {name: archive.read(name) for name in MEMBERS}
+            members = _members(not isinstance(manifest, dict) or manifest.get("weights", True) is not False)
+            _require_members(path, members, names)
+            contents = {name: archive.read(name) for name in members}
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}; give the path of an artifact") from error
     except (zipfile.BadZipFile, ValueError) as error:
@@ -153,6 +167,16 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     if type(manifest.get("seed")) is not int:
         raise ArtifactError(f"{path}: {MANIFEST} has no whole number as seed, so it is damaged: compile again")
     return manifest, contents
+
+
+def _members(weights: bool) -> tuple[str, ...]:
+    return MEMBERS if weights else _SMALL_MEMBERS
+
+
+def _require_members(path: Path, members: tuple[str, ...], names: set[str]) -> None:
+    missing = [name for name in members if name not in names]
+    if missing:
+        raise ArtifactError(f"{path} is no whole artifact: it lacks {', '.join(missing)}; compile again")
 
 
 def _json(value: Any) -> bytes:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from aimc_compiler.analog.fast import Precision, parse_precision
 from aimc_compiler.calibration import RangeMethod, calibrate_ranges
 from aimc_compiler.chip import EFFECTS, ChipSpec, figures
-from aimc_compiler.errors import CalibrationError, SpecError
+from aimc_compiler.errors import CalibrationError, CaptureError, SpecError
 from aimc_compiler.executor import Device, InputRanges, run_graph
 from aimc_compiler.graph import Graph
 from aimc_compiler.mapping import Mapping, Utilization, measure_utilization
@@ -74,6 +74,7 @@ class CompiledModel:
 
         method, output_ranges: as ``compile``'s range_method and output_ranges. Raises CalibrationError.
         """
+        self._require_values("calibrated")
         outputs = None if output_ranges is None else RangeMethod.parse(output_ranges)
         ranges = calibrate_ranges(
             self.graph, self.workload, self.mapping, self.chip, batches, RangeMethod.parse(method), outputs
@@ -109,9 +110,11 @@ class CompiledModel:
         seed: of all its random streams (default: the one given to ``compile``); chip_index: which chip of a series;
         device: the torch device that computes; precision: "exact" (float32 throughout, any torch device), or "fast" or
         "auto" (integer products for the operations and processors that they are built for, "exact" for the rest;
-        ``Device.precision`` says which and why). Raises DataError on another precision, CalibrationError without input
-        ranges where the chip needs them, NotBuiltError where the chip asks for physics that is not modelled.
+        ``Device.precision`` says which and why). Raises CaptureError where the weights have no
+        values, DataError on another precision, CalibrationError without input ranges where the chip needs them,
+        NotBuiltError where the chip asks for physics that is not modelled.
         """
+        self._require_values("run")
         if self.needs_calibration and self.ranges is None:
             raise CalibrationError(
                 "this program has no input ranges, so it cannot run analog. Give compile(..., calibration=batches), "
@@ -139,6 +142,7 @@ class CompiledModel:
 
     def float_outputs(self, *args: Any, **kwargs: Any) -> Any:
         """The floating-point network's outputs, from the Graph."""
+        self._require_values("run")
         return run_graph(self.graph, *args, **kwargs)
 
     def save(self, path: str | Path) -> Path:
@@ -146,6 +150,13 @@ class CompiledModel:
         from aimc_compiler.compiler.artifact import save
 
         return save(self, Path(path))
+
+    def _require_values(self, what: str) -> None:
+        if not self.graph.has_values:
+            raise CaptureError(
+                f"{self.workload.name} was compiled on the meta device, as shapes without values: it can be mapped and "
+                f"timed, not {what}. Compile the network with its weights"
+            )
 
     def _replace(self, **changes: Any) -> "CompiledModel":
         fields = ("graph", "workload", "mapping", "program", "chip", "ranges", "seed")

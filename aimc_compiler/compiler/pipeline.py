@@ -13,6 +13,7 @@ from aimc_compiler.errors import CaptureError, DoesNotFitError, NotBuiltError
 from aimc_compiler.graph import Rules, capture, lower, partition
 from aimc_compiler.mapping import DoesNotFit, map_workload, verify_mapping
 from aimc_compiler.program import lower_mapping, verify_program
+from aimc_compiler.records import without_collection
 from aimc_compiler.workload import verify_workload
 
 
@@ -62,12 +63,13 @@ def compile_model(
     graph = capture(model, tuple(example_inputs), example_kwargs=dict(example_kwargs or {}), batch_dim=_dims(batch_dim))
     workload = lower(graph, partition(graph, rules or (), spec))
     verify_workload(workload)
-    mapping = map_workload(workload, spec, objective=objective, limits=limits)
-    if isinstance(mapping, DoesNotFit):
-        raise DoesNotFitError(mapping)
-    verify_mapping(mapping, workload, spec)
-    program = lower_mapping(workload, mapping, spec)
-    verify_program(program)
+    with without_collection():
+        mapping = map_workload(workload, spec, objective=objective, limits=limits)
+        if isinstance(mapping, DoesNotFit):
+            raise DoesNotFitError(mapping)
+        verify_mapping(mapping, workload, spec)
+        program = lower_mapping(workload, mapping, spec)
+        verify_program(program)
     compiled = CompiledModel(
         graph=graph, workload=workload, mapping=mapping, program=program, chip=spec, ranges=None, seed=seed
     )

@@ -44,11 +44,33 @@ def carried_layouts(node: fx.Node, source: fx.Node, layout: Layout) -> tuple[Lay
     if windows == 1:
         return (*(axis for axis in range(len(result.shape)) if sizes(result, axis)[0] == 1), None)
     assert layout is not None
-    numbers = (
-        torch.arange(windows, device="cpu").reshape(window_shape(value, layout)).unsqueeze(layout).expand(value.shape)
-    )
-    moved = apply_rearrangement(node, source, numbers)
-    return tuple(axis for axis in range(moved.dim()) if _raster(moved, axis, windows))
+    key = (_written(node, source), value.shape, layout)
+    if key not in _carried:
+        numbers = torch.arange(windows, device="cpu").reshape(window_shape(value, layout))
+        numbers = numbers.unsqueeze(layout).expand(value.shape)
+        moved = apply_rearrangement(node, source, numbers)
+        if len(_carried) >= _CARRIED_LIMIT:
+            _carried.clear()
+        _carried[key] = tuple(axis for axis in range(moved.dim()) if _raster(moved, axis, windows))
+    return _carried[key]
+
+
+#: What was found, by the call: the layers of a deep network make the same ones, of millions of elements each.
+_carried: dict[tuple[str, tuple[int, ...], int], tuple[Layout, ...]] = {}
+_CARRIED_LIMIT = 1024
+
+
+def _written(node: fx.Node, source: fx.Node) -> str:
+    """All that ``apply_rearrangement`` reads of a node, with a name for the source."""
+
+    def text(argument: fx.Node) -> str:
+        if argument is source:
+            return "source"
+        if _between(argument, source):
+            return _written(argument, source)
+        return repr(value_of(argument))
+
+    return f"{node.target}{fx.map_arg(node.args, text)}{fx.map_arg(node.kwargs, text)}"
 
 
 def _raster(numbers: Tensor, axis: int, windows: int) -> bool:
@@ -68,7 +90,7 @@ def apply_rearrangement(node: fx.Node, source: fx.Node, stand_in: Tensor) -> Ten
     def value(argument: fx.Node) -> Any:
         if argument is source:
             return stand_in
-        if argument.op == "call_function" and source in argument.all_input_nodes and not _number(argument):
+        if _between(argument, source):
             return _call(argument, value)
         return value_of(argument)
 
@@ -80,6 +102,11 @@ def apply_rearrangement(node: fx.Node, source: fx.Node, stand_in: Tensor) -> Ten
 def _call(node: fx.Node, value: Any) -> Any:
     assert callable(node.target)
     return node.target(*fx.map_arg(node.args, value), **fx.map_arg(node.kwargs, value))
+
+
+def _between(node: fx.Node, source: fx.Node) -> bool:
+    """Whether a node hands on something made of the source."""
+    return node.op == "call_function" and source in node.all_input_nodes and not _number(node)
 
 
 def _number(node: fx.Node) -> bool:

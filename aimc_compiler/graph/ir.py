@@ -6,6 +6,7 @@ them in place). It runs: ``graph(x)`` gives what the network gives.
 """
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import torch
@@ -104,6 +105,11 @@ class Graph:
     def called(self, node: fx.Node) -> nn.Module:
         """The module that a node calls."""
         return self.module.get_submodule(str(node.target))
+
+    @property
+    def has_values(self) -> bool:
+        """Whether its weights are there: on the meta device they are shapes alone."""
+        return not any(tensor.is_meta for tensor in chain(self.module.parameters(), self.module.buffers()))
 
     def matrix_nodes(self) -> dict[str, fx.Node]:
         """Nodes of the matrix operations by name, in execution order; those of a loop have its node."""

@@ -39,17 +39,20 @@ _NAMED_TYPES = {"dtype": torch.dtype, "layout": torch.layout, "memory_format": t
 
 
 def graph_to_parts(graph: Graph) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """(what JSON holds, tensors by name). Raises ArtifactError for what cannot be saved."""
+    """(what JSON holds, tensors by name). Raises ArtifactError for what cannot be saved.
+
+    Tensors on the meta device have no values: JSON holds their shapes.
+    """
     tensors: dict[str, Tensor] = {}
     for node in graph.module.graph.find_nodes(op="get_attr"):
         tensors[str(node.target)] = getattr(graph.module, str(node.target))
     modules = {name: _module_to_json(name, module, tensors) for name, module in graph.matrix_modules().items()}
-    meta = [name for name, tensor in tensors.items() if tensor.is_meta]
-    if meta:
-        raise ArtifactError(
-            f"{meta[0]} and {len(meta) - 1} more tensors have no values (meta device): load the weights"
-        )
     shared = _take_shared(tensors)
+    shapes = {
+        name: {"shape": list(tensor.shape), "dtype": str(tensor.dtype).removeprefix("torch.")}
+        for name, tensor in tensors.items()
+        if tensor.is_meta
+    }
     parts = {
         "name": graph.name,
         "in_spec": _spec_to_json(graph.in_spec),
@@ -60,8 +63,9 @@ def graph_to_parts(graph: Graph) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "loops": {matrix_name(node): _loop_to_json(loop) for node, loop in _loops(graph)},
         "shared": shared,
         "nodes": [_node_to_json(node) for node in graph.nodes],
+        "shapes": shapes,
     }
-    return parts, tensors
+    return parts, {name: tensor for name, tensor in tensors.items() if name not in shapes}
 
 
 def _take_shared(tensors: dict[str, Tensor]) -> dict[str, str]:
@@ -73,6 +77,8 @@ def _take_shared(tensors: dict[str, Tensor]) -> dict[str, str]:
     first: dict[tuple[Any, ...], str] = {}
     storages: set[int] = set()
     for name, tensor in list(tensors.items()):
+        if tensor.is_meta:
+            continue
         held = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
         if tensor.numel() and held in first:
             shared[name] = first[held]
@@ -95,6 +101,7 @@ def graph_from_parts(parts: Mapping[str, Any], tensors: Mapping[str, Tensor]) ->
 
 
 def _graph_from_parts(parts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Graph:
+    tensors = {**tensors, **{name: _without_values(entry) for name, entry in parts.get("shapes", {}).items()}}
     root, weights = nn.Module(), dict[str, nn.Parameter]()
     tensors = {**tensors, **{name: tensors[other] for name, other in parts.get("shared", {}).items()}}
     modules = {name: _module_from_json(entry, tensors, weights) for name, entry in parts["modules"].items()}
@@ -120,6 +127,13 @@ def _graph_from_parts(parts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -
         batch=_batch_from_json(parts["batch"]),
         unpriced=tuple(parts["unpriced"]),
     )
+
+
+def _without_values(entry: Mapping[str, Any]) -> Tensor:
+    dtype = getattr(torch, entry["dtype"], None)
+    if not isinstance(dtype, torch.dtype):
+        raise ArtifactError(f"the saved graph names the dtype {entry['dtype']!r}, which torch does not have")
+    return torch.empty(entry["shape"], dtype=dtype, device="meta")
 
 
 def _spec_to_json(spec: pytree.TreeSpec) -> str:

@@ -7,7 +7,7 @@ from aimc_compiler.mapping.ir import Mapping, Piece, UnitAssignment, snake_site
 from aimc_compiler.mapping.map import OBJECTIVES, map_workload
 from aimc_compiler.mapping.pack import Run, find_runs, groups_on_tiles, tiles_needed
 from aimc_compiler.mapping.place import HOST_SITE, near_square, unit_sites
-from aimc_compiler.mapping.route import multicast_tree, route_xy
+from aimc_compiler.mapping.route import Segment, multicast_segments, multicast_tree, route_xy
 from aimc_compiler.mapping.text import parse_mapping, print_mapping
 from aimc_compiler.mapping.utilization import LayerUse, TileUse, Utilization, measure_utilization
 from aimc_compiler.mapping.verify import verify_mapping
@@ -21,6 +21,7 @@ __all__ = [
     "Mapping",
     "Piece",
     "Run",
+    "Segment",
     "TileUse",
     "TilesBound",
     "UnitAssignment",
@@ -32,6 +33,7 @@ __all__ = [
     "groups_on_tiles",
     "map_workload",
     "measure_utilization",
+    "multicast_segments",
     "multicast_tree",
     "near_equal",
     "near_square",

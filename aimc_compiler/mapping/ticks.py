@@ -5,6 +5,7 @@ the spec are therefore divided as fractions.
 """
 
 from fractions import Fraction
+from functools import lru_cache
 from math import ceil
 
 from aimc_compiler.chip.costs import CostClass
@@ -12,6 +13,7 @@ from aimc_compiler.chip.spec import ChipSpec, CostClassSpec
 from aimc_compiler.errors import SpecError
 
 
+@lru_cache(maxsize=1024)
 def exact(value: float) -> Fraction:
     """The shortest decimal that reads back as ``value``, as a fraction: what was written in the spec."""
     return Fraction(repr(float(value)))

@@ -11,6 +11,7 @@ import numpy as np
 
 from aimc_compiler.program.events import Ints
 from aimc_compiler.program.ir import Program
+from aimc_compiler.program.links import Links
 from aimc_compiler.records import record
 
 
@@ -30,6 +31,9 @@ def resource_loads(program: Program) -> Ints:
     """Busy ticks a sample of each resource: (resources,)."""
     loads = np.zeros(len(program.resources), dtype=np.int64)
     for task in program.tasks:
+        if isinstance(task.uses, Links):
+            np.add.at(loads, task.uses.resources, task.events * task.service_ticks)
+            continue
         for resource, _ in task.uses:
             loads[resource] += task.events * task.service_ticks
     return loads

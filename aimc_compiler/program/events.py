@@ -24,6 +24,8 @@ Ints = NDArray[np.int64]
 
 #: More than this many simulated events a sample would not fit memory as arrays.
 EVENT_LIMIT = 50_000_000
+#: Each use of a resource by a task (a link of a transfer is one) is an object here at first: more would fill memory.
+USE_LIMIT = 5_000_000
 
 
 @lru_cache(maxsize=256)
@@ -91,6 +93,7 @@ class Events:
 
 def flatten(program: Program) -> Events:
     """Raises NotBuiltError above ``EVENT_LIMIT`` events a sample."""
+    _check_links(program)
     streams = _streams(program)
     leader, behind = find_leaders(streams)
     number = {old: new for new, old in enumerate(old for old, lead in enumerate(leader) if lead == old)}
@@ -126,6 +129,16 @@ def _check_count(program: Program, count: int) -> None:
             f"{program.workload!r} on {program.chip!r} has {count} events a sample: timing is built for up "
             f"to {EVENT_LIMIT}; larger tiles (--set tile.rows=..., --set tile.columns=...) make fewer, and so does a "
             "rule that leaves depthwise layers digital"
+        )
+
+
+def _check_links(program: Program) -> None:
+    uses = sum(len(task.uses) for task in program.tasks)
+    if uses > USE_LIMIT:
+        raise NotBuiltError(
+            f"{program.workload!r} on {program.chip!r} uses {uses} links, tiles and units, those of each task "
+            f"counted: timing is built for up to {USE_LIMIT}. Mapping and program are complete; time fewer layers, or "
+            "use larger tiles (--set tile.rows=..., --set tile.columns=...)"
         )
 
 

@@ -4,7 +4,10 @@ A task is one loop: the same event ``events`` times, in order. The size of a pro
 and operations, not from the number of windows.
 """
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator
 
 from aimc_compiler.records import record
 from aimc_compiler.workload.ir import Access
@@ -37,6 +40,10 @@ class Need:
     access: Access = Access(kind="same")
 
 
+#: Of the uses of a task: a tuple, or for long transfers a ``Links``, which reads and compares as one.
+Uses = Annotated[Sequence[tuple[int, int]], AfterValidator(tuple)]
+
+
 @record
 class Task:
     """One loop of the program.
@@ -54,7 +61,7 @@ class Task:
     kind: TaskKind
     op: str
     events: int
-    uses: tuple[tuple[int, int], ...] = ()
+    uses: Uses = ()
     service_ticks: int = 0
     latency_ticks: int = 0
     hop_ticks: int = 0

@@ -4,6 +4,7 @@ Groups of a matrix that share a tile are one run: their inputs, neighbouring cha
 multiplies group after group, and the tile's digital unit takes their outputs together.
 """
 
+from dataclasses import replace
 from fractions import Fraction
 
 from aimc_compiler.chip.spec import Tile
@@ -173,29 +174,41 @@ def _groups(run: Run) -> str:
 def _mvm(builder: ProgramBuilder, op: MatrixOp, run: Run, needs: tuple[Need, ...]) -> int:
     """The MVMs of a run: an event is one of each group, one after another, all of equal size."""
     piece, groups = run[0], len(run)
+    key = (piece.tile_type, piece.rows, piece.columns, groups)
+    if key not in builder.mvms:
+        builder.mvms[key] = _one_event(builder, piece, groups)
+    task = replace(
+        builder.mvms[key],
+        name=_mvm_name(op.name, run),
+        op=op.name,
+        events=op.windows,
+        uses=((builder.resource(f"tile {piece.tile}", "tile"), -1),),
+        needs=needs,
+        row_groups=groups * int(piece.column_block == 0),
+    )
+    return builder.add(task)
+
+
+def _one_event(builder: ProgramBuilder, piece: Piece, groups: int) -> Task:
+    """What runs of as many pieces of this size on tiles of this type have in common."""
     tile = builder.chip.tile_types[piece.tile_type]
     mode = tile.mvm.active
     passes = 2 if builder.chip.nonidealities.mvm.passes == "digital" else 1
     latency, interval = in_ticks(mode.time_s, builder.chip), in_ticks(mode.initiation_interval_s, builder.chip)
     # Each starts on a tick, as it would in an event of its own.
     before = (groups - 1) * round_up(interval)
-    return builder.add(
-        Task(
-            name=_mvm_name(op.name, run),
-            kind="mvm",
-            op=op.name,
-            events=op.windows,
-            uses=((builder.resource(f"tile {piece.tile}", "tile"), -1),),
-            service_ticks=groups * round_up(interval),
-            latency_ticks=before + round_up(latency),
-            rounding_ticks=float(before - (groups - 1) * interval + round_up(latency) - latency),
-            needs=needs,
-            energy_j=tuple((component, groups * energy_j) for component, energy_j in _mvm_energy(tile, piece)),
-            mvms=groups,
-            row_groups=groups * int(piece.column_block == 0),
-            dac_conversions=groups * piece.rows * tile.device.rows_per_weight * max(1, tile.dac.planes),
-            adc_conversions=groups * piece.columns * tile.adc_conversions_per_column * passes,
-        )
+    return Task(
+        name="",
+        kind="mvm",
+        op="",
+        events=1,
+        service_ticks=groups * round_up(interval),
+        latency_ticks=before + round_up(latency),
+        rounding_ticks=float(before - (groups - 1) * interval + round_up(latency) - latency),
+        energy_j=tuple((component, groups * energy_j) for component, energy_j in _mvm_energy(tile, piece)),
+        mvms=groups,
+        dac_conversions=groups * piece.rows * tile.device.rows_per_weight * max(1, tile.dac.planes),
+        adc_conversions=groups * piece.columns * tile.adc_conversions_per_column * passes,
     )
 
 

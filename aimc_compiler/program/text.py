@@ -61,8 +61,8 @@ def disassemble(program: Program) -> str:
 
 
 def _line(program: Program, index: int, task: Task) -> str:
-    names = [program.resources[resource].name for resource, _ in task.uses]
-    where = ", ".join(names) if len(names) < 4 else f"{names[0]} and {len(names) - 1} more links"
+    names = [program.resources[resource].name for resource, _ in task.uses[:4]]
+    where = ", ".join(names) if len(names) < 4 else f"{names[0]} and {len(task.uses) - 1} more links"
     after = ", ".join(
         f"{need.task}{'' if need.access.kind == 'same' else ':' + need.access.kind}" for need in task.needs
     )

@@ -13,7 +13,14 @@ from aimc_compiler.report.layers import counted, layer_rows, layers_table
 from aimc_compiler.report.mvm_error import mvm_error_json, mvm_error_lines, mvm_error_table, plot_mvm_error
 from aimc_compiler.report.summary import inspect_json, summary_table
 from aimc_compiler.report.support import kind_rows, support_json, support_lines, support_table
-from aimc_compiler.report.timing import energy_note, energy_table, resource_table, timing_json, timing_table
+from aimc_compiler.report.timing import (
+    energy_note,
+    energy_table,
+    find_timing,
+    resource_table,
+    timing_json,
+    timing_table,
+)
 
 __all__ = [
     "chip_map",
@@ -26,6 +33,7 @@ __all__ = [
     "energy_table",
     "evaluation_json",
     "evaluation_table",
+    "find_timing",
     "inspect_json",
     "kind_rows",
     "layer_rows",

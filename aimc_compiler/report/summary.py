@@ -7,8 +7,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from aimc_compiler.compiler import CompiledModel
+from aimc_compiler.program import count
 from aimc_compiler.report.layers import counted, layer_json, layer_rows, percent
-from aimc_compiler.report.timing import timing_json
+from aimc_compiler.report.timing import find_timing, timing_json
 
 
 def summary_table(compiled: CompiledModel, *more: tuple[str, str]) -> Table:
@@ -82,15 +83,18 @@ def _bounds(compiled: CompiledModel) -> str:
 
 
 def inspect_json(compiled: CompiledModel) -> dict[str, Any]:
-    """Keys of ``inspect --json``: fractions, seconds, joules and counts."""
-    use, timing = compiled.utilization, compiled.timing
+    """Keys of ``inspect --json``: fractions, seconds, joules and counts.
+
+    Where the program is too large to be timed, ``timing`` holds ``refused`` alone: why.
+    """
+    use, timing = compiled.utilization, find_timing(compiled)
     return {
         "network": compiled.workload.name,
         "chip": compiled.chip.name,
         "tiles_used": use.tiles_used,
         "tiles_available": use.tiles_available,
         "utilization": use.utilization,
-        "row_group_activations": timing.counts.row_group_activations,
+        "row_group_activations": count(compiled.program).row_group_activations,
         "matrix_cells_used": use.matrix_cells_used,
         "layers": [layer_json(row) for row in layer_rows(compiled)],
         "tiles": [
@@ -103,7 +107,7 @@ def inspect_json(compiled: CompiledModel) -> dict[str, Any]:
             for tile in use.tiles
         ],
         "ranges": _ranges_json(compiled),
-        "timing": timing_json(timing),
+        "timing": {"refused": timing} if isinstance(timing, str) else timing_json(timing),
     }
 
 

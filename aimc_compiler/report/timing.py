@@ -5,6 +5,7 @@ from typing import Any
 from rich.table import Table
 
 from aimc_compiler.compiler import CompiledModel
+from aimc_compiler.errors import NotBuiltError
 from aimc_compiler.program import Timing
 from aimc_compiler.report.layers import percent
 from aimc_compiler.units import print_human
@@ -19,6 +20,14 @@ _COMPONENT_NAMES = {
     "digital": "global digital units",
     "network": "links",
 }
+
+
+def find_timing(compiled: CompiledModel) -> Timing | str:
+    """The timing, or why a program of this size has none."""
+    try:
+        return compiled.timing
+    except NotBuiltError as error:
+        return str(error)
 
 
 def timing_table(timing: Timing) -> Table:

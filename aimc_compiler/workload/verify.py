@@ -1,6 +1,7 @@
 """The invariants of a Workload. A breach is a fault of this project, not of its user."""
 
 from collections import Counter
+from functools import lru_cache
 from itertools import pairwise
 from math import prod
 
@@ -107,6 +108,7 @@ def _check_accesses(workload: Workload, op: MatrixOp | DigitalOp, tensors: dict[
         _require(not fault, workload, f"{op.name!r} on {name!r}: {fault}")
 
 
+@lru_cache(maxsize=256)  # the layers of a deep network agree
 def _access_fault(access: Access, inputs: int, outputs: int) -> str:
     if access.kind in ("same", "previous") and inputs != outputs:
         return f"access is window by window, but there are {inputs} input and {outputs} output windows"

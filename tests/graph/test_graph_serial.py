@@ -84,8 +84,15 @@ def test_missing_tensors_and_kinds_are_refused() -> None:
         graph_from_parts(parts, tensors)
 
 
-def test_weights_without_values_cannot_be_saved() -> None:
+def test_weights_without_values_keep_their_shapes() -> None:
     with torch.device("meta"):
         graph = capture(nn.Linear(3, 2).eval(), (torch.empty(1, 3),))
-    with pytest.raises(ArtifactError, match=r"have no values \(meta device\): load the weights"):
-        graph_to_parts(graph)
+    parts, tensors = graph_to_parts(graph)
+    assert tensors == {}
+    again = graph_from_parts(json.loads(json.dumps(parts)), tensors)
+    assert not again.has_values
+    (one,), (other,) = (each.matrix_modules().values() for each in (graph, again))
+    assert (other.weight.shape, other.weight.dtype) == (one.weight.shape, one.weight.dtype)
+    next(iter(parts["shapes"].values()))["dtype"] = "nn"
+    with pytest.raises(ArtifactError, match="names the dtype 'nn'"):
+        graph_from_parts(parts, tensors)

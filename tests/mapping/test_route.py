@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aimc_compiler.mapping import multicast_tree, route_xy
+from aimc_compiler.mapping import multicast_segments, multicast_tree, route_xy
 
 SITES = st.tuples(st.integers(0, 7), st.integers(0, 7))
 
@@ -26,11 +26,20 @@ def test_route_is_connected_and_shortest(source: tuple[int, int], target: tuple[
 @given(SITES, st.lists(SITES, max_size=12))
 def test_tree_is_the_union_of_routes(source: tuple[int, int], targets: list[tuple[int, int]]) -> None:
     tree = multicast_tree(source, targets)
-    union = {link: hop for target in targets for hop, link in enumerate(route_xy(source, target))}
-    assert dict(tree) == union
+    union = {link for target in targets for link in route_xy(source, target)}
+    assert {link for link, _ in tree} == union
     assert len(tree) == len(union)
     entered = {source}
-    for (start, end), _ in tree:
-        assert start in entered
+    for number, ((start, end), before) in enumerate(tree):
+        assert before < number
+        assert start == (tree[before][0][1] if before >= 0 else source)
         assert end not in entered
         entered.add(end)
+
+
+@settings(max_examples=100, deadline=None)
+@given(SITES, st.lists(SITES, max_size=12))
+def test_targets_are_entered_by_their_links(source: tuple[int, int], targets: list[tuple[int, int]]) -> None:
+    tree, into = multicast_tree(source, targets), multicast_segments(source, targets)[1]
+    for target in targets:
+        assert into[target] == -1 if target == source else tree[into[target]][0][1] == target
