@@ -21,15 +21,12 @@ MODEL_FORMS = "zoo:NAME, package.module:function, file.py:function, or file.pt2"
 DATA_FORMS = "file.npz (arrays `inputs` and `labels`), package.module:function, file.py:function, or zoo:NAME"
 
 
-def find_model(reference: str, *, shapes_suffice: bool = False) -> tuple[nn.Module, tuple[Any, ...]]:
-    """(model, example inputs) of a reference. shapes_suffice: weights without values will do.
-
-    Raises CaptureError that says what forms there are.
-    """
+def find_model(reference: str) -> tuple[nn.Module, tuple[Any, ...]]:
+    """(model, example inputs) of a reference. Raises CaptureError that says what forms there are."""
     if reference.endswith(".pt2"):
         return _exported(Path(reference))
     if reference.startswith("zoo:"):
-        return _zoo_network(reference.removeprefix("zoo:"), shapes_suffice=shapes_suffice)
+        return _zoo_network(reference.removeprefix("zoo:"))
     found = _called(reference, CaptureError, "model", MODEL_FORMS)
     if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], nn.Module)):
         raise CaptureError(
@@ -40,7 +37,7 @@ def find_model(reference: str, *, shapes_suffice: bool = False) -> tuple[nn.Modu
     return model, tuple(example) if isinstance(example, tuple | list) else (example,)
 
 
-def _zoo_network(name: str, *, shapes_suffice: bool) -> tuple[nn.Module, tuple[Any, ...]]:
+def _zoo_network(name: str) -> tuple[nn.Module, tuple[Any, ...]]:
     if name not in NETWORKS:
         near = difflib.get_close_matches(name, NETWORKS, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""

@@ -30,7 +30,7 @@ def support(
         raise DataError("--set changes a chip: name it with --chip")
     spec = None if chip is None else aimc.load_chip(chip, overrides=tuple(sets or ()))
     rules = read_rule_options(rule or [], named_rules)
-    network, example = find_model(model, shapes_suffice=True)
+    network, example = find_model(model)
     found = support_of(network, example, chip=spec, rules=rules)
     if as_json:
         print(json.dumps(support_json(found), indent=2))  # noqa: T201
