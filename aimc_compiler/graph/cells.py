@@ -12,7 +12,7 @@ from torch import fx
 
 from aimc_compiler.graph.arguments import arguments
 from aimc_compiler.graph.ir import op_name
-from aimc_compiler.graph.origin import read_origin
+from aimc_compiler.graph.split import Writer
 
 _ATEN = torch.ops.aten
 
@@ -24,17 +24,12 @@ def split_cells(graph: fx.Graph) -> None:
             write(_Writer(graph, node))
 
 
-class _Writer:
-    """Writes calls of ATen functions before a cell, from the same line of the user's."""
+class _Writer(Writer):
+    """Writes a cell out."""
 
     def __init__(self, graph: fx.Graph, node: fx.Node) -> None:
-        self.graph, self.node, self.values = graph, node, arguments(node)
-
-    def call(self, target: Any, *args: Any) -> fx.Node:
-        with self.graph.inserting_before(self.node):
-            made = self.graph.call_function(target, args)
-        made.meta["origin"] = read_origin(self.node)
-        return made
+        super().__init__(graph, node)
+        self.values = arguments(node)
 
     def products(self, state: fx.Node) -> tuple[fx.Node, fx.Node]:
         """(W_ih x + b_ih, W_hh h + b_hh)."""
@@ -59,7 +54,7 @@ class _Writer:
     def tanh(self, value: fx.Node) -> fx.Node:
         return self.call(_ATEN.tanh.default, value)
 
-    def finish(self, *results: fx.Node) -> None:
+    def finish_all(self, *results: fx.Node) -> None:
         """Let the results take the place of the cell: of its readers by number, or of itself where it has one."""
         if len(results) == 1:
             self.node.replace_all_uses_with(results[0])
@@ -77,7 +72,7 @@ def _lstm(write: _Writer) -> None:
     i, f, g, o = write.gates(write.add(*write.products(h)), 4)
     kept = write.mul(write.sigmoid(f), c)
     c = write.add(kept, write.mul(write.sigmoid(i), write.tanh(g)))
-    write.finish(write.mul(write.sigmoid(o), write.tanh(c)), c)
+    write.finish_all(write.mul(write.sigmoid(o), write.tanh(c)), c)
 
 
 def _gru(write: _Writer) -> None:
@@ -85,12 +80,12 @@ def _gru(write: _Writer) -> None:
     given, fed = (write.gates(product, 3) for product in write.products(h))
     r, z = (write.sigmoid(write.add(given[gate], fed[gate])) for gate in (0, 1))
     n = write.tanh(write.add(given[2], write.mul(r, fed[2])))
-    write.finish(write.add(n, write.mul(z, write.call(_ATEN.sub.Tensor, h, n))))
+    write.finish_all(write.add(n, write.mul(z, write.call(_ATEN.sub.Tensor, h, n))))
 
 
 def _rnn(activation: Any) -> Callable[[_Writer], None]:
     def cell(write: _Writer) -> None:
-        write.finish(write.call(activation, write.add(*write.products(write.values["hx"]))))
+        write.finish_all(write.call(activation, write.add(*write.products(write.values["hx"]))))
 
     return cell
 

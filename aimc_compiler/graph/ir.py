@@ -113,9 +113,9 @@ class Graph:
 
     def matrix_nodes(self) -> dict[str, fx.Node]:
         """Nodes of the matrix operations by name, in execution order; those of a loop have its node."""
-        return {name: node for node in self.nodes if node.op == "call_module" for name in self._held(node)}
+        return {name: node for node in self.nodes if node.op == "call_module" for name in self.held(node)}
 
-    def _held(self, node: fx.Node) -> dict[str, nn.Module]:
+    def held(self, node: fx.Node) -> dict[str, nn.Module]:
         """The matrix operations of a call by name: itself, or those of a loop."""
         module = self.called(node)
         return module.parts if isinstance(module, RecurrentModule) else {matrix_name(node): module}
@@ -124,7 +124,7 @@ class Graph:
         """Matrix operations by name, in execution order. Raises InternalError where ``with_modules`` replaced one."""
         modules = {}
         for name, node in self.matrix_nodes().items():
-            module = self._held(node)[name]
+            module = self.held(node)[name]
             if not isinstance(module, MatrixModule):
                 raise InternalError(f"{self.name}: {name!r} was replaced by a {type(module).__name__}")
             modules[name] = module

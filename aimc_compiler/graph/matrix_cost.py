@@ -2,6 +2,8 @@
 
 from math import prod
 
+from torch import fx
+
 from aimc_compiler.chip.spec import Tile
 from aimc_compiler.errors import InternalError
 from aimc_compiler.graph.ir import Graph
@@ -31,7 +33,8 @@ class MatrixCost:
 def matrix_costs(graph: Graph) -> dict[str, MatrixCost]:
     """The cost of every matrix operation by name, in execution order."""
     modules = graph.matrix_modules()
-    return {name: _cost(name, module, _elements(graph, name, module)) for name, module in modules.items()}
+    nodes = graph.matrix_nodes()
+    return {name: _cost(name, module, _elements(nodes[name], name, module)) for name, module in modules.items()}
 
 
 def rule_path(op: str) -> str:
@@ -51,9 +54,9 @@ def _cost(name: str, module: MatrixModule, elements: int) -> MatrixCost:
     return MatrixCost(op=name, path=rule_path(name), kind=module.kind, matrix=matrix, macs=elements * module.rows)
 
 
-def _elements(graph: Graph, name: str, module: MatrixModule) -> int:
+def _elements(node: fx.Node, name: str, module: MatrixModule) -> int:
     """Outputs of a matrix operation of one sample, each a sum over the rows."""
-    value = value_of(graph.matrix_nodes()[name])
+    value = value_of(node)
     if isinstance(value, TensorValue):
         return prod(value.shape)
     if not isinstance(value, tuple):

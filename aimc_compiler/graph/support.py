@@ -127,9 +127,6 @@ def _traced(
 def _operations(graph: Graph, chip: ChipSpec | None, assigned: Mapping[str, Assignment]) -> tuple[OpSupport, ...]:
     costs = matrix_costs(graph)
     faults = operation_faults(graph.module.graph)
-    names: dict[fx.Node, list[str]] = {}
-    for name, node in graph.matrix_nodes().items():
-        names.setdefault(node, []).append(name)
     held: set[str] = set()
     found = []
     for node in run_time_operations(graph.module.graph):
@@ -138,7 +135,7 @@ def _operations(graph: Graph, chip: ChipSpec | None, assigned: Mapping[str, Assi
         if node.op != "call_module":
             found.append(_digital(node, faults.get(node), chip))
             continue
-        for name in names[node]:
+        for name in graph.held(node):
             cost = costs[name]
             use = assigned.get(name)
             first = cost.matrix.parameter not in held

@@ -213,14 +213,11 @@ def _rows(compiled: CompiledModel, nodes: list[fx.Node], sums: dict[str, _Sums])
     modules = compiled.graph.matrix_modules()
     pieces = {op.name: len(compiled.mapping.pieces_of(op.matrix)) for op in compiled.workload.analog_ops}
     returned = _returned(compiled.graph.module.graph)
-    held: dict[fx.Node, list[str]] = {}
-    for name, node in compiled.graph.matrix_nodes().items():
-        held.setdefault(node, []).append(name)
     rows = []
     for node in nodes:
         found, origin = sums[node.name], read_origin(node)
         matrix = matrix_name(node) if node.op == "call_module" else ""
-        names = held.get(node, [])  # of a loop, those of all its matrices
+        names = compiled.graph.held(node) if matrix else {}  # of a loop, those of all its matrices
         cost = OP_COSTS.get(op_name(node))
         shown = bool(found.compared and sum(found.signal))
         rows.append(
