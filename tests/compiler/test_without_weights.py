@@ -62,9 +62,9 @@ def test_a_missing_program_is_refused_where_weights_are(tmp_path: Path) -> None:
     full = aimc.compile(model, CHIP, (torch.zeros(1, 4),)).save(tmp_path / "full.aimc")
     with zipfile.ZipFile(full) as archive, zipfile.ZipFile(tmp_path / "cut.aimc", "w") as cut:
         for name in archive.namelist():
-            if name != "program.txt":
+            if name != "entries/main/program.txt":
                 cut.writestr(name, archive.read(name))
-    with pytest.raises(ArtifactError, match=r"lacks program\.txt"):
+    with pytest.raises(ArtifactError, match=r"lacks entries/main/program\.txt"):
         aimc.load(tmp_path / "cut.aimc")
 
 
