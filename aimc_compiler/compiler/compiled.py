@@ -115,7 +115,7 @@ class CompiledModel:
         all its operations on tiles belong to others as well. method, output_ranges: as ``compile``'s range_method and
         output_ranges. Raises CalibrationError.
         """
-        self._require_values("calibrated")
+        self.require_values("calibrated")
         outputs = None if output_ranges is None else RangeMethod.parse(output_ranges)
         data = read_calibration(batches, self.entries)
         found = tuple(self._entries.values())
@@ -156,7 +156,7 @@ class CompiledModel:
         values, DataError on another precision, CalibrationError without input ranges where the chip needs them,
         NotBuiltError where the chip asks for physics that is not modelled.
         """
-        self._require_values("run")
+        self.require_values("run")
         if self.needs_calibration and self.ranges is None:
             raise CalibrationError(
                 "this program has no input ranges, so it cannot run analog. Give compile(..., calibration=batches), "
@@ -180,7 +180,7 @@ class CompiledModel:
 
     def float_outputs(self, *args: Any, entry: str | None = None, **kwargs: Any) -> Any:
         """The floating-point network's outputs, from the Graph of an entry (default: the first)."""
-        self._require_values("run")
+        self.require_values("run")
         return run_graph(self.entry(entry).graph, *args, **kwargs)
 
     def save(self, path: str | Path) -> Path:
@@ -194,7 +194,8 @@ class CompiledModel:
         """Whether the weights of all entries are there: on the meta device they are shapes alone."""
         return all(entry.graph.has_values for entry in self._entries.values())
 
-    def _require_values(self, what: str) -> None:
+    def require_values(self, what: str) -> None:
+        """Raises CaptureError where the weights have no values; what: cannot be done without, as in "run"."""
         if not self.has_values:
             raise CaptureError(
                 f"{self.network} was compiled on the meta device, as shapes without values: it can be mapped and "

@@ -1,0 +1,46 @@
+"""The entries of a program that share its tiles: a line each, with what a call of it costs."""
+
+from typing import Any
+
+from rich.table import Table
+
+from aimc_compiler.compiler import CompiledModel
+from aimc_compiler.program import count
+from aimc_compiler.report.timing import find_timing, timing_json
+from aimc_compiler.units import print_human
+
+
+def entries_table(compiled: CompiledModel) -> Table:
+    """Operations, tiles, MVMs, latency, interval and energy of one sample of every entry."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("entry")
+    for title in ("operations on tiles", "tiles", "MVMs", "latency", "interval", "energy"):
+        table.add_column(title, justify="right")
+    for name in compiled.entries:
+        entry, timing = compiled.entry(name), find_timing(compiled, name)
+        figures = ["not timed", "-", "-"]
+        if not isinstance(timing, str):
+            figures = [_human(timing.latency_s, "s"), _human(timing.interval_s, "s"), _human(timing.energy_j, "J")]
+        operations = len(entry.workload.analog_ops)
+        counts = (operations, entry.utilization.tiles_used, count(entry.program).mvms)
+        table.add_row(name, *(f"{number:,}" for number in counts), *figures)
+    return table
+
+
+def _human(value: float | None, unit: str) -> str:
+    return "-" if value is None else print_human(value, unit)
+
+
+def entries_json(compiled: CompiledModel) -> dict[str, Any]:
+    """Key ``entries`` of ``inspect --json``: of each its counts and its timing, or why it has none."""
+    found: dict[str, Any] = {}
+    for name in compiled.entries:
+        entry, timing = compiled.entry(name), find_timing(compiled, name)
+        found[name] = {
+            "operations": len(entry.workload.ops),
+            "analog_operations": len(entry.workload.analog_ops),
+            "tiles_used": entry.utilization.tiles_used,
+            "mvms": count(entry.program).mvms,
+            "timing": {"refused": timing} if isinstance(timing, str) else timing_json(timing),
+        }
+    return found
