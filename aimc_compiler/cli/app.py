@@ -225,7 +225,8 @@ def run(
     console = terminal()
     console.print(
         f"{counted(result.n_samples, 'sample')} on {counted(result.n_chips, 'programmed chip')} of "
-        f"{compiled.chip.name}{_which(compiled, ran.name)}, seed {seed}; drift compensation: {compiled.chip.nonidealities.drift_compensation}, "
+        f"{compiled.chip.name}{_which(compiled, ran.name)}, seed {seed}; "
+        f"drift compensation: {compiled.chip.nonidealities.drift_compensation}, "
         f"recalibrated: {result.recalibration}; corrected: {' and '.join(result.corrections) or 'nothing'}; "
         f"precision: {precision_line(result)}\n"
     )
