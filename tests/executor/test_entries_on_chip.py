@@ -1,8 +1,8 @@
-"""Entries on one programmed chip: the same devices, noise of their own, shared corrections, a cache from call to call."""
+"""Entries on one programmed chip: the same devices, noise of their own, shared corrections, a cache between calls."""
 
 import pytest
 import torch
-from entry_networks import CONTEXT, PROMPT, SHAPE, generator, integers, numbers
+from entry_networks import CONTEXT, PROMPT, SHAPE, Parts, generator, integers, numbers
 from torch import Tensor, nn
 
 import aimc_compiler as aimc
@@ -159,3 +159,26 @@ def test_devices_of_one_operation_are_asked_for_by_name(compiled: aimc.CompiledM
     assert set(device.precision) == {"first", "second"}
     assert device.conductances("first", DAY_S).shape == (1, 12, 12)
     assert torch.equal(compiled.deploy().compensation("second", DAY_S), device.compensation("second", DAY_S))
+
+
+@pytest.mark.parametrize("precision", ["exact", "auto"])
+def test_loops_of_another_entry_have_noise_of_their_own(precision: str) -> None:
+    x = numbers(6, 3, 6)
+    calls = {name: aimc.Entry(inputs=(x[:1],), method=name) for name in ("all", "last")}
+    compiled = aimc.compile(Parts().eval(), "analog-fabric", entries=calls, calibration={"all": [x], "last": [x]})
+    device = compiled.deploy(precision=precision)  # type: ignore[arg-type]
+    whole = device(x, entry="last")
+    again = compiled.deploy(precision=precision)  # type: ignore[arg-type]
+    again(x[:5])
+    parts = [again(part, entry="last") for part in x.split([1, 3, 2])]
+    assert torch.allclose(torch.cat(parts), whole, atol=1e-6)
+    again.rewind()
+    assert not torch.allclose(again(x, entry="last"), device(x, entry="last"), atol=1e-3)
+
+
+def test_a_matrix_is_programmed_once() -> None:
+    rule = {"tolerance": 0.1, "max_pulses": 4, "pulse_time": "1 us", "pulse_energy": "1 nJ"}
+    changes = {f"nonidealities.device.write_verify.{name}": value for name, value in rule.items()}
+    both = compiled_twice(**changes)
+    alone = aimc.compile(Twice().eval(), both.chip, entries={"one": CALLS["one"]}).calibrate([numbers(64, 12, seed=9)])
+    assert both.deploy().programming() == alone.deploy().programming()
