@@ -11,19 +11,23 @@ from aimc_compiler.units import print_human
 
 
 def entries_table(compiled: CompiledModel) -> Table:
-    """Operations, tiles, MVMs, latency, interval and energy of one sample of every entry."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    """Operations, tiles, MVMs, latency, interval and energy of one sample of every entry; below, why one has none."""
+    table = Table(box=None, pad_edge=False, header_style="bold", caption_justify="left")
+    refused: dict[str, None] = {}
     table.add_column("entry")
     for title in ("operations on tiles", "tiles", "MVMs", "latency", "interval", "energy"):
         table.add_column(title, justify="right")
     for name in compiled.entries:
         entry, timing = compiled.entry(name), find_timing(compiled, name)
-        figures = ["not timed", "-", "-"]
-        if not isinstance(timing, str):
+        if isinstance(timing, str):
+            refused[timing] = None
+            figures = ["not timed", "-", "-"]
+        else:
             figures = [_human(timing.latency_s, "s"), _human(timing.interval_s, "s"), _human(timing.energy_j, "J")]
         operations = len(entry.workload.analog_ops)
         counts = (operations, entry.utilization.tiles_used, count(entry.program).mvms)
         table.add_row(name, *(f"{number:,}" for number in counts), *figures)
+    table.caption = "\n".join(f"not timed: {reason}" for reason in refused) or None
     return table
 
 
