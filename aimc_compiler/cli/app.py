@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -41,6 +41,9 @@ from aimc_compiler.cli.terminal import terminal
 from aimc_compiler.compiler.artifact import require_place
 from aimc_compiler.errors import DataError
 from aimc_compiler.units import parse_times
+
+if TYPE_CHECKING:
+    from aimc_compiler.study import Evaluation
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -193,15 +196,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run a compiled network on the virtual chip, score it over time."""
-    from aimc_compiler.report import (
-        counted,
-        evaluation_json,
-        evaluation_table,
-        precision_line,
-        repeats_line,
-        timing_json,
-        timing_table,
-    )
+    from aimc_compiler.report import evaluation_json, timing_json
 
     compiled = aimc.load(artifact)
     ran = compiled.entry(entry)
@@ -221,18 +216,24 @@ def run(
     )
     if as_json:
         _emit({**evaluation_json(result), "timing": timing_json(ran.timing)}, as_json=True)
-        return
+    else:
+        _print_evaluation(compiled, result)
+
+
+def _print_evaluation(compiled: aimc.CompiledModel, result: "Evaluation") -> None:
+    from aimc_compiler.report import counted, evaluation_table, precision_line, repeats_line, timing_table
+
     console = terminal()
     console.print(
         f"{counted(result.n_samples, 'sample')} on {counted(result.n_chips, 'programmed chip')} of "
-        f"{compiled.chip.name}{_which(compiled, ran.name)}, seed {seed}; "
+        f"{compiled.chip.name}{_which(compiled, result.entry)}, seed {result.seed}; "
         f"drift compensation: {compiled.chip.nonidealities.drift_compensation}, "
         f"recalibrated: {result.recalibration}; corrected: {' and '.join(result.corrections) or 'nothing'}; "
         f"precision: {precision_line(result)}\n"
     )
     console.print(evaluation_table(result))
     console.print()
-    console.print(timing_table(ran.timing))
+    console.print(timing_table(compiled.entry(result.entry).timing))
     if repeats := repeats_line(result):
         console.print(f"\n{repeats}")
 

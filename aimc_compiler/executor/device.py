@@ -88,7 +88,7 @@ class Device:
         #: Of several entries that have one, the first.
         self._ops: dict[str, OnTiles] = {}
         for each in self._entries.values():
-            self._ops = each.ops | self._ops
+            self._ops |= {name: op for name, op in each.ops.items() if name not in self._ops}
 
     @property
     def samples(self) -> int:
@@ -102,6 +102,10 @@ class Device:
         It can change to ``exact`` when a state is made whose digits could not keep to the promised deviation.
         """
         return {name: op.tiles.choice for name, op in self._ops.items()}
+
+    def precision_in(self, entry: str | None = None) -> dict[str, Choice]:
+        """The same of the operations of one entry."""
+        return {name: op.tiles.choice for name, op in self._entry(entry).ops.items()}
 
     @property
     def repeated(self) -> Counter[str]:

@@ -108,7 +108,8 @@ def evaluate(
     shown = sys.stderr.isatty() if progress is None else progress
     with _progress(shown, total=len(batches) * (1 + n_chips * len(times))) as advance:
         compiled.require_values("run")
-        reference = _measured(scored, _float_outputs(ran, batches, advance), targets, "the float network")
+        bench = _Bench(ran, batches, scored, targets, advance)
+        reference = bench.float_metric()
         values: list[list[float]] = [[] for _ in times]
         repeated: Counter[str] = Counter()
         for chip_index in range(n_chips):
@@ -116,10 +117,8 @@ def evaluate(
             for place, time_s in enumerate(times):
                 _age(chip, time_s, policy, corrections, ran.name)
                 before = chip.repeated_in(ran.name)
-                outputs = _chip_outputs(ran, chip, time_s, batches, advance)
+                values[place].append(bench.score(chip, time_s))
                 repeated += chip.repeated_in(ran.name) - before
-                where = f"chip_index {chip_index} at {print_time(time_s)}"
-                values[place].append(_measured(scored, outputs, targets, where))
     base = chance if chance is not None or scored.chance is None else scored.chance(targets)
     results = tuple(_summary(time, found, reference, base) for time, found in zip(times, values, strict=True))
     return Evaluation(
@@ -132,7 +131,7 @@ def evaluate(
         seed=seed,
         recalibration=str(policy),
         corrections=corrections.names,
-        precision=tuple((name, str(choice)) for name, choice in chip.precision.items()),
+        precision=tuple((name, str(choice)) for name, choice in chip.precision_in(ran.name).items()),
         held_after_s=_held_after(compiled, times),
         repeats=price_repeats(ran.program, repeated),
         entry=ran.name,
@@ -186,33 +185,38 @@ def _count(ran: CompiledEntry, batches: list[Any]) -> int:
     return sum(ran.graph.sample_count(*args, **kwargs) for args, kwargs in calls)
 
 
-def _float_outputs(ran: CompiledEntry, batches: list[Any], advance: Advance) -> Any:
-    parts = []
-    for number, (inputs, _) in enumerate(batches):
-        args, kwargs = as_call(inputs)
-        try:
-            parts.append(run_graph(ran.graph, *args, **kwargs))
-        except (TypeError, ValueError, RuntimeError, DataError) as error:
-            raise DataError(
-                f"batch {number} of the evaluation data does not run through the network: {error}. Give inputs of the "
-                "shapes and types of the example that it was compiled with"
-            ) from error
-        advance("float network")
-    return join_outputs(parts, _output_dims(ran))
+class _Bench:
+    """The data of an evaluation, the entry that runs it and the metric that scores it."""
 
+    def __init__(self, ran: CompiledEntry, batches: list[Any], metric: Metric, targets: Any, advance: Advance) -> None:
+        self._ran, self._metric, self._targets, self._advance = ran, metric, targets, advance
+        self._calls = [as_call(inputs) for inputs, _ in batches]
+        self._dims = ran.graph.batch.outputs if ran.graph.batch.dynamic else None
 
-def _chip_outputs(ran: CompiledEntry, chip: Device, time_s: float, batches: list[Any], advance: Advance) -> Any:
-    parts = []
-    for inputs, _ in batches:
-        args, kwargs = as_call(inputs)
-        parts.append(chip(*args, time_s=time_s, entry=ran.name, **kwargs))
-        advance(f"chip {chip.chip_index + 1}, {print_time(time_s)}")
-    return join_outputs(parts, _output_dims(ran))
+    def float_metric(self) -> float:
+        """Of the floating-point network."""
+        parts = []
+        for number, (args, kwargs) in enumerate(self._calls):
+            try:
+                parts.append(run_graph(self._ran.graph, *args, **kwargs))
+            except (TypeError, ValueError, RuntimeError, DataError) as error:
+                raise DataError(
+                    f"batch {number} of the evaluation data does not run through the network: {error}. Give inputs of "
+                    "the shapes and types of the example that it was compiled with"
+                ) from error
+            self._advance("float network")
+        return self._measured(parts, "the float network")
 
+    def score(self, chip: Device, time_s: float) -> float:
+        """Of a chip at a time."""
+        parts = []
+        for args, kwargs in self._calls:
+            parts.append(chip(*args, time_s=time_s, entry=self._ran.name, **kwargs))
+            self._advance(f"chip {chip.chip_index + 1}, {print_time(time_s)}")
+        return self._measured(parts, f"chip_index {chip.chip_index} at {print_time(time_s)}")
 
-def _output_dims(ran: CompiledEntry) -> tuple[int | None, ...] | None:
-    batch = ran.graph.batch
-    return batch.outputs if batch.dynamic else None
+    def _measured(self, parts: list[Any], where: str) -> float:
+        return _measured(self._metric, join_outputs(parts, self._dims), self._targets, where)
 
 
 def _measured(metric: Metric, outputs: Any, targets: Any, where: str) -> float:
