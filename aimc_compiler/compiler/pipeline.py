@@ -12,7 +12,7 @@ from aimc_compiler.compiler.compiled import Calibration, CompiledModel
 from aimc_compiler.compiler.entries import ONLY, read_calibration, read_entries
 from aimc_compiler.errors import CaptureError, DoesNotFitError
 from aimc_compiler.executor import CompiledEntry
-from aimc_compiler.graph import Entry, Graph, Rules, capture_entries, lower, matrix_names, partition
+from aimc_compiler.graph import Entry, Graph, Rules, capture_entries, lower_entries, partition
 from aimc_compiler.mapping import DoesNotFit, map_entries, verify_entries
 from aimc_compiler.program import lower_mapping, verify_program
 from aimc_compiler.records import without_collection
@@ -94,8 +94,7 @@ def _place(
 ) -> list[CompiledEntry]:
     """The entries on the tiles that they share: one partition and one mapping, a program each."""
     held = tuple(graphs.values())
-    parts, names = partition(held, rules, spec), matrix_names(held)
-    workloads = [lower(graph, parts, names) for graph in held]
+    workloads = lower_entries(held, partition(held, rules, spec))
     for workload in workloads:
         verify_workload(workload)
     with without_collection():

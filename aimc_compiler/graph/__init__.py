@@ -1,7 +1,7 @@
 """The Graph: capture, normal form, folding, partition, and lowering to the Workload."""
 
 from aimc_compiler.graph.capture import capture
-from aimc_compiler.graph.entries import Entry, capture_entries, matrix_names
+from aimc_compiler.graph.entries import Entry, capture_entries, lower_entries
 from aimc_compiler.graph.ir import BatchRule, Graph
 from aimc_compiler.graph.lower import lower
 from aimc_compiler.graph.matrix import MatrixModule, NormStatistics
@@ -37,7 +37,7 @@ __all__ = [
     "graphs_to_parts",
     "load_rules",
     "lower",
-    "matrix_names",
+    "lower_entries",
     "partition",
     "support_of",
 ]

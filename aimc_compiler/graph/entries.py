@@ -15,9 +15,12 @@ from torch import Tensor, fx, nn
 from aimc_compiler.errors import AimcError
 from aimc_compiler.graph.capture import capture
 from aimc_compiler.graph.ir import Graph, attribute_name, make_module, matrix_name
+from aimc_compiler.graph.lower import lower
 from aimc_compiler.graph.matrix_cost import rule_path
+from aimc_compiler.graph.partition import Partition
 from aimc_compiler.graph.recurrent import RecurrentModule
 from aimc_compiler.records import record
+from aimc_compiler.workload.ir import Workload
 
 #: (parameter, groups): what identifies a matrix.
 MatrixKey = tuple[str, int]
@@ -53,13 +56,16 @@ def capture_entries(model: nn.Module, entries: Mapping[str, Entry]) -> dict[str,
     return graphs
 
 
-def matrix_names(graphs: Sequence[Graph]) -> dict[MatrixKey, str]:
-    """What every matrix is called: after its first use in the first entry that has it."""
+def lower_entries(graphs: Sequence[Graph], partition: Partition) -> list[Workload]:
+    """The Workload of every entry; a matrix is called after its first use in the first entry that has it."""
     names: dict[MatrixKey, str] = {}
+    workloads = []
     for graph in graphs:
-        for name, module in graph.matrix_modules().items():
-            names.setdefault((module.parameter, module.groups), name)
-    return names
+        workload = lower(graph, partition, names)
+        workloads.append(workload)
+        for matrix in workload.matrices:
+            names.setdefault((matrix.parameter, matrix.groups), matrix.name)
+    return workloads
 
 
 def _captured(model: nn.Module, name: str, entry: Entry, *, several: bool) -> Graph:

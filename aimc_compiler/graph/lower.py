@@ -36,7 +36,7 @@ MatrixNames = Mapping[tuple[str, int], str]
 def lower(graph: Graph, partition: Partition, names: MatrixNames | None = None) -> Workload:
     """One sample's work, with each matrix operation where ``partition`` puts it.
 
-    names: what matrices are called that other entries use as well (``entries.matrix_names``); the others after their
+    names: what matrices are called that other entries use as well (``lower_entries``); the others after their
     first use.
     """
     return _Lowering(graph, partition, names or {}).run()
