@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from aimc_compiler.chip import ChipSpec, load_chip
     from aimc_compiler.compiler import CompiledModel, compile, load  # noqa: A004
     from aimc_compiler.executor import Device
+    from aimc_compiler.graph import Entry
     from aimc_compiler.study import compare, evaluate
 
 _PLACES = {
@@ -27,11 +28,23 @@ _PLACES = {
     "compile": "compiler",
     "load": "compiler",
     "Device": "executor",
+    "Entry": "graph",
     "compare": "study",
     "evaluate": "study",
 }
 
-__all__ = ["ChipSpec", "CompiledModel", "Device", "__version__", "compare", "compile", "evaluate", "load", "load_chip"]
+__all__ = [
+    "ChipSpec",
+    "CompiledModel",
+    "Device",
+    "Entry",
+    "__version__",
+    "compare",
+    "compile",
+    "evaluate",
+    "load",
+    "load_chip",
+]
 
 
 def __getattr__(name: str) -> Any:
