@@ -24,6 +24,7 @@ from aimc_compiler.executor.beside import SideBySide, Visit
 from aimc_compiler.executor.correction import ColumnFit, Fit, NormFit, Recorded
 from aimc_compiler.executor.level import run_graph
 from aimc_compiler.executor.on_tiles import Clock, OnTiles, batch_axis, matrix_on_tiles, on_tiles_type
+from aimc_compiler.executor.planned import planned_work
 from aimc_compiler.executor.programming import ProgrammingCost, programming_cost
 from aimc_compiler.executor.ranges import InputRanges
 from aimc_compiler.executor.repeats import Repeats, price_repeats
@@ -37,10 +38,14 @@ from aimc_compiler.workload import Workload
 
 @record
 class Counts:
-    """What a run did: samples, and the MVMs of all pieces, as the program has them."""
+    """What a run did: samples, and the MVMs of all pieces that its values took.
+
+    timed_mvms: MVMs that time and energy are of; fewer where experts of a mixture are timed by an assumed routing.
+    """
 
     samples: int
     mvms: int
+    timed_mvms: int
 
 
 @record
@@ -81,8 +86,7 @@ class Device:
     ) -> None:
         self.seed, self.chip_index = seed, chip_index
         self._timing, self._program = timing, program
-        self._events = _mvm_events(program)
-        self._conversions = sum(task.events * task.adc_conversions for task in program.tasks)
+        self._planned = planned_work(workload, mapping, program, chip)
         self._clock = Clock()
         self._write_verify = chip.nonidealities.device.write_verify
         modules, nodes = graph.matrix_modules(), graph.matrix_nodes()
@@ -107,7 +111,7 @@ class Device:
             axis = batch_axis(graph, op.name, nodes[op.name])
             made = on_tiles_type(graph, nodes[op.name])
             self._ops[op.name] = made(tiles, scale, self._clock, calls.get(op.matrix, 0), axis, modules[op.name])
-            calls[op.matrix] = calls.get(op.matrix, 0) + op.windows
+            calls[op.matrix] = calls.get(op.matrix, 0) + op.computed_windows
         self._graph = graph.with_modules(dict(self._ops))
         self._float_graph = graph
 
@@ -176,7 +180,7 @@ class Device:
             outputs=outputs,
             timing=timing,
             energy_j=samples * timing.energy_j,
-            counts=Counts(samples=samples, mvms=mvms),
+            counts=Counts(samples=samples, mvms=mvms, timed_mvms=samples * self._planned.timed),
             repeats=price_repeats(self._program, self.repeated - repeated),
         )
 
@@ -285,12 +289,13 @@ class Device:
     def _check(self, before: dict[str, int], conversions: int, samples: int) -> None:
         """The numerics and the program are one description: their MVMs and conversions agree."""
         for name, op in self._ops.items():
-            done, planned = op.tiles.mvms - before[name], samples * self._events[name]
+            done, planned = op.tiles.mvms - before[name], samples * self._planned.mvms[name]
             if done != planned:
                 raise InternalError(f"{name}: {done} MVMs were computed, the program has {planned}")
         converted = sum(op.tiles.adc_conversions for op in self._ops.values()) - conversions
-        if converted != samples * self._conversions:
-            raise InternalError(f"{converted} outputs were converted, the program has {samples * self._conversions}")
+        if converted != samples * self._planned.conversions:
+            planned = samples * self._planned.conversions
+            raise InternalError(f"{converted} outputs were converted, the program has {planned}")
 
 
 def _require_age(time_s: object, done: str) -> None:
@@ -298,12 +303,3 @@ def _require_age(time_s: object, done: str) -> None:
         raise DataError(
             f"a chip cannot be {done} at time_s={time_s!r}: give seconds after programming, a finite number, 0 or later"
         )
-
-
-def _mvm_events(program: Program) -> dict[str, int]:
-    """MVMs a sample of each operation."""
-    events: dict[str, int] = {}
-    for task in program.tasks:
-        if task.mvms:
-            events[task.op] = events.get(task.op, 0) + task.events * task.mvms
-    return events

@@ -15,7 +15,7 @@ from aimc_compiler.errors import BatchError, RuleError, SpecError
 from aimc_compiler.graph.capture import Traced, check_values, trace
 from aimc_compiler.graph.check_ops import operation_faults, run_time_operations
 from aimc_compiler.graph.digital import Step, work
-from aimc_compiler.graph.ir import Graph, make_module, matrix_name, op_name
+from aimc_compiler.graph.ir import BESIDE, Graph, make_module, matrix_name, op_name
 from aimc_compiler.graph.lower_recurrent import CELL_COSTS
 from aimc_compiler.graph.matrix_cost import MatrixCost, matrix_costs
 from aimc_compiler.graph.ops import OP_COSTS
@@ -201,6 +201,7 @@ def _matrix(
 def _digital(node: fx.Node, fault: tuple[str, bool] | None, chip: ChipSpec | None) -> OpSupport:
     name, origin = op_name(node), read_origin(node)
     cost_class = OP_COSTS[name].cost_class if name in OP_COSTS else ""
+    cost_class = FREE if BESIDE in node.meta else cost_class
     reason = fault[0] if fault else ""
     if chip is not None and not fault and cost_class != FREE:
         reason = _unpriced(chip, cost_class, node.name, origin)

@@ -135,12 +135,13 @@ def test_the_tied_head_of_gpt2_is_one_matrix_and_a_lookup() -> None:
 
 
 def test_every_expert_of_mixtral_stands_on_tiles_and_the_router_chooses() -> None:
-    """Experts are one matrix a layer and product, side by side; their weights are looked up nowhere."""
+    """Each expert has matrices of its own, numbered in their stack; their weights are looked up nowhere."""
     args, kwargs = _call("mixtral", 2, 2)
     model = _network("mixtral")
     compiled = aimc.compile(model, "ideal", args, example_kwargs=kwargs)
     experts = [matrix for matrix in compiled.workload.matrices if ".experts." in matrix.name]
-    assert [(matrix.rows, matrix.columns) for matrix in experts] == [(16, 4 * 64), (32, 4 * 16)] * 2
+    assert [(matrix.rows, matrix.columns) for matrix in experts] == [*[(16, 64)] * 4, *[(32, 16)] * 4] * 2
+    assert experts[5].name == "model.layers.0.mlp.experts.down_proj.1"
     # Other words take other experts: the choice is made anew in each run.
     check_outputs(model, compiled, _call("mixtral", 5, 11))
 

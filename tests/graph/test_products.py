@@ -91,8 +91,10 @@ def test_a_matrix_that_an_index_chooses_is_on_tiles_with_the_whole_stack(side: s
             return torch.bmm(x.unsqueeze(1), w.stack[choice]).squeeze(1)
         return torch.bmm(w.stack.transpose(1, 2)[choice], x.unsqueeze(-1)).squeeze(-1)
 
-    [module] = _captured(routed, 4).matrix_modules().values()
-    assert tuple(module.weight.shape) == (15, 4)
+    modules = _captured(routed, 4).matrix_modules()
+    assert {name: tuple(module.weight.shape) for name, module in modules.items()} == {
+        f"stack.{index}": (5, 4) for index in range(3)
+    }
 
 
 def test_an_offset_for_each_vector_is_no_bias() -> None:
