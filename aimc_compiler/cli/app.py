@@ -183,6 +183,7 @@ def run(
         counted,
         evaluation_json,
         evaluation_table,
+        mixtures_note,
         precision_line,
         repeats_line,
         timing_json,
@@ -216,6 +217,8 @@ def run(
     console.print(evaluation_table(result))
     console.print()
     console.print(timing_table(compiled.timing))
+    if mixtures := mixtures_note(compiled):
+        console.print(f"\n{mixtures}", markup=False)
     if repeats := repeats_line(result):
         console.print(f"\n{repeats}")
 

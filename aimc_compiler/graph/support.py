@@ -27,6 +27,7 @@ from aimc_compiler.graph.values import tensor_of
 from aimc_compiler.mapping.assign import MATRIX_CLASS
 from aimc_compiler.mapping.ticks import class_price
 from aimc_compiler.records import record
+from aimc_compiler.workload.ir import Routing, distinct_routings
 
 Place = Literal["analog", "digital", "unsupported"]
 #: A network on an unknown chip has every matrix analog.
@@ -53,13 +54,15 @@ class OpSupport:
 @record
 class Support:
     """A network's operations in execution order. chip: "" without one; samples: what a sample is, in words; faults:
-    what else would stop the compiler (samples that influence each other, too few tiles)."""
+    what else would stop the compiler (samples that influence each other, too few tiles); routings: how rules time each
+    mixture of experts."""
 
     network: str
     chip: str
     samples: str
     ops: tuple[OpSupport, ...]
     faults: tuple[str, ...]
+    routings: tuple[Routing, ...] = ()
 
     @property
     def unsupported(self) -> tuple[OpSupport, ...]:
@@ -108,6 +111,7 @@ def support_of(
         samples=graph.batch.reason,
         ops=ops,
         faults=(*faults, *_too_few_tiles(ops, chip, {each.op: each.tile_type for each in assigned})),
+        routings=distinct_routings(each.routing for each in assigned),
     )
 
 

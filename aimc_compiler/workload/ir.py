@@ -8,6 +8,7 @@ A recurrent layer is a loop: an operation reads, with access "previous", what an
 before. Everything else is read from operations in front.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 from math import prod
 from typing import Literal
@@ -221,5 +222,10 @@ class Workload:
     @property
     def routings(self) -> tuple[Routing, ...]:
         """What is assumed of each mixture of experts, in execution order."""
-        found = (op.routing for op in self.matrix_ops if op.routing is not None)
-        return tuple({routing.mixture: replace(routing, expert=None) for routing in found}.values())
+        return distinct_routings(op.routing for op in self.matrix_ops)
+
+
+def distinct_routings(routings: Iterable[Routing | None]) -> tuple[Routing, ...]:
+    """One routing a mixture, of no expert in particular."""
+    found = (routing for routing in routings if routing is not None)
+    return tuple({routing.mixture: replace(routing, expert=None) for routing in found}.values())

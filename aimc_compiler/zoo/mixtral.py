@@ -70,7 +70,7 @@ class Mixture(nn.Module):
             (weights * (taken == number)).sum(dim=-1, keepdim=True) * expert(x)
             for number, expert in enumerate(self.experts)
         ]
-        y = outputs[0]
+        y: Tensor = outputs[0]
         for output in outputs[1:]:
             y = y + output
         return y
@@ -85,7 +85,7 @@ class MixtralLayer(LlamaLayer):
         self.block_sparse_moe = Mixture(shape)
 
     @property
-    def mlp(self) -> Mixture:
+    def mlp(self) -> Mixture:  # type: ignore[override]
         """What stands in the place of Llama's gated layer."""
         return self.block_sparse_moe
 
