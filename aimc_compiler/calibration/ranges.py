@@ -6,6 +6,7 @@ al., Nat. Commun. 14, 5282 (2023), Methods, "AIMC MVM"). All column blocks of a 
 and so share its range.
 """
 
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -17,7 +18,8 @@ from aimc_compiler.analog import RangeObserver
 from aimc_compiler.calibration.method import RangeMethod
 from aimc_compiler.calibration.outputs import OUTPUT_METHOD, ObservedOutputs, OutputObserver
 from aimc_compiler.chip import ChipSpec
-from aimc_compiler.errors import CalibrationError
+from aimc_compiler.chip.spec import Tile
+from aimc_compiler.errors import CalibrationError, CalibrationWarning
 from aimc_compiler.executor import (
     InputRanges,
     OutputBounds,
@@ -45,7 +47,7 @@ def calibrate_ranges(
     batches: inputs, each a tensor, a tuple of positional inputs or a dict of keyword inputs; output_method: how output
     bounds are chosen where ``adc.out_bound`` is calibrated (default: ``outputs.OUTPUT_METHOD``). Raises
     CalibrationError on no data, on inputs that the network does not take, on values that are not finite, and on an
-    output_method for a chip with fixed bounds.
+    output_method for a chip with fixed bounds. Warns where inputs of either sign meet output converters without sign.
     """
     bounded = [op for op in workload.analog_ops if chip.tile_types[op.tile_type].adc.out_bound == "calibrated"]
     if output_method is not None and not bounded:
@@ -60,6 +62,7 @@ def calibrate_ranges(
         op.name: ObservedMatrix(op.name, modules[op.name], mapping.pieces_of(op.matrix)) for op in workload.analog_ops
     }
     samples = _run(graph, dict(observing), batches)
+    _warn_of_signs(observing, {op.name: chip.tile_types[op.tile_type] for op in workload.analog_ops})
     levels = {op.name: chip.tile_types[op.tile_type].dac.steps for op in workload.analog_ops}
     rows = tuple(row for op, module in observing.items() for row in module.rows(method, levels[op]))
     ranges = InputRanges(method=str(method), samples=samples, rows=rows)
@@ -72,6 +75,28 @@ def calibrate_ranges(
         watching[op.name] = ObservedOutputs(modules[op.name], observer, ranges.of(op.name))
     chosen = output_method or RangeMethod.parse(OUTPUT_METHOD)
     return replace(ranges, outputs=_bounds(graph, watching, batches, chosen, samples))
+
+
+def _warn_of_signs(observing: dict[str, "ObservedMatrix"], tiles: dict[str, Tile]) -> None:
+    """Warn where converters without sign read sums that may be below zero: those of inputs of either sign."""
+    cut = {name: seen for name, seen in observing.items() if seen.below and not _takes_signs(tiles[name])}
+    if not cut:
+        return
+    name, seen = max(cut.items(), key=lambda item: item[1].below / item[1].inputs)
+    more = f", and so are some of {len(cut) - 1:,} more operations" if len(cut) > 1 else ""
+    warnings.warn(
+        f"{100 * seen.below / seen.inputs:.2g} % of the inputs of {name!r} are below 0 (the least is {seen.least:.3g})"
+        f"{more}, but the output converters of their tiles have no sign (adc.signed: false), so that sums below 0 read "
+        "as 0. Give inputs bit by bit in two's complement (dac.input_mode: bit_serial, dac.bit_code: twos_complement), "
+        "set adc.signed: true, or keep such operations digital by a rule",
+        CalibrationWarning,
+        stacklevel=3,
+    )
+
+
+def _takes_signs(tile: Tile) -> bool:
+    """Whether inputs may have either sign: in two's complement no plane is negative, and signs are put in digitally."""
+    return tile.adc.signed or (tile.dac.planes > 0 and tile.dac.bit_code == "twos_complement")
 
 
 def _bounds(
@@ -112,11 +137,16 @@ class ObservedMatrix(nn.Module):
         extents = {(piece.group, piece.row_block): (piece.first_row, piece.rows) for piece in pieces}
         self.extents = dict(sorted(extents.items()))
         self.observers = {block: RangeObserver() for block in self.extents}
+        #: All inputs seen, those below zero, and the least.
+        self.inputs, self.below, self.least = 0, 0, 0.0
 
     def forward(self, x: Tensor) -> Tensor:
         """x: the operation's input; returns its output."""
         if not bool(torch.isfinite(x).all()):
             raise CalibrationError(f"an input of {self.op!r} is not finite during calibration: check the data")
+        self.inputs += x.numel()
+        self.below += int((x < 0).sum())
+        self.least = min(self.least, float(x.min())) if x.numel() else self.least
         seen = x[None] if x.dim() == self.contraction.sample_axes else x
         for (group, block), (first_row, rows) in self.extents.items():
             touched = self.contraction.inputs_of(seen, self.module.groups, first_row, rows)

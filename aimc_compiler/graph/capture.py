@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from aimc_compiler.errors import BatchError, CaptureError
@@ -107,8 +107,10 @@ def trace(
     leaves, in_spec = pytree.tree_flatten(call)
     network = FlatNetwork(model, in_spec)
     samples = None
-    if batch_dim is not None:
-        samples = make_samples(leaves, batch_dims(leaves, _names(call), batch_dim))
+    dims = None if batch_dim is None else batch_dims(leaves, _names(call), batch_dim)
+    _check_elements(name, _names(call), leaves)
+    if dims is not None:
+        samples = make_samples(leaves, dims)
     program, samples, reason = _export(network, name, tuple(leaves), samples)
     root, nodes = _normal_form(program, name)
     name_inputs(nodes, _input_names(model, call))
@@ -134,6 +136,15 @@ def _check_call(model: nn.Module, name: str, example_inputs: Sequence[Any]) -> N
             f"{name}: {first} is in training mode, where dropout and batch norm act differently: call model.eval() "
             "before compiling"
         )
+
+
+def _check_elements(name: str, names: Sequence[str], leaves: Sequence[Any]) -> None:
+    for place, leaf in zip(names, leaves, strict=True):
+        if isinstance(leaf, Tensor) and not leaf.numel():
+            raise CaptureError(
+                f"{name}: input {place} of the example has shape {tuple(leaf.shape)}, which holds no elements, so "
+                "there is nothing to plan for: give an example of the size that the network is to run at"
+            )
 
 
 def _acts(module: nn.Module) -> bool:

@@ -32,7 +32,9 @@ def operation_faults(graph: fx.Graph) -> dict[fx.Node, tuple[str, bool]]:
     faults = {}
     for node in run_time_operations(graph):
         name = op_name(node)
-        if node.op == "call_function" and _counts_by_values(node):
+        if _is_empty(node):
+            faults[node] = (_EMPTY, False)
+        elif node.op == "call_function" and _counts_by_values(node):
             faults[node] = (_COUNTED, False)
         elif node.op == "call_function" and name not in OP_COSTS and name != "getitem":
             fault = _fault(name)
@@ -63,6 +65,18 @@ _COUNTED = (
     "write it with a mask that keeps all elements, as torch.where(mask, x, 0); of a mixture of experts, let every "
     "expert multiply all tokens and weigh its outputs by zero where the router did not choose it"
 )
+
+
+#: A tensor of size zero has no windows to pass on, and a matrix without rows or columns no cells.
+_EMPTY = (
+    "gives a tensor without elements, of which a chip has nothing to compute: leave it out (an empty slice, a layer of "
+    "width 0)"
+)
+
+
+def _is_empty(node: fx.Node) -> bool:
+    value = value_of(node)
+    return isinstance(value, TensorValue) and 0 in value.shape
 
 
 def _counts_by_values(node: fx.Node) -> bool:
