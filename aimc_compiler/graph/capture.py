@@ -71,7 +71,7 @@ def capture(
 class Traced:
     """A network in normal form, before what it computes is checked. samples: two of them, None where the whole example
     is one; reason: why, in words; leaves: the flat inputs of the example; expected: what the network itself gives for
-    both samples, or for the example; single: what the graph gives for the first sample, None if it has changed since."""
+    both samples, or for the example; single: what the graph gives for the first, None if it has changed since."""
 
     name: str
     network: FlatNetwork

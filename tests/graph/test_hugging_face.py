@@ -146,6 +146,20 @@ def test_every_expert_of_mixtral_stands_on_tiles_and_the_router_chooses() -> Non
     check_outputs(model, compiled, _call("mixtral", 5, 11))
 
 
+def test_mixtral_is_timed_for_the_experts_that_a_token_takes() -> None:
+    """7 tokens take 14 experts, of which each of four has 4 or 3; values stay."""
+    args, kwargs = _call("mixtral", 2, 2)
+    rules = {"*.experts.*": {"experts": 4, "active": 2}}
+    model = _network("mixtral")
+    compiled = aimc.compile(model, "ideal", args, example_kwargs=kwargs, rules=rules)
+    windows = {op.name: (op.windows, op.computed_windows) for op in compiled.workload.matrix_ops}
+    for layer in range(2):
+        for stack in ("gate_up_proj", "down_proj"):
+            found = [windows[f"model.layers.{layer}.mlp.experts.{stack}.{expert}"] for expert in range(4)]
+            assert found == [(4, 14), (4, 14), (3, 14), (3, 14)]
+    check_outputs(model, compiled, _call("mixtral", 5, 11))
+
+
 def test_experts_by_a_loop_over_those_that_are_hit_are_refused_with_the_line() -> None:
     model = _network("mixtral")
     model.set_experts_implementation("eager")
