@@ -192,11 +192,10 @@ def run(
 
     compiled = aimc.load(artifact)
     batches = limit_samples(find_data(data, batch), limit)
-    chosen = None if times is None else parse_times(times)
     result = aimc.evaluate(
         compiled,
         batches,
-        times_s=chosen,
+        times_s=None if times is None else parse_times(times),
         n_chips=chips,
         seed=seed,
         recalibration=recalibrate,
@@ -217,10 +216,8 @@ def run(
     console.print(evaluation_table(result))
     console.print()
     console.print(timing_table(compiled.timing))
-    if mixtures := mixtures_note(compiled):
-        console.print(f"\n{mixtures}", markup=False)
-    if repeats := repeats_line(result):
-        console.print(f"\n{repeats}")
+    for line in filter(None, (mixtures_note(compiled), repeats_line(result))):
+        console.print(f"\n{line}", markup=False)
 
 
 @app.command("mvm-error")
