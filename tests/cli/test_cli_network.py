@@ -132,3 +132,16 @@ def test_compare(aimc_command: Any, tmp_path: Path) -> None:
     code, _, err = aimc_command(*arguments, "--time", "1h,1d")
     assert code == 2
     assert "--time 1h,1d is 2 times: give one" in err
+
+
+def test_a_mixture_says_what_it_is_timed_for(aimc_command: Any, folder: Path) -> None:
+    (folder / "rules.yaml").write_text('"*.experts.*": {experts: 4, active: 2}\n')
+    timed = "model.layers.0.block_sparse_moe.experts and 1 more: timed for 2 of 4 experts a token, balanced"
+    code, out, _ = aimc_command("support", "zoo:mixtral_tiny", "--chip", "analog-fabric", "--rules", "rules.yaml")
+    assert code == 0
+    assert f"mixtures: {timed}" in out
+    code, out, _ = aimc_command("compile", "zoo:mixtral_tiny", "--rules", "rules.yaml", "-o", "net.aimc")
+    assert code == 0
+    assert f"{timed}. Values follow the true routing" in " ".join(out.split())
+    assert "64 of 128" in out
+    assert len(json.loads(aimc_command("inspect", "net.aimc", "--json")[1])["mixtures"]) == 2
