@@ -38,6 +38,8 @@ def last_needed(access: Access, windows: int, input_windows: int) -> Ints:
         return np.minimum(window, input_windows - 1)
     if access.kind == "all":
         return np.full(windows, input_windows - 1, dtype=np.int64)
+    if access.kind == "dealt":
+        return -(-(window + 1) * access.input_size[0] // access.output_size[0]) - 1
     repeat, window = np.divmod(window, prod(access.output_size))
     last = np.zeros(windows, dtype=np.int64)
     for axis, size in enumerate(access.output_size):

@@ -19,6 +19,9 @@ def verify_program(program: Program) -> None:
         if names.setdefault(task.name, index) != index:
             raise VerificationError(f"two tasks are called {task.name!r}")
         _verify_task(program, index, task)
+    for routing in program.routings:
+        if not 1 <= routing.active <= routing.experts:
+            raise VerificationError(f"mixture {routing.mixture!r} takes {routing.assumption}")
     for loop in task_loops(program):
         _verify_loop(program, loop)
 
