@@ -1,0 +1,314 @@
+"""The compiled loops of a schedule that is laid out task by task: places on resources whose pattern repeats.
+
+What a resource does repeats every ``period`` ticks, so its time is a circle; on it stand the slots that are taken, by
+begin, the last one perhaps over the end. A task takes the first gaps it finds from the time it is ready on. Numba is
+imported with this module, and this module with the first such schedule. Arrays are those of ``Streams``.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar, cast
+
+import numba
+import numpy as np
+
+from aimc_compiler.program.streams import ALL, JOINED, Streams
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def compiled(function: F) -> F:
+    return cast(F, numba.njit(cache=True, error_model="numpy", boundscheck=False)(function))
+
+
+class Circles(NamedTuple):
+    """first: (resources,), where the slots of each begin; used: (resources,), how many it has; begins, ends: (slots,).
+
+    There is room for as many slots as there are uses, and two more a resource.
+    """
+
+    first: Any
+    used: Any
+    begins: Any
+    ends: Any
+
+
+@compiled
+def find_gap(circles: Circles, on: int, ready: int, service: int, period: int) -> tuple[int, int]:
+    """(the first time from ``ready`` on at which ``service`` ticks are free, ticks free from then); (-1, 0) for none."""
+    count, low = circles.used[on], circles.first[on]
+    if count == 0:
+        return ready, period
+    begins, ends = circles.begins[low : low + count], circles.ends[low : low + count]
+    phase = ready % period
+    slot = np.searchsorted(begins, phase, side="right")
+    begin = max(phase, ends[slot - 1] if slot > 0 else ends[count - 1] - period)
+    turn = 0
+    # The gap behind which the search began is looked at again one period later: all of it.
+    for _ in range(count + 1):
+        if slot == count:
+            slot, turn = 0, turn + period
+        room = begins[slot] + turn - begin
+        if room >= service:
+            return ready - phase + begin, room
+        begin = max(begin, ends[slot] + turn)
+        slot += 1
+    return -1, 0
+
+
+@compiled
+def take_slot(circles: Circles, on: int, begin: int, length: int) -> None:
+    """Adds a slot. begin: inside the period."""
+    count, low = circles.used[on], circles.first[on]
+    begins, ends = circles.begins, circles.ends
+    place = low + np.searchsorted(begins[low : low + count], begin, side="right")
+    behind = place > low and ends[place - 1] == begin
+    before = place < low + count and begins[place] == begin + length
+    if behind and before:
+        ends[place - 1] = ends[place]
+        for at in range(place, low + count - 1):
+            begins[at], ends[at] = begins[at + 1], ends[at + 1]
+        circles.used[on] = count - 1
+    elif behind:
+        ends[place - 1] = begin + length
+    elif before:
+        begins[place] = begin
+    else:
+        for at in range(low + count, place, -1):
+            begins[at], ends[at] = begins[at - 1], ends[at - 1]
+        begins[place], ends[place] = begin, begin + length
+        circles.used[on] = count + 1
+
+
+@compiled
+def open_circles(streams: Streams, tasks: Any, circles: Circles, touched: Any, load: Any) -> tuple[int, int]:
+    """Room on each resource of some tasks; returns (how many there are, the greatest load of one window).
+
+    touched: (resources,), filled with them; load: (resources,) zeros, filled with their ticks a window.
+    """
+    count = 0
+    for task in tasks:
+        for stream in range(streams.first_use[task], streams.first_use[task + 1]):
+            on = streams.resource[stream]
+            if on >= 0:
+                if circles.used[on] == 0:
+                    touched[count] = on
+                    count += 1
+                circles.used[on] += 1
+                load[on] += streams.service[task]
+    room, most = 0, 0
+    for on in touched[:count]:
+        circles.first[on] = room
+        room += circles.used[on] + 2
+        circles.used[on] = 0
+        most = max(most, load[on])
+        load[on] = 0
+    return count, most
+
+
+@compiled
+def ready_at(streams: Streams, task: int, at: Any, shift: Any) -> int:
+    """When event 0 of a task can start for what it needs. at: (taken,); shift: (needs,), ticks on top of the latency."""
+    ready = 0
+    for need in range(streams.first_need[task], streams.first_need[task + 1]):
+        maker = streams.need_task[need]
+        ready = max(ready, at[streams.need_taken[need]] + streams.latency[maker] + shift[need])
+    return ready
+
+
+@compiled
+def lay_phase(
+    streams: Streams, tasks: Any, shift: Any, beat: int, free: Any, circles: Circles, start: Any, at: Any
+) -> bool:
+    """Starts of event 0 where event k starts ``k * beat`` later; whether every task found its gap.
+
+    tasks: those of a phase. free: (resources,), from when on each is; circles: empty, filled. start: (streams of the
+    phase,), filled, task by task; at: (taken,), filled for these tasks.
+    """
+    stream = 0
+    for task in tasks:
+        entry = ready_at(streams, task, at, shift)
+        service, hop = streams.service[task], streams.hop[task]
+        first, head = streams.first_use[task], streams.first_head[task]
+        taken, last_taken = streams.first_taken[task], streams.first_taken[task + 1]
+        last_head, origin = streams.first_head[task + 1], stream
+        ready = entry
+        for use in range(streams.first_use[task + 1] - first):
+            if head < last_head and streams.head_use[head] == use:
+                before = streams.head_before[head]
+                ready = entry if before < 0 else start[origin + before] + hop
+                head += 1
+            else:
+                ready += hop
+            on = streams.resource[first + use]
+            if on >= 0:
+                ready = max(ready, free[on])
+                if service > 0:
+                    ready, room = find_gap(circles, on, ready, service, beat)
+                    if room == 0:
+                        return False
+                    take_slot(circles, on, ready % beat, service)
+            start[stream] = ready
+            stream += 1
+            if taken < last_taken and streams.taken_use[taken] == use:
+                at[taken] = ready
+                taken += 1
+    return True
+
+
+@compiled
+def close_phase(streams: Streams, tasks: Any, beat: int, start: Any, free: Any, entered: Any) -> int:
+    """When the last of a phase is finished. free: (resources,), updated to where its use of them ends.
+
+    entered: (resources,), updated to the first start on each.
+    """
+    stream, finish = 0, 0
+    for task in tasks:
+        through = (streams.events[task] - 1) * beat
+        for use in range(streams.first_use[task], streams.first_use[task + 1]):
+            last = start[stream] + through
+            finish = max(finish, last + streams.latency[task])
+            on = streams.resource[use]
+            if on >= 0:
+                free[on] = max(free[on], last + streams.service[task])
+                entered[on] = min(entered[on], start[stream])
+            stream += 1
+    return finish
+
+
+@compiled
+def lay_side_by_side(
+    streams: Streams, shift: Any, interval: int, circles: Circles, cursor: Any, crowded: Any, at: Any
+) -> int:
+    """When a sample is finished where its events take places in an interval that repeats for every sample.
+
+    The events of a stream stand back to back, or fill one gap after another; others see them as if all were as late as
+    the last one makes them. cursor: (resources,), where the next place begins on those of which the places stand side
+    by side, in the order of tasks, whatever the time; -1 where gaps are looked for. crowded: (resources,), set where
+    there were none. at: (taken,), filled. Returns -1 if any is crowded.
+    """
+    line = np.zeros(np.diff(streams.first_use).max(), dtype=np.int64)
+    finish, failed = 0, False
+    for task in range(len(streams.events)):
+        entry = ready_at(streams, task, at, shift)
+        events, service = streams.events[task], streams.service[task]
+        first, head = streams.first_use[task], streams.first_head[task]
+        taken, last_taken = streams.first_taken[task], streams.first_taken[task + 1]
+        ready = entry
+        for use in range(streams.first_use[task + 1] - first):
+            if head < streams.first_head[task + 1] and streams.head_use[head] == use:
+                before = streams.head_before[head]
+                ready = entry if before < 0 else line[before] + streams.hop[task]
+                head += 1
+            else:
+                ready += streams.hop[task]
+            on = streams.resource[first + use]
+            if on >= 0 and service > 0:
+                place = reserve_side(circles, cursor, on, ready, events * service, interval)
+                if place < 0:
+                    place = fill_gaps(circles, on, ready, events, service, interval)
+                if place < 0:
+                    crowded[on], failed = True, True
+                else:
+                    ready = place
+            line[use] = ready
+            if taken < last_taken and streams.taken_use[taken] == use:
+                at[taken] = ready
+                taken += 1
+            finish = max(finish, ready + (events - 1) * service + streams.latency[task])
+    return -1 if failed else finish
+
+
+@compiled
+def reserve_side(circles: Circles, cursor: Any, on: int, ready: int, length: int, interval: int) -> int:
+    """The first time from ``ready`` on at the next place side by side; -1 where the resource has none."""
+    if cursor[on] < 0:
+        return -1
+    place = cursor[on]
+    cursor[on] += length
+    return ready + (place - ready) % interval
+
+
+@compiled
+def fill_gaps(circles: Circles, on: int, ready: int, events: int, service: int, interval: int) -> int:
+    """Fills gaps with events; returns the latest time of event 0 that none is later than, at ``service`` ticks each.
+
+    -1 where the gaps are too short.
+    """
+    left, last = events, 0
+    while left > 0:
+        begin, room = find_gap(circles, on, ready, service, interval)
+        if room == 0:
+            return -1
+        count = min(left, room // service)
+        take_slot(circles, on, begin % interval, count * service)
+        ready = begin + count * service
+        last = ready - service
+        left -= count
+    return last - (events - 1) * service
+
+
+@compiled
+def measure_depths(streams: Streams) -> None:
+    """Fills ``taken_depth`` and ``depth``."""
+    hops = np.zeros(np.diff(streams.first_use).max(), dtype=np.int64)
+    for task in range(len(streams.events)):
+        head, taken = streams.first_head[task], streams.first_taken[task]
+        deepest, depth = 0, 0
+        for use in range(streams.first_use[task + 1] - streams.first_use[task]):
+            if head < streams.first_head[task + 1] and streams.head_use[head] == use:
+                before = streams.head_before[head]
+                depth = 0 if before < 0 else hops[before] + 1
+                head += 1
+            else:
+                depth += 1
+            hops[use] = depth
+            deepest = max(deepest, depth)
+            if taken < streams.first_taken[task + 1] and streams.taken_use[taken] == use:
+                streams.taken_depth[taken] = depth
+                taken += 1
+        streams.depth[task] = deepest
+
+
+@compiled
+def find_levels(streams: Streams, level: Any) -> None:
+    """How many needs that are not ``JOINED`` lie in front of each task, at most: (tasks,), filled."""
+    for task in range(len(streams.events)):
+        for need in range(streams.first_need[task], streams.first_need[task + 1]):
+            step = 0 if streams.need_kind[need] == JOINED else 1
+            level[task] = max(level[task], level[streams.need_task[need]] + step)
+
+
+@compiled
+def sweep_free(streams: Streams, first: Any, last: Any) -> int:
+    """The longest path of dependencies in ticks, the events of one stream in a row.
+
+    Start times are the greatest of lines in k, the window, where needs are ``JOINED`` or ``ALL``: of which the values
+    at both ends follow from those in front. first, last: (tasks,), filled with the starts of event 0 and of the last
+    one on the first use.
+    """
+    finish = 0
+    for task in range(len(streams.events)):
+        early, late = 0, 0
+        for need in range(streams.first_need[task], streams.first_need[task + 1]):
+            maker = streams.need_task[need]
+            delay = streams.latency[maker] + streams.hop[maker] * streams.taken_depth[streams.need_taken[need]]
+            early = max(early, delay + (last[maker] if streams.need_kind[need] == ALL else first[maker]))
+            late = max(late, delay + last[maker])
+        first[task] = early
+        last[task] = max(late, early + (streams.events[task] - 1) * streams.service[task])
+        depth = streams.hop[task] * streams.depth[task]
+        finish = max(finish, last[task] + depth + streams.latency[task])
+    return finish
+
+
+@compiled
+def find_paces(streams: Streams, pace: Any) -> None:
+    """Ticks between events that stand back to back: (tasks,), filled; without resources, those of what is needed."""
+    for task in range(len(streams.events)):
+        pace[task] = streams.service[task]
+        if streams.resource[streams.first_use[task]] >= 0:
+            continue
+        for need in range(streams.first_need[task], streams.first_need[task + 1]):
+            maker = streams.need_task[need]
+            if streams.need_kind[need] != ALL:
+                pace[task] = max(pace[task], pace[maker] * streams.events[maker] // streams.events[task])
