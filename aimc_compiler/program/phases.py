@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 
 from aimc_compiler.errors import NotBuiltError
-from aimc_compiler.program.bounds import resource_loads
-from aimc_compiler.program.events import last_needed
+from aimc_compiler.program.events import EVENT_LIMIT, FEWER_EVENTS, last_needed
 from aimc_compiler.program.ir import Program
-from aimc_compiler.program.streams import JOINED, Ints, Streams, flatten_streams
-from aimc_compiler.records import record
+from aimc_compiler.program.longest import find_longest
+from aimc_compiler.program.streams import JOINED, OTHER, Ints, Streams, flatten_streams
+from aimc_compiler.records import record, without_collection
 from aimc_compiler.workload.ir import Access
 
 #: The beat of a phase of one window: longer than any schedule, so that nothing repeats.
@@ -68,17 +68,21 @@ class PhaseSchedule:
 
 
 def schedule_phases(program: Program) -> PhaseSchedule:
-    """The schedule of one sample and of the steady state. Raises NotBuiltError for loops."""
-    from aimc_compiler.program.slots import measure_depths, sweep_free
+    """The schedule of one sample and of the steady state.
 
-    streams, accesses = flatten_streams(program)
-    _refuse_loops(program, streams)
-    measure_depths(streams)
-    loads = resource_loads(program)
+    Raises NotBuiltError for loops, and where kernels slide in a program of more than ``EVENT_LIMIT`` events.
+    """
+    from aimc_compiler.program.sweep_tasks import find_loads, measure_depths
+
+    with without_collection():
+        streams, accesses = flatten_streams(program)
+    _refuse(program, streams)
+    measure_depths(streams, _scratch(streams))
+    loads = np.zeros(len(program.resources), dtype=np.int64)
+    find_loads(streams, loads)
     interval = max(1, int(loads.max(initial=0)))
-    first, last = (np.zeros(len(streams.events), dtype=np.int64) for _ in range(2))
-    bound = sweep_free(streams, first, last)
-    alone = _Alone(streams, accesses, len(program.resources), first)
+    longest = find_longest(streams, accesses)
+    alone = _Alone(streams, accesses, len(loads), longest.first)
     alone.run()
     met = alone.longest_stay > interval
     return PhaseSchedule(
@@ -86,7 +90,7 @@ def schedule_phases(program: Program) -> PhaseSchedule:
         phases=tuple(alone.phases),
         first=alone.at,
         met=met,
-        latency_bound_ticks=bound,
+        latency_bound_ticks=longest.ticks,
         latency_ticks=alone.finish,
         interval_ticks=interval,
         periodic_latency_ticks=_steady(streams, accesses, len(loads), interval) if met else alone.finish,
@@ -94,10 +98,16 @@ def schedule_phases(program: Program) -> PhaseSchedule:
     )
 
 
-def _refuse_loops(program: Program, streams: Streams) -> None:
+def _refuse(program: Program, streams: Streams) -> None:
     reader = np.repeat(np.arange(len(streams.events)), np.diff(streams.first_need))
-    if (streams.need_task >= reader).any():
-        raise NotBuiltError(f"{program.workload!r} on {program.chip!r} has loops")
+    loops = bool((streams.need_task >= reader).any())
+    if loops or (program.events > EVENT_LIMIT and (streams.need_kind == OTHER).any()):
+        what = "loops" if loops else "kernels that slide over their inputs"
+        simulated = int((np.diff(streams.first_use) * streams.events).sum())
+        raise NotBuiltError(
+            f"{program.workload!r} on {program.chip!r} has {simulated} events a sample: timing of networks with {what} is "
+            f"built for up to {EVENT_LIMIT}; {FEWER_EVENTS}"
+        )
 
 
 class _Alone:
@@ -164,7 +174,7 @@ def find_phases(streams: Streams, early: Ints) -> list[Ints]:
     """Tasks by phase, phases in the order in which they are served: none in front of what it needs, and among those
     that do not need each other by their earliest start without contention, ``early``: (tasks,).
     """
-    from aimc_compiler.program.slots import find_levels
+    from aimc_compiler.program.sweep_tasks import find_levels
 
     level = np.zeros(len(streams.events), dtype=np.int64)
     find_levels(streams, level)
@@ -206,12 +216,12 @@ def _steady(streams: Streams, accesses: tuple[Access, ...], resources: int, inte
     uses = np.bincount(users, minlength=resources) + 2
     first = np.concatenate([[0], np.cumsum(uses)[:-1]])
     begins, ends = (np.empty(int(uses.sum()), dtype=np.int64) for _ in range(2))
-    cursor = np.full(resources, -1, dtype=np.int64)
+    cursor, line = np.full(resources, -1, dtype=np.int64), _scratch(streams)
     while True:
         circles = Circles(first, np.zeros(resources, dtype=np.int64), begins, ends)
         crowded = np.zeros(resources, dtype=np.bool_)
         at = np.zeros(len(streams.taken_use), dtype=np.int64)
-        finish = lay_side_by_side(streams, shift, interval, circles, np.where(cursor < 0, cursor, 0), crowded, at)
+        finish = lay_side_by_side(streams, shift, interval, circles, np.where(cursor < 0, cursor, 0), crowded, line, at)
         if finish >= 0:
             return int(finish)
         cursor[crowded] = 0
@@ -228,8 +238,13 @@ def _steady_shifts(streams: Streams, accesses: tuple[Access, ...]) -> Ints:
     return shift
 
 
+def _scratch(streams: Streams) -> Ints:
+    """Room for a number a use of any one task."""
+    return np.empty(int(np.diff(streams.first_use).max(initial=0)), dtype=np.int64)
+
+
 def _paces(streams: Streams) -> Ints:
-    from aimc_compiler.program.slots import find_paces
+    from aimc_compiler.program.sweep_tasks import find_paces
 
     pace = np.zeros(len(streams.events), dtype=np.int64)
     find_paces(streams, pace)

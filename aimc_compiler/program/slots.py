@@ -1,24 +1,14 @@
 """The compiled loops of a schedule that is laid out task by task: places on resources whose pattern repeats.
 
 What a resource does repeats every ``period`` ticks, so its time is a circle; on it stand the slots that are taken, by
-begin, the last one perhaps over the end. A task takes the first gaps it finds from the time it is ready on. Numba is
-imported with this module, and this module with the first such schedule. Arrays are those of ``Streams``.
+begin, the last one perhaps over the end. A task takes the first gaps it finds from the time it is ready on. Arrays are those
+of ``Streams``.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple
 
-import numba
-import numpy as np
-
-from aimc_compiler.program.streams import ALL, JOINED, Streams
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def compiled(function: F) -> F:
-    return cast(F, numba.njit(cache=True, error_model="numpy", boundscheck=False)(function))
-
+from aimc_compiler.program.streams import Streams
+from aimc_compiler.program.sweep_tasks import compiled
 
 class Circles(NamedTuple):
     """first: (resources,), where the slots of each begin; used: (resources,), how many it has; begins, ends: (slots,).
@@ -33,24 +23,37 @@ class Circles(NamedTuple):
 
 
 @compiled
+def count_up_to(values: Any, low: int, high: int, limit: int) -> int:
+    """How many of ``values[low:high]``, which rise, are at most ``limit``."""
+    first = low
+    while low < high:
+        middle = (low + high) // 2
+        if values[middle] <= limit:
+            low = middle + 1
+        else:
+            high = middle
+    return low - first
+
+
+@compiled
 def find_gap(circles: Circles, on: int, ready: int, service: int, period: int) -> tuple[int, int]:
     """(the first time from ``ready`` on at which ``service`` ticks are free, ticks free from then); (-1, 0) for none."""
     count, low = circles.used[on], circles.first[on]
     if count == 0:
         return ready, period
-    begins, ends = circles.begins[low : low + count], circles.ends[low : low + count]
+    begins, ends = circles.begins, circles.ends
     phase = ready % period
-    slot = np.searchsorted(begins, phase, side="right")
-    begin = max(phase, ends[slot - 1] if slot > 0 else ends[count - 1] - period)
+    slot = count_up_to(begins, low, low + count, phase)
+    begin = max(phase, ends[low + slot - 1] if slot > 0 else ends[low + count - 1] - period)
     turn = 0
     # The gap behind which the search began is looked at again one period later: all of it.
     for _ in range(count + 1):
         if slot == count:
             slot, turn = 0, turn + period
-        room = begins[slot] + turn - begin
+        room = begins[low + slot] + turn - begin
         if room >= service:
             return ready - phase + begin, room
-        begin = max(begin, ends[slot] + turn)
+        begin = max(begin, ends[low + slot] + turn)
         slot += 1
     return -1, 0
 
@@ -60,7 +63,7 @@ def take_slot(circles: Circles, on: int, begin: int, length: int) -> None:
     """Adds a slot. begin: inside the period."""
     count, low = circles.used[on], circles.first[on]
     begins, ends = circles.begins, circles.ends
-    place = low + np.searchsorted(begins[low : low + count], begin, side="right")
+    place = low + count_up_to(begins, low, low + count, begin)
     behind = place > low and ends[place - 1] == begin
     before = place < low + count and begins[place] == begin + length
     if behind and before:
@@ -96,7 +99,8 @@ def open_circles(streams: Streams, tasks: Any, circles: Circles, touched: Any, l
                 circles.used[on] += 1
                 load[on] += streams.service[task]
     room, most = 0, 0
-    for on in touched[:count]:
+    for number in range(count):
+        on = touched[number]
         circles.first[on] = room
         room += circles.used[on] + 2
         circles.used[on] = 0
@@ -177,7 +181,7 @@ def close_phase(streams: Streams, tasks: Any, beat: int, start: Any, free: Any, 
 
 @compiled
 def lay_side_by_side(
-    streams: Streams, shift: Any, interval: int, circles: Circles, cursor: Any, crowded: Any, at: Any
+    streams: Streams, shift: Any, interval: int, circles: Circles, cursor: Any, crowded: Any, line: Any, at: Any
 ) -> int:
     """When a sample is finished where its events take places in an interval that repeats for every sample.
 
@@ -186,7 +190,6 @@ def lay_side_by_side(
     by side, in the order of tasks, whatever the time; -1 where gaps are looked for. crowded: (resources,), set where
     there were none. at: (taken,), filled. Returns -1 if any is crowded.
     """
-    line = np.zeros(np.diff(streams.first_use).max(), dtype=np.int64)
     finish, failed = 0, False
     for task in range(len(streams.events)):
         entry = ready_at(streams, task, at, shift)
@@ -245,70 +248,3 @@ def fill_gaps(circles: Circles, on: int, ready: int, events: int, service: int, 
         last = ready - service
         left -= count
     return last - (events - 1) * service
-
-
-@compiled
-def measure_depths(streams: Streams) -> None:
-    """Fills ``taken_depth`` and ``depth``."""
-    hops = np.zeros(np.diff(streams.first_use).max(), dtype=np.int64)
-    for task in range(len(streams.events)):
-        head, taken = streams.first_head[task], streams.first_taken[task]
-        deepest, depth = 0, 0
-        for use in range(streams.first_use[task + 1] - streams.first_use[task]):
-            if head < streams.first_head[task + 1] and streams.head_use[head] == use:
-                before = streams.head_before[head]
-                depth = 0 if before < 0 else hops[before] + 1
-                head += 1
-            else:
-                depth += 1
-            hops[use] = depth
-            deepest = max(deepest, depth)
-            if taken < streams.first_taken[task + 1] and streams.taken_use[taken] == use:
-                streams.taken_depth[taken] = depth
-                taken += 1
-        streams.depth[task] = deepest
-
-
-@compiled
-def find_levels(streams: Streams, level: Any) -> None:
-    """How many needs that are not ``JOINED`` lie in front of each task, at most: (tasks,), filled."""
-    for task in range(len(streams.events)):
-        for need in range(streams.first_need[task], streams.first_need[task + 1]):
-            step = 0 if streams.need_kind[need] == JOINED else 1
-            level[task] = max(level[task], level[streams.need_task[need]] + step)
-
-
-@compiled
-def sweep_free(streams: Streams, first: Any, last: Any) -> int:
-    """The longest path of dependencies in ticks, the events of one stream in a row.
-
-    Start times are the greatest of lines in k, the window, where needs are ``JOINED`` or ``ALL``: of which the values
-    at both ends follow from those in front. first, last: (tasks,), filled with the starts of event 0 and of the last
-    one on the first use.
-    """
-    finish = 0
-    for task in range(len(streams.events)):
-        early, late = 0, 0
-        for need in range(streams.first_need[task], streams.first_need[task + 1]):
-            maker = streams.need_task[need]
-            delay = streams.latency[maker] + streams.hop[maker] * streams.taken_depth[streams.need_taken[need]]
-            early = max(early, delay + (last[maker] if streams.need_kind[need] == ALL else first[maker]))
-            late = max(late, delay + last[maker])
-        first[task] = early
-        last[task] = max(late, early + (streams.events[task] - 1) * streams.service[task])
-        depth = streams.hop[task] * streams.depth[task]
-        finish = max(finish, last[task] + depth + streams.latency[task])
-    return finish
-
-
-@compiled
-def find_paces(streams: Streams, pace: Any) -> None:
-    """Ticks between events that stand back to back: (tasks,), filled; without resources, those of what is needed."""
-    for task in range(len(streams.events)):
-        pace[task] = streams.service[task]
-        if streams.resource[streams.first_use[task]] >= 0:
-            continue
-        for need in range(streams.first_need[task], streams.first_need[task + 1]):
-            maker = streams.need_task[need]
-            if streams.need_kind[need] != ALL:
-                pace[task] = max(pace[task], pace[maker] * streams.events[maker] // streams.events[task])
