@@ -18,7 +18,7 @@ class Longest:
 
 def find_longest(streams: Streams, accesses: tuple[Access, ...]) -> Longest:
     """Where every need is event by event or of everything, two numbers a task; otherwise start times of all events,
-    each kept until the last that reads it. streams: without loops, depths measured.
+    each kept until the last that reads it. streams: without loops.
     """
     from aimc_compiler.program.sweep_tasks import sweep_free
 

@@ -21,15 +21,18 @@ from typing import Any
 import numpy as np
 
 from aimc_compiler.errors import NotBuiltError
+from aimc_compiler.program.bounds import resource_loads
 from aimc_compiler.program.events import EVENT_LIMIT, FEWER_EVENTS, last_needed
 from aimc_compiler.program.ir import Program
 from aimc_compiler.program.longest import find_longest
-from aimc_compiler.program.streams import JOINED, OTHER, Ints, Streams, flatten_streams
+from aimc_compiler.program.streams import OTHER, Ints, Streams, flatten_streams
 from aimc_compiler.records import record, without_collection
 from aimc_compiler.workload.ir import Access
 
 #: The beat of a phase of one window: longer than any schedule, so that nothing repeats.
 _ONCE = 1 << 50
+#: Of a phase that has none yet.
+_LAYING = -1
 #: Needs of nothing: before every start.
 _NEVER = -(1 << 60)
 #: How much longer a beat is tried where gaps were too short, in parts of its least; each time twice as much.
@@ -72,14 +75,10 @@ def schedule_phases(program: Program) -> PhaseSchedule:
 
     Raises NotBuiltError for loops, and where kernels slide in a program of more than ``EVENT_LIMIT`` events.
     """
-    from aimc_compiler.program.sweep_tasks import find_loads, measure_depths
-
     with without_collection():
         streams, accesses = flatten_streams(program)
     _refuse(program, streams)
-    measure_depths(streams, _scratch(streams))
-    loads = np.zeros(len(program.resources), dtype=np.int64)
-    find_loads(streams, loads)
+    loads = resource_loads(program)
     interval = max(1, int(loads.max(initial=0)))
     longest = find_longest(streams, accesses)
     alone = _Alone(streams, accesses, len(loads), longest.first)
@@ -103,7 +102,7 @@ def _refuse(program: Program, streams: Streams) -> None:
     loops = bool((streams.need_task >= reader).any())
     if loops or (program.events > EVENT_LIMIT and (streams.need_kind == OTHER).any()):
         what = "loops" if loops else "kernels that slide over their inputs"
-        simulated = int((np.diff(streams.first_use) * streams.events).sum())
+        simulated = sum(task.events * max(1, len(task.uses)) for task in program.tasks)
         raise NotBuiltError(
             f"{program.workload!r} on {program.chip!r} has {simulated} events a sample: timing of networks with {what} is "
             f"built for up to {EVENT_LIMIT}; {FEWER_EVENTS}"
@@ -145,8 +144,9 @@ class _Alone:
         room = uses + 2 * touched
         circles = circles._replace(begins=np.empty(room, dtype=np.int64), ends=np.empty(room, dtype=np.int64))
         start = np.empty(uses, dtype=np.int64)
+        self._beat[tasks] = _LAYING
         needs = _rows(streams.first_need, tasks)
-        needs = needs[streams.need_kind[needs] != JOINED]
+        needs = needs[self._beat[streams.need_task[needs]] != _LAYING]
         beat, more = (_ONCE if windows == 1 else int(least)), max(1, int(least) // _STRETCH)
         while True:
             self._couple(needs, windows, 0 if windows == 1 else beat)
@@ -211,7 +211,8 @@ def _steady(streams: Streams, accesses: tuple[Access, ...], resources: int, inte
     """Latency where samples enter every ``interval`` ticks, the load of the busiest resource."""
     from aimc_compiler.program.slots import Circles, lay_side_by_side
 
-    shift = _steady_shifts(streams, accesses)
+    pace = _paces(streams)
+    shift = _steady_shifts(streams, accesses, pace)
     users = streams.resource[streams.resource >= 0]
     uses = np.bincount(users, minlength=resources) + 2
     first = np.concatenate([[0], np.cumsum(uses)[:-1]])
@@ -221,16 +222,16 @@ def _steady(streams: Streams, accesses: tuple[Access, ...], resources: int, inte
         circles = Circles(first, np.zeros(resources, dtype=np.int64), begins, ends)
         crowded = np.zeros(resources, dtype=np.bool_)
         at = np.zeros(len(streams.taken_use), dtype=np.int64)
-        finish = lay_side_by_side(streams, shift, interval, circles, np.where(cursor < 0, cursor, 0), crowded, line, at)
+        finish = lay_side_by_side(streams, shift, pace, interval, circles, np.where(cursor < 0, cursor, 0), crowded, line, at)
         if finish >= 0:
             return int(finish)
         cursor[crowded] = 0
 
 
-def _steady_shifts(streams: Streams, accesses: tuple[Access, ...]) -> Ints:
+def _steady_shifts(streams: Streams, accesses: tuple[Access, ...], pace: Ints) -> Ints:
     """Shifts of all needs where the events of every stream stand back to back."""
     readers = np.repeat(np.arange(len(streams.events)), np.diff(streams.first_need))
-    makers, pace = streams.need_task, _paces(streams)
+    makers = streams.need_task
     columns = (streams.need_access, streams.events[readers], streams.events[makers], pace[makers], pace[readers])
     shift = np.zeros(len(makers), dtype=np.int64)
     for key, rows in _groups(np.stack(columns, axis=1)):

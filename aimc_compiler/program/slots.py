@@ -90,8 +90,8 @@ def open_circles(streams: Streams, tasks: Any, circles: Circles, touched: Any, l
     """
     count = 0
     for task in tasks:
-        for stream in range(streams.first_use[task], streams.first_use[task + 1]):
-            on = streams.resource[stream]
+        for use in range(streams.first_use[task], streams.first_use[task + 1]):
+            on = streams.resource[use]
             if on >= 0:
                 if circles.used[on] == 0:
                     touched[count] = on
@@ -120,30 +120,35 @@ def ready_at(streams: Streams, task: int, at: Any, shift: Any) -> int:
 
 
 @compiled
+def enter(streams: Streams, task: int, use: int, entry: int, start: Any, origin: int) -> int:
+    """When event 0 of a task reaches a use. start: its uses' starts from ``origin`` on."""
+    before = streams.before[use]
+    return entry if before < 0 else start[origin + before] + streams.hops[use] * streams.hop[task]
+
+
+@compiled
+def pass_on(streams: Streams, task: int, start: Any, origin: int, at: Any) -> None:
+    """Fills ``at``, (taken,), for what others need of a task."""
+    for taken in range(streams.first_taken[task], streams.first_taken[task + 1]):
+        at[taken] = start[origin + streams.taken_use[taken]] + streams.taken_hops[taken] * streams.hop[task]
+
+
+@compiled
 def lay_phase(
     streams: Streams, tasks: Any, shift: Any, beat: int, free: Any, circles: Circles, start: Any, at: Any
 ) -> bool:
     """Starts of event 0 where event k starts ``k * beat`` later; whether every task found its gap.
 
-    tasks: those of a phase. free: (resources,), from when on each is; circles: empty, filled. start: (streams of the
+    tasks: those of a phase. free: (resources,), from when on each is; circles: empty, filled. start: (uses of the
     phase,), filled, task by task; at: (taken,), filled for these tasks.
     """
-    stream = 0
+    origin = 0
     for task in tasks:
         entry = ready_at(streams, task, at, shift)
-        service, hop = streams.service[task], streams.hop[task]
-        first, head = streams.first_use[task], streams.first_head[task]
-        taken, last_taken = streams.first_taken[task], streams.first_taken[task + 1]
-        last_head, origin = streams.first_head[task + 1], stream
-        ready = entry
-        for use in range(streams.first_use[task + 1] - first):
-            if head < last_head and streams.head_use[head] == use:
-                before = streams.head_before[head]
-                ready = entry if before < 0 else start[origin + before] + hop
-                head += 1
-            else:
-                ready += hop
-            on = streams.resource[first + use]
+        first, service = streams.first_use[task], streams.service[task]
+        for use in range(first, streams.first_use[task + 1]):
+            ready = enter(streams, task, use, entry, start, origin)
+            on = streams.resource[use]
             if on >= 0:
                 ready = max(ready, free[on])
                 if service > 0:
@@ -151,11 +156,9 @@ def lay_phase(
                     if room == 0:
                         return False
                     take_slot(circles, on, ready % beat, service)
-            start[stream] = ready
-            stream += 1
-            if taken < last_taken and streams.taken_use[taken] == use:
-                at[taken] = ready
-                taken += 1
+            start[origin + use - first] = ready
+        pass_on(streams, task, start, origin, at)
+        origin += streams.first_use[task + 1] - first
     return True
 
 
@@ -170,7 +173,7 @@ def close_phase(streams: Streams, tasks: Any, beat: int, start: Any, free: Any, 
         through = (streams.events[task] - 1) * beat
         for use in range(streams.first_use[task], streams.first_use[task + 1]):
             last = start[stream] + through
-            finish = max(finish, last + streams.latency[task])
+            finish = max(finish, last + streams.reach[use] * streams.hop[task] + streams.latency[task])
             on = streams.resource[use]
             if on >= 0:
                 free[on] = max(free[on], last + streams.service[task])
@@ -181,48 +184,47 @@ def close_phase(streams: Streams, tasks: Any, beat: int, start: Any, free: Any, 
 
 @compiled
 def lay_side_by_side(
-    streams: Streams, shift: Any, interval: int, circles: Circles, cursor: Any, crowded: Any, line: Any, at: Any
+    streams: Streams,
+    shift: Any,
+    pace: Any,
+    interval: int,
+    circles: Circles,
+    cursor: Any,
+    crowded: Any,
+    line: Any,
+    at: Any,
 ) -> int:
     """When a sample is finished where its events take places in an interval that repeats for every sample.
 
     The events of a stream stand back to back, or fill one gap after another; others see them as if all were as late as
-    the last one makes them. cursor: (resources,), where the next place begins on those of which the places stand side
+    the last one makes them. pace: (tasks,), ticks from one to the next. cursor: (resources,), where the next place begins on those of which the places stand side
     by side, in the order of tasks, whatever the time; -1 where gaps are looked for. crowded: (resources,), set where
     there were none. at: (taken,), filled. Returns -1 if any is crowded.
     """
     finish, failed = 0, False
     for task in range(len(streams.events)):
         entry = ready_at(streams, task, at, shift)
-        events, service = streams.events[task], streams.service[task]
-        first, head = streams.first_use[task], streams.first_head[task]
-        taken, last_taken = streams.first_taken[task], streams.first_taken[task + 1]
-        ready = entry
-        for use in range(streams.first_use[task + 1] - first):
-            if head < streams.first_head[task + 1] and streams.head_use[head] == use:
-                before = streams.head_before[head]
-                ready = entry if before < 0 else line[before] + streams.hop[task]
-                head += 1
-            else:
-                ready += streams.hop[task]
-            on = streams.resource[first + use]
+        first, events, service = streams.first_use[task], streams.events[task], streams.service[task]
+        behind = (events - 1) * pace[task] + streams.latency[task]
+        for use in range(first, streams.first_use[task + 1]):
+            ready = enter(streams, task, use, entry, line, 0)
+            on = streams.resource[use]
             if on >= 0 and service > 0:
-                place = reserve_side(circles, cursor, on, ready, events * service, interval)
+                place = reserve_side(cursor, on, ready, events * service, interval)
                 if place < 0:
                     place = fill_gaps(circles, on, ready, events, service, interval)
                 if place < 0:
                     crowded[on], failed = True, True
                 else:
                     ready = place
-            line[use] = ready
-            if taken < last_taken and streams.taken_use[taken] == use:
-                at[taken] = ready
-                taken += 1
-            finish = max(finish, ready + (events - 1) * service + streams.latency[task])
+            line[use - first] = ready
+            finish = max(finish, ready + behind + streams.reach[use] * streams.hop[task])
+        pass_on(streams, task, line, 0, at)
     return -1 if failed else finish
 
 
 @compiled
-def reserve_side(circles: Circles, cursor: Any, on: int, ready: int, length: int, interval: int) -> int:
+def reserve_side(cursor: Any, on: int, ready: int, length: int, interval: int) -> int:
     """The first time from ``ready`` on at the next place side by side; -1 where the resource has none."""
     if cursor[on] < 0:
         return -1

@@ -1,4 +1,4 @@
-"""Compiled passes over the tasks of a program, each behind those it needs: depths, levels, paces, the longest path.
+"""Compiled passes over the tasks of a program, each behind those it needs: levels, paces, the longest path.
 
 Numba is imported with this module, and this module with the first schedule that is laid out phase by phase. Arrays are
 those of ``Streams``.
@@ -16,27 +16,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def compiled(function: F) -> F:
     return cast(F, numba.njit(cache=True, error_model="numpy", boundscheck=False)(function))
-
-
-@compiled
-def measure_depths(streams: Streams, hops: Any) -> None:
-    """Fills ``taken_depth`` and ``depth``. hops: (uses of any task,), overwritten."""
-    for task in range(len(streams.events)):
-        head, taken = streams.first_head[task], streams.first_taken[task]
-        deepest, depth = 0, 0
-        for use in range(streams.first_use[task + 1] - streams.first_use[task]):
-            if head < streams.first_head[task + 1] and streams.head_use[head] == use:
-                before = streams.head_before[head]
-                depth = 0 if before < 0 else hops[before] + 1
-                head += 1
-            else:
-                depth += 1
-            hops[use] = depth
-            deepest = max(deepest, depth)
-            if taken < streams.first_taken[task + 1] and streams.taken_use[taken] == use:
-                streams.taken_depth[taken] = depth
-                taken += 1
-        streams.depth[task] = deepest
 
 
 @compiled
@@ -82,14 +61,3 @@ def find_paces(streams: Streams, pace: Any) -> None:
             maker = streams.need_task[need]
             if streams.need_kind[need] != ALL:
                 pace[task] = max(pace[task], pace[maker] * streams.events[maker] // streams.events[task])
-
-
-@compiled
-def find_loads(streams: Streams, loads: Any) -> None:
-    """Busy ticks a sample of each resource: (resources,) zeros, filled."""
-    for task in range(len(streams.events)):
-        ticks = streams.events[task] * streams.service[task]
-        for stream in range(streams.first_use[task], streams.first_use[task + 1]):
-            on = streams.resource[stream]
-            if on >= 0:
-                loads[on] += ticks

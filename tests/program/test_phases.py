@@ -1,0 +1,272 @@
+"""Schedules laid out phase by phase: against loops over ticks, an event queue, and the engine that takes event by event."""
+
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from chips_by_hand import chip_by_hand, residual_network, tile_by_hand
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from queue_oracle import check_periodic, needs_of, run_queue
+from test_engine import ALL, SAME, compiled, make_program, mixer, programs
+
+from aimc_compiler.errors import NotBuiltError
+from aimc_compiler.program import Need, Program, Task, schedule_program, simulate
+from aimc_compiler.program import phases as phases_module
+from aimc_compiler.program import schedule as schedule_module
+from aimc_compiler.program.phases import PhaseSchedule, line_shift, schedule_phases
+from aimc_compiler.workload.ir import Access
+
+Starts = dict[tuple[int, int, int], int]
+
+
+@st.composite
+def lined_programs(draw: Any) -> Program:
+    """Chains and trees of few window counts, read event by event or as a whole, on few resources."""
+    resources = draw(st.integers(1, 4))
+    counts = draw(st.lists(st.integers(1, 9), min_size=1, max_size=3, unique=True))
+    tasks: list[Task] = []
+    for number in range(draw(st.integers(1, 14))):
+        needs = []
+        for maker in draw(st.lists(st.integers(0, number - 1), max_size=3)) if number else ():
+            use = draw(st.integers(0, max(1, len(tasks[maker].uses)) - 1))
+            needs.append(Need(task=maker, use=use, access=draw(st.sampled_from([SAME, SAME, SAME, ALL]))))
+        taken = draw(st.lists(st.integers(0, resources - 1), max_size=3, unique=True))
+        uses = tuple((resource, draw(st.integers(-1, use - 1))) for use, resource in enumerate(taken))
+        tasks.append(
+            Task(
+                name=f"t{number}",
+                kind="digital",
+                op=f"t{number}",
+                events=draw(st.sampled_from(counts)),
+                uses=uses,
+                service_ticks=draw(st.integers(1, 7)) if uses else 0,
+                latency_ticks=draw(st.integers(0, 12)) if uses else 0,
+                hop_ticks=draw(st.integers(0, 3)),
+                needs=tuple(needs),
+            )
+        )
+    return make_program(tasks, resources)
+
+
+# --- the schedule again, tick by tick -------------------------------------------------------------------------------
+
+
+@dataclass
+class Board:
+    """Which ticks of a resource's period are taken."""
+
+    period: int
+    taken: np.ndarray
+
+    def first(self, ready: int, service: int) -> int:
+        """The first time from ``ready`` on at which an event fits; -1 for none."""
+        for time in range(ready, ready + self.period):
+            ticks = np.arange(time, time + service) % self.period
+            if service <= self.period and not self.taken[ticks].any():
+                return time
+        return -1
+
+    def take(self, time: int, service: int) -> None:
+        self.taken[np.arange(time, time + service) % self.period] = True
+
+
+def board(period: int) -> Board:
+    return Board(period=period, taken=np.zeros(period, dtype=bool))
+
+
+def phase_keys(program: Program) -> list[tuple[int, int]]:
+    """(needs in front that are not event by event of as many, windows) of every task."""
+    level: list[int] = []
+    for task in program.tasks:
+        level.append(0)
+        for need in task.needs:
+            maker = program.tasks[need.task]
+            joined = need.access.kind == "same" and maker.events == task.events
+            level[-1] = max(level[-1], level[need.task] + (not joined))
+    return [(each, task.events) for each, task in zip(level, program.tasks, strict=True)]
+
+
+def lay_by_tick(program: Program, beats: list[int], early: list[int]) -> Starts:
+    """Starts of all events of a sample alone, where the events of each task have the beat that is given."""
+    keys = phase_keys(program)
+    begins: dict[tuple[int, int], int] = defaultdict(lambda: 1 << 62)
+    for key, first in zip(keys, early, strict=True):
+        begins[key] = min(begins[key], first)
+    found: Starts = {}
+    free: dict[int, int] = defaultdict(int)
+    for key in sorted(begins, key=lambda key: (key[0], begins[key], key)):
+        members = [number for number in range(len(keys)) if keys[number] == key]
+        boards: dict[int, Board] = {}
+        for number in members:
+            task = program.tasks[number]
+            for use in range(max(1, len(task.uses))):
+                ready = 0
+                for window in range(task.events):
+                    for need, delay in needs_of(program, number, use, window):
+                        if need[:2] != (number, use):
+                            ready = max(ready, found[need] + delay - window * beats[number])
+                if task.uses:
+                    on = task.uses[use][0]
+                    ready = max(ready, free[on])
+                    if task.service_ticks:
+                        period = beats[number] if task.events > 1 else 4000
+                        place = boards.setdefault(on, board(period))
+                        ready = place.first(ready, task.service_ticks)
+                        assert ready >= 0
+                        place.take(ready, task.service_ticks)
+                for window in range(task.events):
+                    found[number, use, window] = ready + window * beats[number]
+        for (number, use, _), start in found.items():
+            task = program.tasks[number]
+            if number in members and task.uses:
+                free[task.uses[use][0]] = max(free[task.uses[use][0]], start + task.service_ticks)
+    return found
+
+
+def beats_of(program: Program, schedule: PhaseSchedule) -> list[int]:
+    """Ticks from event to event of every task; 0 for a single one."""
+    beats = [0] * len(program.tasks)
+    for phase in schedule.phases:
+        for task in phase.tasks:
+            beats[task] = phase.beat if phase.windows > 1 else 0
+    return beats
+
+
+def makespan(program: Program, starts: Starts) -> int:
+    return max(start + program.tasks[task].latency_ticks for (task, _, _), start in starts.items())
+
+
+def expand(program: Program, schedule: PhaseSchedule) -> Starts:
+    early = [min(row) for row in earliest(program)]
+    return lay_by_tick(program, beats_of(program, schedule), early)
+
+
+def earliest(program: Program) -> list[list[int]]:
+    """Starts of all events without contention, on the first use of every task."""
+    starts: Starts = {}
+    for number, task in enumerate(program.tasks):
+        for use in range(max(1, len(task.uses))):
+            for window in range(task.events):
+                ready = [starts[need] + delay for need, delay in needs_of(program, number, use, window)]
+                starts[number, use, window] = max(ready, default=0)
+    return [[starts[number, 0, window] for window in range(task.events)] for number, task in enumerate(program.tasks)]
+
+
+def agrees_with_ticks(program: Program) -> None:
+    """Equal to the loops over ticks; nothing starts before what it needs; no resource does two things at once."""
+    schedule = schedule_phases(program)
+    starts = expand(program, schedule)
+    assert makespan(program, starts) == schedule.latency_ticks
+    taken = {
+        (task, use): None
+        for task in range(len(program.tasks))
+        for use in sorted({need.use for reader in program.tasks for need in reader.needs if need.task == task})
+    }
+    assert [starts[task, use, 0] for task, use in taken] == list(schedule.first)
+    check_periodic(program, starts, 1 << 40)
+
+
+@settings(max_examples=120, deadline=None)
+@given(lined_programs())
+def test_equals_loops_over_ticks(program: Program) -> None:
+    agrees_with_ticks(program)
+
+
+@settings(max_examples=120, deadline=None)
+@given(programs())
+def test_equals_loops_over_ticks_where_kernels_slide(program: Program) -> None:
+    agrees_with_ticks(program)
+
+
+@settings(max_examples=120, deadline=None)
+@given(programs() | lined_programs())
+def test_the_longest_path_is_that_of_the_engine(program: Program) -> None:
+    schedule, engine = schedule_phases(program), schedule_program(program)
+    assert schedule.latency_bound_ticks == engine.latency_bound_ticks <= schedule.latency_ticks
+    assert schedule.interval_ticks == engine.interval_ticks == schedule.interval_bound_ticks
+    assert (schedule.loads == engine.loads).all()
+
+
+@settings(max_examples=120, deadline=None)
+@given(lined_programs())
+def test_an_event_queue_in_this_order_is_never_later(program: Program) -> None:
+    """Served in the order of the schedule, every event starts when the schedule says, or before."""
+    starts = expand(program, schedule_phases(program))
+    ties = {event: rank for rank, event in enumerate(starts)}
+    queue = run_queue(program, starts, ties, 1, 0)
+    assert all(when <= starts[event[1:]] for event, when in queue.items())
+
+
+# --- steady state ---------------------------------------------------------------------------------------------------
+
+
+def steady_by_tick(program: Program, interval: int, crowded: set[int]) -> Starts | None:
+    """Places in the interval, event by event, where gaps are looked for on all but the crowded resources; None, with
+    those added, where gaps were too short.
+    """
+    boards = [board(interval) for _ in program.resources]
+    cursor = dict.fromkeys(crowded, 0)
+    found: Starts = {}
+    late: Starts = {}
+    pace: list[int] = []
+    missing: set[int] = set()
+    for number, task in enumerate(program.tasks):
+        makers = [(program.tasks[need.task].events, pace[need.task], need.access.kind) for need in task.needs]
+        paces = [made * step // task.events for made, step, kind in makers if kind != "all"]
+        pace.append(task.service_ticks if task.uses else max([0, *paces]))
+        for use in range(max(1, len(task.uses))):
+            step, line = pace[number], 0
+            for window in range(task.events):
+                for need, delay in needs_of(program, number, use, window):
+                    if need[:2] != (number, use):
+                        line = max(line, late[need] + delay - window * step)
+            starts = [line + window * step for window in range(task.events)]
+            if task.uses and step:
+                starts = place_back_to_back(boards, cursor, task.uses[use][0], line, task.events, step, interval)
+                if not starts:
+                    missing.add(task.uses[use][0])
+                    starts = [line + window * step for window in range(task.events)]
+            for window in range(task.events):
+                found[number, use, window] = starts[window]
+                late[number, use, window] = starts[-1] - (task.events - 1 - window) * step
+    crowded |= missing
+    return None if missing else found
+
+
+def place_back_to_back(
+    boards: list[Board], cursor: dict[int, int], on: int, ready: int, events: int, service: int, interval: int
+) -> list[int]:
+    if on in cursor:
+        first = ready + (cursor[on] - ready) % interval
+        cursor[on] += events * service
+        return [first + window * service for window in range(events)]
+    starts: list[int] = []
+    for _ in range(events):
+        start = boards[on].first(ready, service)
+        if start < 0:
+            return []
+        boards[on].take(start, service)
+        starts.append(start)
+        ready = start + service
+    return starts
+
+
+@settings(max_examples=150, deadline=None)
+@given(lined_programs() | programs())
+def test_steady_state_equals_loops_over_ticks(program: Program) -> None:
+    schedule = schedule_phases(program)
+    if not schedule.met:
+        # Alone, no resource is in use for longer than the interval: the same starts, again and again, do not meet.
+        assert schedule.periodic_latency_ticks == schedule.latency_ticks
+        check_periodic(program, expand(program, schedule), schedule.interval_ticks)
+        return
+    crowded: set[int] = set()
+    starts = steady_by_tick(program, schedule.interval_ticks, crowded)
+    while starts is None:
+        starts = steady_by_tick(program, schedule.interval_ticks, crowded)
+    check_periodic(program, starts, schedule.interval_ticks)
+    # Others see the events of a stream as late as the last one makes them, and so does the latency.
+    assert makespan(program, starts) == schedule.periodic_latency_ticks
