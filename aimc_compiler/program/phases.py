@@ -92,7 +92,7 @@ def schedule_phases(program: Program) -> PhaseSchedule:
         latency_bound_ticks=longest.ticks,
         latency_ticks=alone.finish,
         interval_ticks=interval,
-        periodic_latency_ticks=_steady(streams, accesses, len(loads), interval) if met else alone.finish,
+        periodic_latency_ticks=_steady(streams, accesses, loads, interval) if met else alone.finish,
         loads=loads,
     )
 
@@ -207,25 +207,27 @@ def line_shift(access: Access, windows: int, made: int, pace: int, beat: int) ->
     return int((pace * table[needed] - beat * needed).max(initial=_NEVER))
 
 
-def _steady(streams: Streams, accesses: tuple[Access, ...], resources: int, interval: int) -> int:
+def _steady(streams: Streams, accesses: tuple[Access, ...], loads: Ints, interval: int) -> int:
     """Latency where samples enter every ``interval`` ticks, the load of the busiest resource."""
     from aimc_compiler.program.slots import Circles, lay_side_by_side
 
     pace = _paces(streams)
     shift = _steady_shifts(streams, accesses, pace)
     users = streams.resource[streams.resource >= 0]
-    uses = np.bincount(users, minlength=resources) + 2
+    uses = np.bincount(users, minlength=len(loads)) + 2
     first = np.concatenate([[0], np.cumsum(uses)[:-1]])
     begins, ends = (np.empty(int(uses.sum()), dtype=np.int64) for _ in range(2))
-    cursor, line = np.full(resources, -1, dtype=np.int64), _scratch(streams)
-    while True:
-        circles = Circles(first, np.zeros(resources, dtype=np.int64), begins, ends)
-        crowded = np.zeros(resources, dtype=np.bool_)
-        at = np.zeros(len(streams.taken_use), dtype=np.int64)
-        finish = lay_side_by_side(streams, shift, pace, interval, circles, np.where(cursor < 0, cursor, 0), crowded, line, at)
-        if finish >= 0:
-            return int(finish)
-        cursor[crowded] = 0
+    # First where gaps may be too short, with all others free; then everywhere.
+    crowded = np.zeros(len(loads), dtype=np.bool_)
+    for placed in (2 * loads > interval, np.ones(len(loads), dtype=np.bool_)):
+        while True:
+            circles = Circles(first, np.zeros(len(loads), dtype=np.int64), begins, ends)
+            cursor, before = np.where(crowded, 0, -1), int(crowded.sum())
+            at, line = np.zeros(len(streams.taken_use), dtype=np.int64), _scratch(streams)
+            finish = lay_side_by_side(streams, shift, pace, interval, circles, placed, cursor, crowded, line, at)
+            if int(crowded.sum()) == before:
+                break
+    return int(finish)
 
 
 def _steady_shifts(streams: Streams, accesses: tuple[Access, ...], pace: Ints) -> Ints:

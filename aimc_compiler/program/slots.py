@@ -189,6 +189,7 @@ def lay_side_by_side(
     pace: Any,
     interval: int,
     circles: Circles,
+    placed: Any,
     cursor: Any,
     crowded: Any,
     line: Any,
@@ -196,12 +197,14 @@ def lay_side_by_side(
 ) -> int:
     """When a sample is finished where its events take places in an interval that repeats for every sample.
 
-    The events of a stream stand back to back, or fill one gap after another; others see them as if all were as late as
-    the last one makes them. pace: (tasks,), ticks from one to the next. cursor: (resources,), where the next place begins on those of which the places stand side
-    by side, in the order of tasks, whatever the time; -1 where gaps are looked for. crowded: (resources,), set where
-    there were none. at: (taken,), filled. Returns -1 if any is crowded.
+    The events of a task stand back to back, or fill one gap after another; others see them as if all were as late as
+    the last one makes them. pace: (tasks,), ticks from one to the next. placed: (resources,), whether they need places
+    on a resource, or pass as they come. cursor: (resources,), where the next place begins on those of which the places
+    stand side by side, in the order of tasks, whatever the time; -1 where gaps are looked for. crowded: (resources,),
+    set where there were none: then the time holds for nothing. line: (uses of any task,), overwritten; at: (taken,),
+    filled.
     """
-    finish, failed = 0, False
+    finish = 0
     for task in range(len(streams.events)):
         entry = ready_at(streams, task, at, shift)
         first, events, service = streams.first_use[task], streams.events[task], streams.service[task]
@@ -209,18 +212,18 @@ def lay_side_by_side(
         for use in range(first, streams.first_use[task + 1]):
             ready = enter(streams, task, use, entry, line, 0)
             on = streams.resource[use]
-            if on >= 0 and service > 0:
+            if on >= 0 and service > 0 and placed[on]:
                 place = reserve_side(cursor, on, ready, events * service, interval)
                 if place < 0:
                     place = fill_gaps(circles, on, ready, events, service, interval)
                 if place < 0:
-                    crowded[on], failed = True, True
+                    crowded[on] = True
                 else:
                     ready = place
             line[use - first] = ready
             finish = max(finish, ready + behind + streams.reach[use] * streams.hop[task])
         pass_on(streams, task, line, 0, at)
-    return -1 if failed else finish
+    return finish
 
 
 @compiled
