@@ -1,7 +1,7 @@
 """Compiled passes that leave out uses which nothing can hold up. Arrays are those of ``Uses`` and ``Streams``.
 
 A resource follows another if every use of it comes directly behind a use of that one by the same task, always as many
-ticks later. The events of a task take as long on both, so what is served one by one there can be served here as it comes.
+ticks later. The events of a task take as long on both: what is served one by one there can be served here as it comes.
 """
 
 from typing import Any
@@ -64,8 +64,8 @@ def keep_uses(
     away: Any,
     depth: Any,
 ) -> None:
-    """Fills the columns of ``Streams``. root, away, depth: (uses of any task,), overwritten: the use that is kept on the
-    way to each, hops from there, and from the task's entry.
+    """Fills the columns of ``Streams``. root, away, depth: (uses of any task,), overwritten: the use that is kept on
+    the way to each, hops from there, and from the task's entry.
     """
     for task in range(len(uses.hop)):
         head, first, taken, kept = uses.first_head[task], uses.first[task], uses.first_taken[task], 0

@@ -28,8 +28,8 @@ EVENT_LIMIT = 50_000_000
 USE_LIMIT = 5_000_000
 #: What refusals advise.
 FEWER_EVENTS = (
-    "larger tiles (--set tile.rows=..., --set tile.columns=...) make fewer, and so do rules that let more groups share a "
-    "tile (groups_per_tile) or leave depthwise layers digital"
+    "larger tiles (--set tile.rows=..., --set tile.columns=...) make fewer, and so do rules that let more groups share "
+    "a tile (groups_per_tile) or leave depthwise layers digital"
 )
 
 

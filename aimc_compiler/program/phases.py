@@ -104,8 +104,8 @@ def _refuse(program: Program, streams: Streams) -> None:
         what = "loops" if loops else "kernels that slide over their inputs"
         simulated = sum(task.events * max(1, len(task.uses)) for task in program.tasks)
         raise NotBuiltError(
-            f"{program.workload!r} on {program.chip!r} has {simulated} events a sample: timing of networks with {what} is "
-            f"built for up to {EVENT_LIMIT}; {FEWER_EVENTS}"
+            f"{program.workload!r} on {program.chip!r} has {simulated} events a sample: timing of networks with {what} "
+            f"is built for up to {EVENT_LIMIT}; {FEWER_EVENTS}"
         )
 
 
@@ -217,6 +217,7 @@ def _steady(streams: Streams, accesses: tuple[Access, ...], loads: Ints, interva
     uses = np.bincount(users, minlength=len(loads)) + 2
     first = np.concatenate([[0], np.cumsum(uses)[:-1]])
     begins, ends = (np.empty(int(uses.sum()), dtype=np.int64) for _ in range(2))
+    grid = _grid(streams, loads, interval)
     # First where gaps may be too short, with all others free; then everywhere.
     crowded = np.zeros(len(loads), dtype=np.bool_)
     for placed in (2 * loads > interval, np.ones(len(loads), dtype=np.bool_)):
@@ -224,10 +225,20 @@ def _steady(streams: Streams, accesses: tuple[Access, ...], loads: Ints, interva
             circles = Circles(first, np.zeros(len(loads), dtype=np.int64), begins, ends)
             cursor, before = np.where(crowded, 0, -1), int(crowded.sum())
             at, line = np.zeros(len(streams.taken_use), dtype=np.int64), _scratch(streams)
-            finish = lay_side_by_side(streams, shift, pace, interval, circles, placed, cursor, crowded, line, at)
+            finish = lay_side_by_side(streams, shift, pace, interval, circles, placed, grid, cursor, crowded, line, at)
             if int(crowded.sum()) == before:
                 break
+    if __import__("os").environ.get("DBG"): print("crowded", int(crowded.sum()), np.sort((interval-loads)[crowded]), np.sort(interval-loads)[:80])
     return int(finish)
+
+
+def _grid(streams: Streams, loads: Ints, interval: int) -> Ints:
+    """Where there is no time to lose, equal events stand on a grid: no gap is too short for one."""
+    from aimc_compiler.program.sweep_tasks import find_services
+
+    shortest, longest = np.full(len(loads), interval), np.zeros(len(loads), dtype=np.int64)
+    find_services(streams, shortest, longest)
+    return np.where((loads == interval) & (shortest == longest), longest, 1)
 
 
 def _steady_shifts(streams: Streams, accesses: tuple[Access, ...], pace: Ints) -> Ints:

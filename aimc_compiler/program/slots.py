@@ -1,14 +1,15 @@
 """The compiled loops of a schedule that is laid out task by task: places on resources whose pattern repeats.
 
 What a resource does repeats every ``period`` ticks, so its time is a circle; on it stand the slots that are taken, by
-begin, the last one perhaps over the end. A task takes the first gaps it finds from the time it is ready on. Arrays are those
-of ``Streams``.
+begin, the last one perhaps over the end. A task takes the first gaps it finds from the time it is ready on. Arrays are
+those of ``Streams``.
 """
 
 from typing import Any, NamedTuple
 
 from aimc_compiler.program.streams import Streams
 from aimc_compiler.program.sweep_tasks import compiled
+
 
 class Circles(NamedTuple):
     """first: (resources,), where the slots of each begin; used: (resources,), how many it has; begins, ends: (slots,).
@@ -37,7 +38,7 @@ def count_up_to(values: Any, low: int, high: int, limit: int) -> int:
 
 @compiled
 def find_gap(circles: Circles, on: int, ready: int, service: int, period: int) -> tuple[int, int]:
-    """(the first time from ``ready`` on at which ``service`` ticks are free, ticks free from then); (-1, 0) for none."""
+    """(the first time from ``ready`` on at which ``service`` ticks are free, ticks free from then), else (-1, 0)."""
     count, low = circles.used[on], circles.first[on]
     if count == 0:
         return ready, period
@@ -111,7 +112,7 @@ def open_circles(streams: Streams, tasks: Any, circles: Circles, touched: Any, l
 
 @compiled
 def ready_at(streams: Streams, task: int, at: Any, shift: Any) -> int:
-    """When event 0 of a task can start for what it needs. at: (taken,); shift: (needs,), ticks on top of the latency."""
+    """When event 0 of a task can start for what it needs. at: (taken,); shift: (needs,), ticks beside the latency."""
     ready = 0
     for need in range(streams.first_need[task], streams.first_need[task + 1]):
         maker = streams.need_task[need]
@@ -190,6 +191,7 @@ def lay_side_by_side(
     interval: int,
     circles: Circles,
     placed: Any,
+    grid: Any,
     cursor: Any,
     crowded: Any,
     line: Any,
@@ -199,10 +201,10 @@ def lay_side_by_side(
 
     The events of a task stand back to back, or fill one gap after another; others see them as if all were as late as
     the last one makes them. pace: (tasks,), ticks from one to the next. placed: (resources,), whether they need places
-    on a resource, or pass as they come. cursor: (resources,), where the next place begins on those of which the places
-    stand side by side, in the order of tasks, whatever the time; -1 where gaps are looked for. crowded: (resources,),
-    set where there were none: then the time holds for nothing. line: (uses of any task,), overwritten; at: (taken,),
-    filled.
+    on a resource, or pass as they come. grid: (resources,), of which the distance of two events is a multiple. cursor:
+    (resources,), where the next place begins on those of which the places stand side by side, in the order of tasks,
+    whatever the time; -1 where gaps are looked for. crowded: (resources,), set where there were none: then the time
+    holds for nothing. line: (uses of any task,), overwritten; at: (taken,), filled.
     """
     finish = 0
     for task in range(len(streams.events)):
@@ -215,7 +217,7 @@ def lay_side_by_side(
             if on >= 0 and service > 0 and placed[on]:
                 place = reserve_side(cursor, on, ready, events * service, interval)
                 if place < 0:
-                    place = fill_gaps(circles, on, ready, events, service, interval)
+                    place = fill_gaps(circles, on, ready, events, service, grid[on], interval)
                 if place < 0:
                     crowded[on] = True
                 else:
@@ -233,16 +235,19 @@ def reserve_side(cursor: Any, on: int, ready: int, length: int, interval: int) -
         return -1
     place = cursor[on]
     cursor[on] += length
-    return ready + (place - ready) % interval
+    found: int = ready + (place - ready) % interval
+    return found
 
 
 @compiled
-def fill_gaps(circles: Circles, on: int, ready: int, events: int, service: int, interval: int) -> int:
+def fill_gaps(circles: Circles, on: int, ready: int, events: int, service: int, grid: int, interval: int) -> int:
     """Fills gaps with events; returns the latest time of event 0 that none is later than, at ``service`` ticks each.
 
-    -1 where the gaps are too short.
+    grid: of which the distance to other events is a multiple. -1 where the gaps are too short.
     """
     left, last = events, 0
+    if circles.used[on] > 0:
+        ready += (circles.begins[circles.first[on]] - ready) % grid
     while left > 0:
         begin, room = find_gap(circles, on, ready, service, interval)
         if room == 0:
@@ -252,4 +257,5 @@ def fill_gaps(circles: Circles, on: int, ready: int, events: int, service: int, 
         ready = begin + count * service
         last = ready - service
         left -= count
-    return last - (events - 1) * service
+    first: int = last - (events - 1) * service
+    return first

@@ -29,10 +29,10 @@ class Streams(NamedTuple):
     events, service, latency, hop: (tasks,), ticks. first_use: (tasks + 1,); resource: (uses,), -1 for none, of which a
     task without uses has one; before: (uses,), the use of the same task that a use follows, -1 for none, and hops: by
     how many hops; reach: (uses,), hops to the farthest use that is left out behind it. first_need: (tasks + 1,);
-    need_task, need_taken, need_kind, need_access: (needs,), the maker, the use of it by number in ``taken``, ``JOINED``,
-    ``ALL`` or ``OTHER``, and the number of the access. first_taken: (tasks + 1,); taken_use, taken_hops: (taken,), what
-    others wait for: so many hops behind a use; taken_depth: (taken,), hops behind the task's entry. depth: (tasks,), hops
-    to the farthest use of a task.
+    need_task, need_taken, need_kind, need_access: (needs,), the maker, the use of it by number in ``taken``,
+    ``JOINED``, ``ALL`` or ``OTHER``, and the number of the access. first_taken: (tasks + 1,); taken_use, taken_hops:
+    (taken,), what others wait for: so many hops behind a use; taken_depth: (taken,), hops behind the task's entry.
+    depth: (tasks,), hops to the farthest use of a task.
     """
 
     events: Any
@@ -175,7 +175,7 @@ def _heads_of(task: Task) -> tuple[Sequence[int], Sequence[int]]:
 
 
 def _kinds(accesses: tuple[Access, ...], need_access: Ints, windows: Ints, made: Ints) -> NDArray[np.int8]:
-    kinds = np.array([access.kind for access in accesses] or [""])[need_access]
+    kinds = np.array([*(access.kind for access in accesses), ""])[need_access]
     joined = (kinds == "same") & (windows == made)
     return np.where(joined, JOINED, np.where(kinds == "all", ALL, OTHER)).astype(np.int8)
 

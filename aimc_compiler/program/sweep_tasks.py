@@ -61,3 +61,14 @@ def find_paces(streams: Streams, pace: Any) -> None:
             maker = streams.need_task[need]
             if streams.need_kind[need] != ALL:
                 pace[task] = max(pace[task], pace[maker] * streams.events[maker] // streams.events[task])
+
+
+@compiled
+def find_services(streams: Streams, shortest: Any, longest: Any) -> None:
+    """The shortest and the longest event on each resource: (resources,), lowered and raised."""
+    for task in range(len(streams.events)):
+        for use in range(streams.first_use[task], streams.first_use[task + 1]):
+            on = streams.resource[use]
+            if on >= 0:
+                shortest[on] = min(shortest[on], streams.service[task])
+                longest[on] = max(longest[on], streams.service[task])

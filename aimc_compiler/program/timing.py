@@ -30,9 +30,10 @@ class Timing:
     """What one sample costs.
 
     latency: one sample alone in the machine; interval: between two samples in steady state, proven sustainable, so
-    throughput is its inverse; steady_latency: of a sample among others. schedule: how start times were found, one by one
-    ("events") or, of very many, phase by phase ("phases"). energy_j: the sum of ``energy_by_component``,
-    and of ``energy_by_op``. busy_ticks: a sample, by resource in use; utilization: that over the interval.
+    throughput is its inverse; steady_latency: of a sample among others. schedule: how start times were found, event
+    by event ("events") or, where they are very many, phase by phase ("phases"). energy_j: the sum of
+    ``energy_by_component``, and of ``energy_by_op``. busy_ticks: a sample, by resource in use; utilization: that over
+    the interval.
     rounding_s: time that rounding up to whole ticks added, summed over all events. tops: 1 MAC = 2 operations.
     """
 

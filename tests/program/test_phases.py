@@ -1,4 +1,4 @@
-"""Schedules laid out phase by phase: against loops over ticks, an event queue, and the engine that takes event by event."""
+"""Schedules laid out phase by phase: against loops over ticks, an event queue, and the engine of single events."""
 
 from collections import defaultdict
 from dataclasses import dataclass, replace
@@ -98,32 +98,44 @@ def lay_by_tick(program: Program, beats: list[int], early: list[int]) -> Starts:
     found: Starts = {}
     free: dict[int, int] = defaultdict(int)
     for key in sorted(begins, key=lambda key: (key[0], begins[key], key)):
-        members = [number for number in range(len(keys)) if keys[number] == key]
         boards: dict[int, Board] = {}
-        for number in members:
+        laid = {}
+        for number in (number for number in range(len(keys)) if keys[number] == key):
+            for use in range(max(1, len(program.tasks[number].uses))):
+                first = first_start(program, number, use, beats[number], found | laid, free, boards)
+                for window in range(program.tasks[number].events):
+                    laid[number, use, window] = first + window * beats[number]
+        found |= laid
+        for (number, use, _), start in laid.items():
             task = program.tasks[number]
-            for use in range(max(1, len(task.uses))):
-                ready = 0
-                for window in range(task.events):
-                    for need, delay in needs_of(program, number, use, window):
-                        if need[:2] != (number, use):
-                            ready = max(ready, found[need] + delay - window * beats[number])
-                if task.uses:
-                    on = task.uses[use][0]
-                    ready = max(ready, free[on])
-                    if task.service_ticks:
-                        period = beats[number] if task.events > 1 else 4000
-                        place = boards.setdefault(on, board(period))
-                        ready = place.first(ready, task.service_ticks)
-                        assert ready >= 0
-                        place.take(ready, task.service_ticks)
-                for window in range(task.events):
-                    found[number, use, window] = ready + window * beats[number]
-        for (number, use, _), start in found.items():
-            task = program.tasks[number]
-            if number in members and task.uses:
+            if task.uses:
                 free[task.uses[use][0]] = max(free[task.uses[use][0]], start + task.service_ticks)
     return found
+
+
+def first_start(
+    program: Program,
+    number: int,
+    use: int,
+    beat: int,
+    found: Starts,
+    free: dict[int, int],
+    boards: dict[int, Board],
+) -> int:
+    """The start of event 0 of a task on one of its uses, in the first gap of the beat."""
+    task, ready = program.tasks[number], 0
+    for window in range(task.events):
+        for need, delay in needs_of(program, number, use, window):
+            if need[:2] != (number, use):
+                ready = max(ready, found[need] + delay - window * beat)
+    if not task.uses:
+        return ready
+    on = task.uses[use][0]
+    place = boards.setdefault(on, board(beat if task.events > 1 else 4000))
+    ready = place.first(max(ready, free[on]), task.service_ticks)
+    assert ready >= 0
+    place.take(ready, task.service_ticks)
+    return ready
 
 
 def beats_of(program: Program, schedule: PhaseSchedule) -> list[int]:
@@ -212,6 +224,8 @@ def steady_by_tick(program: Program, interval: int, crowded: set[int]) -> Starts
     found: Starts = {}
     late: Starts = {}
     pace: list[int] = []
+    grids = [grid_of(program, on, interval) for on in range(len(program.resources))]
+    origin: dict[int, int] = {}
     missing: set[int] = set()
     for number, task in enumerate(program.tasks):
         makers = [(program.tasks[need.task].events, pace[need.task], need.access.kind) for need in task.needs]
@@ -225,15 +239,28 @@ def steady_by_tick(program: Program, interval: int, crowded: set[int]) -> Starts
                         line = max(line, late[need] + delay - window * step)
             starts = [line + window * step for window in range(task.events)]
             if task.uses and step:
-                starts = place_back_to_back(boards, cursor, task.uses[use][0], line, task.events, step, interval)
-                if not starts:
-                    missing.add(task.uses[use][0])
+                on = task.uses[use][0]
+                if on not in cursor:
+                    line += (origin.get(on, line) - line) % grids[on]
+                starts = place_back_to_back(boards, cursor, on, line, task.events, step, interval)
+                if starts:
+                    origin.setdefault(on, starts[0])
+                else:
+                    missing.add(on)
                     starts = [line + window * step for window in range(task.events)]
             for window in range(task.events):
                 found[number, use, window] = starts[window]
                 late[number, use, window] = starts[-1] - (task.events - 1 - window) * step
     crowded |= missing
     return None if missing else found
+
+
+def grid_of(program: Program, on: int, interval: int) -> int:
+    """The length of events on a resource, where all are equal and fill the interval; else 1."""
+    users = [task for task in program.tasks for resource, _ in task.uses if resource == on]
+    full = sum(task.events * task.service_ticks for task in users) == interval
+    lengths = {task.service_ticks for task in users}
+    return lengths.pop() if full and len(lengths) == 1 else 1
 
 
 def place_back_to_back(
@@ -270,3 +297,106 @@ def test_steady_state_equals_loops_over_ticks(program: Program) -> None:
     check_periodic(program, starts, schedule.interval_ticks)
     # Others see the events of a stream as late as the last one makes them, and so does the latency.
     assert makespan(program, starts) == schedule.periodic_latency_ticks
+
+
+# --- what it is for -------------------------------------------------------------------------------------------------
+
+
+def line_of(windows: int) -> Program:
+    """A tile behind a port, and a unit that both read it event by event and read all of it."""
+    shared: Any = {"kind": "digital", "events": windows, "service_ticks": 7, "latency_ticks": 9}
+    return make_program(
+        [
+            Task(name="in", kind="input", op="in", events=windows, uses=((0, -1),), service_ticks=3, latency_ticks=3),
+            Task(name="a", op="a", uses=((1, -1),), needs=(Need(task=0),), **shared),
+            Task(name="b", op="b", uses=((2, -1),), needs=(Need(task=1),), **shared),
+            Task(name="c", op="c", uses=((1, -1),), needs=(Need(task=2), Need(task=0, access=ALL)), **shared),
+        ],
+        3,
+    )
+
+
+def test_work_does_not_grow_with_the_windows() -> None:
+    """A million million windows: beats of 7 ticks for the port, tile and unit, of 7 for what reads all, by hand."""
+    short, long = schedule_phases(line_of(10)), schedule_phases(line_of(10**12))
+    assert [phase.beat for phase in long.phases] == [phase.beat for phase in short.phases] == [7, 7]
+    for schedule, windows in ((short, 10), (long, 10**12)):
+        # in 3, a 9, b 9; c from where a leaves the unit, and not before b has its event, nor in has its last.
+        first_a, first_b = 3, 3 + 9
+        first_c = max(first_a + 7 * windows, first_b + 9, 7 * (windows - 1) + 3)
+        assert schedule.latency_ticks == first_c + 7 * (windows - 1) + 9
+        assert schedule.interval_ticks == 14 * windows
+        assert schedule.first.tolist() == [0, first_a, first_b]
+        # The tile is in use from 3 to 3 + 14 * windows, no longer than the interval: samples do not meet.
+        assert not schedule.met
+        assert schedule.periodic_latency_ticks == schedule.latency_ticks
+
+
+def test_a_beat_grows_where_gaps_are_too_short() -> None:
+    """Three tasks that take 64, 1 and 64 of a unit: the second one leaves gaps of 63 ticks in a beat of 129."""
+
+    def task(name: str, service: int, *needs: int) -> Task:
+        return Task(
+            name=name,
+            kind="digital",
+            op=name,
+            events=100,
+            uses=((0, -1),),
+            service_ticks=service,
+            latency_ticks=96,
+            needs=tuple(Need(task=need) for need in needs),
+        )
+
+    program = make_program([task("a", 64), task("b", 1, 0), task("c", 64, 1)], 1)
+    agrees_with_ticks(program)
+    (phase,) = schedule_phases(program).phases
+    assert 129 < phase.beat <= 2 * 129
+
+
+@pytest.mark.parametrize(
+    ("access", "windows", "made"),
+    [
+        (SAME, 5, 5),
+        (SAME, 7, 3),
+        (SAME, 3, 7),
+        (ALL, 4, 6),
+        (Access(kind="previous"), 6, 6),
+        (Access(kind="previous"), 6, 2),
+        (
+            Access(
+                kind="sliding", input_size=(9,), output_size=(4,), kernel=(3,), stride=(2,), padding=(0,), dilation=(1,)
+            ),
+            4,
+            9,
+        ),
+        (Access(kind="stretched", input_size=(3,), output_size=(6,), stride=(2,), padding=(0,)), 6, 3),
+    ],
+)
+@pytest.mark.parametrize(("pace", "beat"), [(0, 0), (3, 3), (2, 7), (9, 4), (5, 0)])
+def test_lines_that_wait_for_lines(access: Access, windows: int, made: int, pace: int, beat: int) -> None:
+    needed = [(window, access.last_needed(window, made)) for window in range(windows)]
+    late = [pace * event - beat * window for window, event in needed if event >= 0]
+    assert line_shift(access, windows, made, pace, beat) == max(late)
+
+
+def test_which_schedule_a_program_gets(monkeypatch: pytest.MonkeyPatch) -> None:
+    lined = compiled(mixer(16, 4), chip_by_hand(digital_units={"count": 2}))
+    slid = compiled(residual_network(image=6, sizes=((6, 8),)), chip_by_hand(tile_by_hand(16, 16)))
+    assert simulate(lined).schedule == simulate(slid).schedule == "events"
+    monkeypatch.setattr(schedule_module, "MANY_EVENTS", 50)
+    assert simulate(lined).schedule == "phases"
+    assert simulate(slid).schedule == "events"
+    monkeypatch.setattr(schedule_module, "USE_LIMIT", 10)
+    assert simulate(slid).schedule == "phases"
+    monkeypatch.setattr(phases_module, "EVENT_LIMIT", 50)
+    with pytest.raises(
+        NotBuiltError, match=r"kernels that slide over their inputs is built for up to 50; .*groups_per_"
+    ):
+        simulate(slid)
+    assert simulate(lined).energy_j > 0
+
+
+def test_loops_of_many_events_are_refused() -> None:
+    loop = replace(line_of(4).tasks[1], needs=(Need(task=0, access=Access(kind="previous")),))
+    with pytest.raises(NotBuiltError, match="'made' on 'made' has 4 events a sample: timing of networks with loops"):
+        schedule_phases(make_program([loop], 2))
