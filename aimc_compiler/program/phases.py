@@ -228,7 +228,6 @@ def _steady(streams: Streams, accesses: tuple[Access, ...], loads: Ints, interva
             finish = lay_side_by_side(streams, shift, pace, interval, circles, placed, grid, cursor, crowded, line, at)
             if int(crowded.sum()) == before:
                 break
-    if __import__("os").environ.get("DBG"): print("crowded", int(crowded.sum()), np.sort((interval-loads)[crowded]), np.sort(interval-loads)[:80])
     return int(finish)
 
 
