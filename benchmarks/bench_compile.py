@@ -29,7 +29,7 @@ CASES = ("resnet50", "bert_base", "llama:2:16", "llama:4:16", "llama:8:16", "lla
 
 
 def build(case: str) -> tuple[nn.Module, tuple[Any, ...]]:
-    """A network of the zoo, or ``llama:LAYERS:TOKENS`` of the widths of Llama 2 70B on the meta device (``llama3``: 3)."""
+    """A network of the zoo, or on the meta device ``llama:LAYERS:TOKENS`` of Llama 2 70B's widths (``llama3``: 3)."""
     name, *sizes = case.split(":")
     if name not in SHAPES:
         return NETWORKS[name]()
