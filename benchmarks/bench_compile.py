@@ -1,9 +1,9 @@
 """Seconds and memory of compiling: to mapping and program, without calibration. A process a network.
 
     python benchmarks/bench_compile.py                      # resnet50, bert_base, Llama 2 70B at growing depth
-    python benchmarks/bench_compile.py llama:80:4096        # all layers of Llama 2 70B, 4096 tokens
-    python benchmarks/bench_compile.py llama:4:16 --timing  # with the timing
-    python benchmarks/bench_compile.py gpt2 --phases        # where the time of compiling goes
+    python benchmarks/bench_compile.py llama:80:4096 --timing   # all layers of Llama 2 70B, 4096 tokens, and the timing
+    python benchmarks/bench_compile.py llama3:80:8192 --timing  # the same of Llama 3 70B, 8192 tokens
+    python benchmarks/bench_compile.py gpt2 --phases            # where the time of compiling goes
 
 Processor seconds (cpu) do not depend on what else runs; wall seconds do.
 """
@@ -31,19 +31,20 @@ from aimc_compiler.program import lower_mapping, simulate, verify_program
 from aimc_compiler.records import without_collection
 from aimc_compiler.workload import verify_workload
 from aimc_compiler.zoo import NETWORKS
-from aimc_compiler.zoo.llama import LLAMA_70B, llama
+from aimc_compiler.zoo.llama import LLAMA3_70B, LLAMA_70B, llama
 
+SHAPES = {"llama": LLAMA_70B, "llama3": LLAMA3_70B}
 CASES = ("resnet50", "bert_base", "llama:2:16", "llama:4:16", "llama:8:16", "llama:16:16")
 
 
 def build(case: str) -> tuple[nn.Module, tuple[Any, ...]]:
-    """A network of the zoo, or ``llama:LAYERS:TOKENS`` of the widths of Llama 2 70B, on the meta device."""
+    """A network of the zoo, or on the meta device ``llama:LAYERS:TOKENS`` of Llama 2 70B's widths (``llama3``: 3)."""
     name, *sizes = case.split(":")
-    if name != "llama":
+    if name not in SHAPES:
         return NETWORKS[name]()
     layers, tokens = map(int, sizes)
     with torch.device("meta"):
-        return llama(dataclasses.replace(LLAMA_70B, layers=layers)), (torch.zeros(1, tokens, dtype=torch.long),)
+        return llama(dataclasses.replace(SHAPES[name], layers=layers)), (torch.zeros(1, tokens, dtype=torch.long),)
 
 
 def measure(case: str, timing: bool) -> None:

@@ -100,9 +100,9 @@ def _warn_of_signs(observing: Sequence["ObservedMatrix"], tiles: dict[str, Tile]
     more = f", and so are some of {others:,} more operations" if others else ""
     warnings.warn(
         f"{100 * seen.below / seen.inputs:.2g} % of the inputs of {seen.op!r} are below 0 (the least is "
-        f"{seen.least:.3g}){more}, but the output converters of their tiles have no sign (adc.signed: false), so that sums below 0 read "
-        "as 0. Give inputs bit by bit in two's complement (dac.input_mode: bit_serial, dac.bit_code: twos_complement), "
-        "set adc.signed: true, or keep such operations digital by a rule",
+        f"{seen.least:.3g}){more}, but the output converters of their tiles have no sign (adc.signed: false), so that "
+        "sums below 0 read as 0. Give inputs bit by bit in two's complement (dac.input_mode: bit_serial, dac.bit_code: "
+        "twos_complement), set adc.signed: true, or keep such operations digital by a rule",
         CalibrationWarning,
         stacklevel=3,
     )

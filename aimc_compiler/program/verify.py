@@ -74,6 +74,10 @@ def _verify_need(program: Program, index: int, task: Task, need: Need) -> None:
 @lru_cache(maxsize=256)
 def _needed(access: Access, windows: int, input_windows: int) -> tuple[int, int]:
     """The least and the greatest window that is needed."""
+    if access.kind == "same":
+        return 0, min(windows, input_windows) - 1
+    if access.kind == "all":
+        return input_windows - 1, input_windows - 1
     table = last_needed(access, windows, input_windows)
     return int(table.min()), int(table.max())
 
