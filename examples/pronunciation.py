@@ -11,15 +11,17 @@ numpy; here they are plain torch. ``--data`` names the CMU Pronouncing Dictionar
 import importlib.util
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
 
 import numpy as np
 import torch
-from results import options_of, print_results
+from results import chip_of, options_of, print_results
 from torch import Tensor, nn
 
 import aimc_compiler as aimc
+from aimc_compiler.chip import ChipSpec
 from aimc_compiler.compiler import CompiledModel
 from aimc_compiler.study import Evaluation
 
@@ -30,22 +32,18 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 FIRST_LETTER = 3
 #: The decoder's first input, and what ends a pronunciation, among the phonemes.
 START_PHONEME, END_PHONEME = 2, 3
-VOWELS = ("AA", "AE", "AH", "AO", "AW", "AY", "EH", "ER", "EY", "IH", "IY", "OW", "OY", "UH", "UW")
-PHONEMES = (
-    ("<pad>", "<unk>", "<s>", "</s>")
-    + tuple(f"{vowel}{stress}" for vowel in VOWELS[:6] for stress in "012")
-    + ("B", "CH", "D", "DH")
-    + tuple(f"{vowel}{stress}" for vowel in VOWELS[6:9] for stress in "012")
-    + ("F", "G", "HH")
-    + tuple(f"{vowel}{stress}" for vowel in VOWELS[9:11] for stress in "012")
-    + ("JH", "K", "L", "M", "N", "NG")
-    + tuple(f"{vowel}{stress}" for vowel in VOWELS[11:13] for stress in "012")
-    + ("P", "R", "S", "SH", "T", "TH", "UH0", "UH1", "UH2", "UW", "UW0", "UW1", "UW2", "V", "W", "Y", "Z", "ZH")
+#: In the package's order: vowels with their stress (0 none, 1 first, 2 second) among the consonants.
+PHONEMES = tuple(
+    """<pad> <unk> <s> </s> AA0 AA1 AA2 AE0 AE1 AE2 AH0 AH1 AH2 AO0 AO1 AO2 AW0 AW1 AW2 AY0 AY1 AY2 B CH D DH
+    EH0 EH1 EH2 ER0 ER1 ER2 EY0 EY1 EY2 F G HH IH0 IH1 IH2 IY0 IY1 IY2 JH K L M N NG OW0 OW1 OW2 OY0 OY1 OY2
+    P R S SH T TH UH0 UH1 UH2 UW UW0 UW1 UW2 V W Y Z ZH""".split()  # noqa: SIM905
 )
 STEPS = 20
+BATCH = 100
 
 #: All pronunciations of one word, as numbers of phonemes.
 Pronunciations = list[list[int]]
+Metric = Callable[[Tensor, Sequence[Pronunciations]], float]
 
 
 class Pronouncer(nn.Module):
@@ -148,29 +146,42 @@ def phoneme_accuracy(found: Tensor, targets: Sequence[Pronunciations]) -> float:
     return 1 - edits / total
 
 
+def of_words(metric: Metric, words: dict[str, Pronunciations]) -> Callable[[Tensor, Sequence[str]], float]:
+    """A metric whose targets are the words themselves."""
+
+    @wraps(metric)
+    def scored(found: Tensor, names: Sequence[str]) -> float:
+        return metric(found, [words[name] for name in names])
+
+    return scored
+
+
 def measure(
-    words: dict[str, Pronunciations], *, count: int, chip: str, chips: int, seed: int
+    words: dict[str, Pronunciations], *, count: int, chip: ChipSpec, chips: int, seed: int
 ) -> tuple[CompiledModel, dict[str, Evaluation]]:
-    """The compiled network, and both metrics on ``count`` words drawn at random; as many others set the input ranges."""
+    """The compiled network and both metrics on ``count`` words drawn at random; as many others set the input ranges."""
     drawn = random.Random(0).sample(sorted(words), min(2 * count, len(words)))
     measured, others = drawn[: len(drawn) // 2], drawn[len(drawn) // 2 :]
     length = 1 + max(len(word) for word in drawn)
-    inputs, calibration = spell(measured, length).split(100), spell(others, length).split(100)
-    compiled = aimc.compile(pronouncer(), chip, (inputs[0],), calibration=calibration)
-    targets = [[words[word] for word in measured[place : place + 100]] for place in range(0, len(measured), 100)]
+    inputs = spell(measured, length).split(BATCH)
+    names = [measured[place : place + BATCH] for place in range(0, len(measured), BATCH)]
+    compiled = aimc.compile(pronouncer(), chip, inputs[:1], calibration=spell(others, length).split(BATCH))
     results = {}
     for metric in (word_accuracy, phoneme_accuracy):
-        data = zip(inputs, targets, strict=True)
-        results[metric.__name__] = aimc.evaluate(compiled, data, metric, 0.0, n_chips=chips, seed=seed)
+        data = zip(inputs, names, strict=True)
+        scored = of_words(metric, words)
+        results[metric.__name__] = aimc.evaluate(compiled, data, scored, chance=0.0, n_chips=chips, seed=seed)
     return compiled, results
 
 
 def main() -> None:
     parser = options_of(__doc__, "the dictionary: cmudict.dict")
-    parser.add_argument("--words", type=int, default=1000, help="how many words are measured")
+    parser.add_argument("--words", type=int, default=500, help="how many words are measured")
     options = parser.parse_args()
     words = read_dictionary(options.data)
-    compiled, results = measure(words, count=options.words, chip=options.chip, chips=options.chips, seed=options.seed)
+    compiled, results = measure(
+        words, count=options.words, chip=chip_of(options), chips=options.chips, seed=options.seed
+    )
     print_results(compiled, results, as_json=options.json)
 
 

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from aimc_compiler.chip import ChipSpec, load_chip
 from aimc_compiler.compiler import CompiledModel
 from aimc_compiler.report import evaluation_json
 from aimc_compiler.study import Evaluation
@@ -16,10 +17,16 @@ def options_of(doc: str | None, data: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help=data)
     parser.add_argument("--chip", default="analog-fabric", help="a built-in chip or a spec file")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one figure of the chip")
     parser.add_argument("--chips", type=int, default=10, help="programmed chips to average over")
     parser.add_argument("--seed", type=int, default=0, help="of the chips")
     parser.add_argument("--json", action="store_true", help="print the result as JSON instead of tables")
     return parser
+
+
+def chip_of(options: argparse.Namespace) -> ChipSpec:
+    """The chip that ``--chip`` and ``--set`` name."""
+    return load_chip(options.chip, overrides=tuple(options.set))
 
 
 def print_results(compiled: CompiledModel, results: Mapping[str, Evaluation], *, as_json: bool) -> None:

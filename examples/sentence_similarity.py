@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from results import options_of, print_results
+from results import chip_of, options_of, print_results
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import aimc_compiler as aimc
+from aimc_compiler.chip import ChipSpec
 from aimc_compiler.zoo.attention import padding_mask
 from aimc_compiler.zoo.bert import BertEncoder, TextEmbeddings
 
@@ -95,7 +96,10 @@ def read_pairs(path: Path) -> Pairs:
     sentences = [sentence for _, first, second in rated for sentence in (first, second)]
     known = set(sentences)
     others = dict.fromkeys(sentence for score, *pair in rows if not score for sentence in pair)
-    return Pairs([score for score, _, _ in rated], sentences, [each for each in others if each not in known])
+    unrated = [sentence for sentence in others if sentence not in known]
+    if not unrated:
+        raise SystemExit(f"{path}: every line has a score: input ranges need sentences that are not measured")
+    return Pairs([score for score, _, _ in rated], sentences, unrated)
 
 
 def ranks(values: Tensor) -> Tensor:
@@ -116,7 +120,7 @@ def batches(sentences: Sequence[str], length: int, size: int = 100) -> list[tupl
     return list(zip(*(part.split(size) for part in tokenize(sentences, length)), strict=True))
 
 
-def measure(path: Path, *, length: int, chip: str, chips: int, seed: int) -> tuple[Any, Any]:
+def measure(path: Path, *, length: int, chip: ChipSpec, chips: int, seed: int) -> tuple[Any, Any]:
     """The compiled network and what it reaches on one file."""
     pairs = read_pairs(path)
     inputs = batches(pairs.sentences, length)
@@ -134,7 +138,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=24, help="tokens a sentence: longer ones are cut")
     options = parser.parse_args()
     compiled, result = measure(
-        options.data, length=options.length, chip=options.chip, chips=options.chips, seed=options.seed
+        options.data, length=options.length, chip=chip_of(options), chips=options.chips, seed=options.seed
     )
     print_results(compiled, {options.data.stem: result}, as_json=options.json)
 

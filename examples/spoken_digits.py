@@ -7,17 +7,19 @@
 end to end, 16 bit, 8 kHz), and ``length``, ``digit``, ``speaker`` and ``index`` of each clip.
 """
 
+import re
 import wave
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from results import options_of, print_results
+from results import chip_of, options_of, print_results
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import aimc_compiler as aimc
+from aimc_compiler.chip import ChipSpec
 from aimc_compiler.compiler import CompiledModel
 from aimc_compiler.study import Evaluation
 from aimc_compiler.zoo.digits import WEIGHTS, DigitLstm
@@ -66,8 +68,12 @@ def read_clips(path: Path) -> Clips:
 def _read_folder(folder: Path) -> Clips:
     found = []
     for path in folder.glob("*.wav"):
-        digit, speaker, index = path.stem.split("_")
-        found.append((speaker, int(digit), int(index), path))
+        name = re.fullmatch(r"(\d)_(\w+)_(\d+)", path.stem)
+        if name is None:
+            raise SystemExit(
+                f"{path} is not called DIGIT_SPEAKER_INDEX.wav: name the folder recordings of the data set"
+            )
+        found.append((name[2], int(name[1]), int(name[3]), path))
     if not found:
         raise SystemExit(f"{folder} holds no .wav: name the folder recordings of the data set")
     found.sort()
@@ -92,7 +98,7 @@ def _read_wave(path: Path) -> np.ndarray:
 
 
 def measure(
-    model: nn.Module, calibration: Tensor, x: Tensor, digits: Tensor, *, chip: str, chips: int, seed: int
+    model: nn.Module, calibration: Tensor, x: Tensor, digits: Tensor, *, chip: ChipSpec, chips: int, seed: int
 ) -> tuple[CompiledModel, Evaluation]:
     """The compiled network and its accuracy. calibration, x: (n, 60, 32) features; digits: (n,)."""
     compiled = aimc.compile(model, chip, (x[:1],), calibration=calibration.split(100))
@@ -118,7 +124,7 @@ def main() -> None:
         some(features[~test]),
         features[test],
         clips.digit[test],
-        chip=options.chip,
+        chip=chip_of(options),
         chips=options.chips,
         seed=options.seed,
     )

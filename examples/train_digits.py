@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from results import options_of, print_results
+from results import chip_of, options_of, print_results
 from safetensors.torch import save_file
 from spoken_digits import FIRST_TRAINING_INDEX, Clips, measure, read_clips, some
 from torch import Tensor, nn
@@ -84,7 +84,7 @@ def main() -> None:
             some(features[~test]),
             features[test],
             clips.digit[test],
-            chip=options.chip,
+            chip=chip_of(options),
             chips=options.chips,
             seed=options.seed,
         )

@@ -99,6 +99,8 @@ def join_targets(parts: list[Any]) -> Any:
         return {key: join_targets([part[key] for part in parts]) for key in first}
     if isinstance(first, list) and all(isinstance(entry, Real) for part in parts for entry in part):
         return torch.tensor([entry for part in parts for entry in part])
+    if isinstance(first, list) and all(isinstance(entry, str) for part in parts for entry in part):
+        return [entry for part in parts for entry in part]
     if isinstance(first, tuple | list):
         return tuple(join_targets([part[index] for part in parts]) for index in range(len(first)))
     return torch.tensor(parts) if isinstance(first, Real) else list(parts)

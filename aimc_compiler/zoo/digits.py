@@ -57,7 +57,7 @@ def digit_clips(part: Part) -> tuple[list[Tensor], Tensor]:
     with np.load(CLIPS) as data:
         audio, lengths, digits = (data[f"{part}_{name}"] for name in ("audio", "length", "digit"))
     samples = torch.from_numpy(audio.astype(np.float32) / np.float32(32768))
-    return list(samples.split(lengths.tolist())), torch.from_numpy(digits.astype(np.int64))
+    return list(torch.split(samples, lengths.tolist())), torch.from_numpy(digits.astype(np.int64))
 
 
 def digit_features(part: Part) -> tuple[Tensor, Tensor]:

@@ -33,8 +33,8 @@ class LogMel:
     def __call__(self, clip: Tensor) -> Tensor:
         """(frames, bands) of a clip (samples,) in -1 to 1: each band with mean 0 over the clip, all with deviation 1.
 
-        So neither loudness nor the line matters. A longer clip is cut, behind a shorter one stand zeros. Raises
-        ValueError on a clip that is not one-dimensional, not floating, empty, or holds values that are not finite.
+        So neither loudness (far above the floor) nor the line matters. A longer clip is cut, behind a shorter one stand
+        zeros. Raises ValueError on a clip that is not one-dimensional, floating and finite, or that is empty.
         """
         _require_clip(clip)
         missing = self.window - len(clip)
