@@ -88,7 +88,8 @@ def normalised(value: float, *, float_value: float, chance: float) -> float:
 def join_targets(parts: list[Any]) -> Any:
     """Targets of several batches as one: tensors and arrays along their first dimension, containers by their entries.
 
-    Numbers become a tensor; what is neither comes as it is, in a list of one entry a batch.
+    Numbers become a tensor, lists of words one list; what is none of these comes as it is, in a list of one entry a
+    batch.
     """
     first = parts[0]
     if isinstance(first, np.ndarray):

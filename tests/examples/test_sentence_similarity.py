@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 from loading import installed, load_example
-from random_checks import check_outputs
 
 import aimc_compiler as aimc
+from aimc_compiler.compiler import CompiledModel
 
 example: Any = load_example("sentence_similarity")
 
@@ -55,6 +55,12 @@ def words(seed: int, lengths: tuple[int, ...] = (6, 3)) -> tuple[torch.Tensor, t
     return torch.randint(1, 50, mask.shape) * mask, mask
 
 
+def check_equal(model: Any, compiled: CompiledModel, inputs: tuple[torch.Tensor, torch.Tensor]) -> None:
+    """Embeddings of length 1 in float64 on the ideal chip: equal to rounding."""
+    with torch.no_grad():
+        torch.testing.assert_close(compiled.deploy()(*inputs), model(*inputs), rtol=0, atol=1e-12)
+
+
 def test_ranks_share_ties_and_correlate_as_spearman_has_it() -> None:
     assert example.ranks(torch.tensor([3.0, 1.0, 3.0, 2.0])).tolist() == [2.5, 0.0, 2.5, 1.0]
     # Without ties: 1 - 6 sum d^2 / (n (n^2 - 1)), here with d = 0, 1, -1, 0.
@@ -91,7 +97,7 @@ def test_the_ideal_chip_equals_a_small_encoder() -> None:
     model = small()
     compiled = aimc.compile(model, "ideal", words(1))
     assert compiled.graph.batch.dynamic
-    check_outputs(model, compiled, (words(2, (1, 6, 4)), {}))
+    check_equal(model, compiled, words(2, (1, 6, 4)))
 
 
 @needs_package
@@ -99,7 +105,7 @@ def test_the_trained_network_on_the_ideal_chip() -> None:
     model = example.sentence_encoder().double()
     inputs = example.tokenize(PAIRS.split("\n")[0].split("\t")[1:], 12)
     compiled = aimc.compile(model, "ideal", inputs)
-    check_outputs(model, compiled, (example.tokenize(["Something else entirely.", "no", "A cat sat."], 12), {}))
+    check_equal(model, compiled, example.tokenize(["Something else entirely.", "no", "A cat sat."], 12))
 
 
 @needs_package
