@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from aimc_compiler.zoo.albert import albert_base_v2
 from aimc_compiler.zoo.bert import bert_base
 from aimc_compiler.zoo.densenet import densenet121
+from aimc_compiler.zoo.digits import digit_lstm
 from aimc_compiler.zoo.fashion import fashion_resnet
 from aimc_compiler.zoo.gpt2 import gpt2
 from aimc_compiler.zoo.llama import llama3_70b, llama_1b, llama_70b, llama_tiny
@@ -86,6 +87,12 @@ NETWORKS: dict[str, Entry] = {
         inputs=_image(28, channels=1),
         paper=f"{_HE} (three blocks, trained here)",
         parameters=77754,
+    ),
+    "digit_lstm": Entry(
+        build=digit_lstm,
+        inputs=(Input(shape=(1, 60, 32)),),
+        paper="Hochreiter and Schmidhuber, 1997 (one layer, trained here)",
+        parameters=50890,
     ),
     "resnet32": Entry(build=resnet32, inputs=_image(32), paper=f"{_HE}, section 4.2", parameters=464154),
     "wide_resnet16_4": Entry(build=wide_resnet16, inputs=_image(32), paper=_ZAGORUYKO, parameters=2748890),
