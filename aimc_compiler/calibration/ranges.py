@@ -164,9 +164,10 @@ def _run(entry: CompiledEntry, modules: dict[str, nn.Module], batches: Iterable[
             observed(*args, **kwargs)
         return entry.graph.sample_count(*args, **kwargs)
 
-    which = f" of entry {entry.name!r}" if several else ""
-    samples = run_batches(batches, run, batch_name=f"calibration batch{which}", place="through the network")
+    place = f"through entry {entry.name!r}" if several else "through the network"
+    samples = run_batches(batches, run, batch_name="calibration batch", place=place)
     if not samples:
+        which = f" of entry {entry.name!r}" if several else ""
         raise CalibrationError(f"the calibration data{which} is empty: give at least one batch of inputs")
     return samples
 

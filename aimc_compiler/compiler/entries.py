@@ -68,6 +68,15 @@ def _entry(name: str, value: Any, batch_dim: int | tuple[int | None, ...] | None
             f"entry {name!r} has inputs {type(value.inputs).__name__} and method {value.method!r}: give a tuple of "
             "inputs, as in Entry(inputs=(x,)), and the name of a method"
         )
+    if value.kwargs is not None and not isinstance(value.kwargs, Mapping):
+        raise CaptureError(
+            f"entry {name!r} has kwargs {type(value.kwargs).__name__}: give a mapping from names to inputs, as in "
+            "Entry(kwargs={'x': x})"
+        )
+    if not isinstance(value.batch_dim, int | tuple | list | None):
+        raise CaptureError(
+            f"entry {name!r} has batch_dim {value.batch_dim!r}: give a number, a tuple of one for each input, or None"
+        )
     return value
 
 

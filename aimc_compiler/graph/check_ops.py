@@ -5,6 +5,7 @@ from torch import fx
 
 from aimc_compiler.chip.costs import COST_CLASSES
 from aimc_compiler.errors import UnsupportedOpError
+from aimc_compiler.graph.arguments import arguments
 from aimc_compiler.graph.ir import op_name
 from aimc_compiler.graph.ops import NOT_MAPPED, NOT_SPLIT, OP_COSTS
 from aimc_compiler.graph.origin import read_origin
@@ -29,13 +30,13 @@ def check_operations(graph: fx.Graph, *, allow_unpriced: bool) -> tuple[str, ...
 
 def operation_faults(graph: fx.Graph) -> dict[fx.Node, tuple[str, bool]]:
     """(why, whether its price alone is missing) of every operation that has no place, in execution order."""
-    faults = {}
+    faults, depends = {}, input_dependent(graph)
     for node in run_time_operations(graph):
         name = op_name(node)
-        if _is_empty(node):
-            faults[node] = (_EMPTY, False)
-        elif node.op == "call_function" and _counts_by_values(node):
+        if node.op == "call_function" and _counts_by_values(node, depends):
             faults[node] = (_COUNTED, False)
+        elif _is_empty(node):
+            faults[node] = (_EMPTY, False)
         elif node.op == "call_function" and name not in OP_COSTS and name != "getitem":
             fault = _fault(name)
             faults[node] = (fault or _UNPRICED, fault is None)
@@ -79,15 +80,16 @@ def _is_empty(node: fx.Node) -> bool:
     return isinstance(value, TensorValue) and 0 in value.shape
 
 
-def _counts_by_values(node: fx.Node) -> bool:
-    """Whether the shape of a result depends on values: nonzero, where of a condition alone, an index that is a mask."""
+def _counts_by_values(node: fx.Node, depends: frozenset[fx.Node]) -> bool:
+    """Whether the shape of a result depends on values: nonzero, where of a condition alone, an index that is a mask
+    made of inputs (one that is a constant picks equally many of all)."""
     name = op_name(node)
     if name == "where":
         return len(node.args) == 1
     if name == "one_hot":
         return len(node.args) < 2 or bool(node.args[1] == -1)
     if name == "index":
-        return any(_is_mask(index) for index in node.all_input_nodes[1:])
+        return any(index in depends and _is_mask(index) for index in arguments(node)["indices"] if index is not None)
     return bool(torch.Tag.dynamic_output_shape in getattr(node.target, "tags", ()))
 
 

@@ -211,13 +211,18 @@ def matrix_name(node: fx.Node) -> str:
     return attribute_path(str(node.target))
 
 
+#: What a flat module has of its own: a layer of such a name would be hidden by it.
+_OWN = frozenset(dir(fx.GraphModule(nn.Module(), fx.Graph())))
+
+
 def attribute_name(path: str) -> str:
     """The attribute of the flat module that stands for a dotted path (attributes cannot hold dots)."""
-    return path.replace(".", "/")
+    name = path.replace(".", "/")
+    return f"/{name}" if name in _OWN else name
 
 
 def attribute_path(name: str) -> str:
-    return name.replace("/", ".")
+    return name.removeprefix("/").replace("/", ".")
 
 
 def constant_name(path: str) -> str:

@@ -145,7 +145,8 @@ def _check_settings(pattern: str, settings: Mapping[str, Any], chip: ChipSpec) -
         if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
             raise RuleError(f"rule {pattern!r}: {key} is {value!r}, a {type(value).__name__}: give a {wanted.__name__}")
         if isinstance(value, int) and wanted is int and value < 1:
-            raise RuleError(f"rule {pattern!r}: {key} is {value}: give 1 or more (to keep all digital: analog: false)")
+            more = " experts" if key in ("experts", "active") else " (to keep all digital: analog: false)"
+            raise RuleError(f"rule {pattern!r}: {key} is {value}: give 1 or more{more}")
     choices = [key for key in CHOICES if key in settings]
     if choices and settings.get("analog") is False:
         raise RuleError(f"rule {pattern!r}: analog is False, so {choices[0]} chooses nothing: leave out one of the two")

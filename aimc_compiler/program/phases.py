@@ -37,6 +37,13 @@ _LAYING = -1
 _NEVER = -(1 << 60)
 #: How much longer a beat is tried where gaps were too short, in parts of its least; each time twice as much.
 _STRETCH = 64
+#: What is looked up in a table, for errors.
+_LOOKED_UP = {
+    "sliding": "kernels that slide over their inputs",
+    "stretched": "kernels that slide over their inputs",
+    "dealt": "windows dealt to experts",
+    "same": "windows read by tasks of fewer or more",
+}
 
 
 @record
@@ -73,11 +80,12 @@ class PhaseSchedule:
 def schedule_phases(program: Program) -> PhaseSchedule:
     """The schedule of one sample and of the steady state.
 
-    Raises NotBuiltError for loops, and where kernels slide in a program of more than ``EVENT_LIMIT`` events.
+    Raises NotBuiltError for loops, and where kernels slide or windows are dealt to experts in a program of more than
+    ``EVENT_LIMIT`` events.
     """
     with without_collection():
         streams, accesses = flatten_streams(program)
-    _refuse(program, streams)
+    _refuse(program, streams, accesses)
     loads = resource_loads(program)
     interval = max(1, int(loads.max(initial=0)))
     longest = find_longest(streams, accesses)
@@ -97,16 +105,21 @@ def schedule_phases(program: Program) -> PhaseSchedule:
     )
 
 
-def _refuse(program: Program, streams: Streams) -> None:
+def _refuse(program: Program, streams: Streams, accesses: tuple[Access, ...]) -> None:
     reader = np.repeat(np.arange(len(streams.events)), np.diff(streams.first_need))
-    loops = bool((streams.need_task >= reader).any())
-    if loops or (program.events > EVENT_LIMIT and (streams.need_kind == OTHER).any()):
-        what = "loops" if loops else "kernels that slide over their inputs"
-        simulated = sum(task.events * max(1, len(task.uses)) for task in program.tasks)
-        raise NotBuiltError(
-            f"{program.workload!r} on {program.chip!r} has {simulated} events a sample: timing of networks with {what} "
-            f"is built for up to {EVENT_LIMIT}; {FEWER_EVENTS}"
-        )
+    looked_up = streams.need_kind == OTHER
+    if (streams.need_task >= reader).any():
+        what, count = "loops", f"{sum(task.events * max(1, len(task.uses)) for task in program.tasks)} events a sample"
+    elif program.events > EVENT_LIMIT and looked_up.any():
+        kinds = {accesses[number].kind for number in np.unique(streams.need_access[looked_up])}
+        what = " and ".join(dict.fromkeys(words for kind, words in _LOOKED_UP.items() if kind in kinds))
+        count = f"{program.events} events a sample, links not counted"
+    else:
+        return
+    raise NotBuiltError(
+        f"{program.workload!r} on {program.chip!r} has {count}: timing of networks with {what} "
+        f"is built for up to {EVENT_LIMIT}; {FEWER_EVENTS}"
+    )
 
 
 class _Alone:

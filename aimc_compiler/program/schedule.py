@@ -14,9 +14,9 @@ def find_schedule(program: Program) -> Schedule | PhaseSchedule:
     """Start times of all events of a program.
 
     Up to ``MANY_EVENTS`` on all resources, they are found one by one (``engine.py``). Above, phase by phase
-    (``phases.py``) where everything is read window by window or as a whole. Sliding kernels and loops are better off
-    one by one, up to ``USE_LIMIT`` and ``EVENT_LIMIT``. Raises NotBuiltError above those for loops, and for sliding
-    kernels of very many windows.
+    (``phases.py``) where everything is read window by window or as a whole. Sliding kernels, windows dealt to experts
+    and loops go one by one up to ``USE_LIMIT`` and ``EVENT_LIMIT``. Raises NotBuiltError above those for loops, and
+    for sliding kernels and dealt windows where there are very many.
     """
     uses = sum(len(task.uses) for task in program.tasks)
     events = sum(task.events * max(1, len(task.uses)) for task in program.tasks)

@@ -6,6 +6,7 @@ from typing import Any
 from aimc_compiler.compiler import CompiledModel
 from aimc_compiler.executor import CompiledEntry
 from aimc_compiler.workload import Routing
+from aimc_compiler.workload.ir import distinct_routings
 
 
 def mixtures_text(routings: Iterable[Routing]) -> str:
@@ -24,30 +25,38 @@ def mixtures_text(routings: Iterable[Routing]) -> str:
 
 
 def mixtures_note(compiled: CompiledModel | CompiledEntry) -> str:
-    """The assumption, and how many MVMs of the values it leaves out of time and energy; "" without mixtures."""
-    text = mixtures_text(compiled.program.routings)
-    if not text:
+    """The assumption, and how many MVMs of the values it leaves out of time and energy; "" without mixtures.
+
+    Of several entries those are told that have mixtures.
+    """
+    several = isinstance(compiled, CompiledModel) and len(compiled.entries) > 1
+    entries = [compiled.entry(name) for name in compiled.entries] if isinstance(compiled, CompiledModel) else [compiled]
+    routed = [entry for entry in entries if entry.program.routings]
+    if not routed:
         return ""
-    counts = mvm_counts(compiled)
-    return (
-        f"{text}. Values follow the true routing, and are computed with every expert for every token: "
-        f"{counts['computed']:,} MVMs a sample, of which time, energy and counts are of {counts['timed']:,}"
-    )
+    text = mixtures_text(distinct_routings(routing for entry in routed for routing in entry.program.routings))
+    parts = []
+    for entry in routed:
+        counts = mvm_counts(entry)
+        left = f"{counts['computed']:,} MVMs a sample, of which time, energy and counts are of {counts['timed']:,}"
+        parts.append(f"{left} (entry {entry.name})" if several else left)
+    how = "Values follow the true routing, and are computed with every expert for every token"
+    return f"{text}. {how}: {'; '.join(parts)}"
 
 
-def mvm_counts(compiled: CompiledModel | CompiledEntry) -> dict[str, int]:
+def mvm_counts(entry: CompiledEntry) -> dict[str, int]:
     """MVMs a sample: those of the program, and those that its values take."""
     pieces: dict[str, int] = {}
-    for piece in compiled.mapping.pieces:
+    for piece in entry.mapping.pieces:
         pieces[piece.matrix] = pieces.get(piece.matrix, 0) + (piece.replica == 0)
-    ops = compiled.workload.analog_ops
+    ops = entry.workload.analog_ops
     return {
         "timed": sum(op.windows * pieces[op.matrix] for op in ops),
         "computed": sum(op.computed_windows * pieces[op.matrix] for op in ops),
     }
 
 
-def mixtures_json(compiled: CompiledModel) -> list[dict[str, Any]]:
+def mixtures_json(entry: CompiledEntry) -> list[dict[str, Any]]:
     """Keys of ``mixtures`` in ``inspect --json``."""
     return [
         {
@@ -57,5 +66,5 @@ def mixtures_json(compiled: CompiledModel) -> list[dict[str, Any]]:
             "balance": routing.balance,
             "assumption": routing.assumption,
         }
-        for routing in compiled.program.routings
+        for routing in entry.program.routings
     ]

@@ -98,8 +98,8 @@ def _bounds(compiled: CompiledModel) -> str:
 def inspect_json(compiled: CompiledModel, entry: str | None = None) -> dict[str, Any]:
     """Keys of ``inspect --json``: fractions, seconds, joules and counts.
 
-    Layers, row-group activations and timing are those of one entry (default: the first), tiles those of all. Where the
-    program is too large to be timed, ``timing`` holds ``refused`` alone: why.
+    Layers, row-group activations, mixtures and timing are those of one entry (default: the first), tiles those of all.
+    Where the program is too large to be timed, ``timing`` holds ``refused`` alone: why.
     """
     use, timing, shown = compiled.utilization, find_timing(compiled, entry), compiled.entry(entry)
     return {
@@ -122,7 +122,7 @@ def inspect_json(compiled: CompiledModel, entry: str | None = None) -> dict[str,
             }
             for tile in use.tiles
         ],
-        "mixtures": mixtures_json(compiled),
+        "mixtures": mixtures_json(shown),
         "ranges": _ranges_json(compiled),
         "timing": {"refused": timing} if isinstance(timing, str) else timing_json(timing),
     }

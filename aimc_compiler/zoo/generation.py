@@ -13,7 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aimc_compiler.zoo.building import seeded
-from aimc_compiler.zoo.llama import LLAMA3_70B, LLAMA_1B, LLAMA_70B, LLAMA_TINY, KeysValues, Llama, LlamaShape
+from aimc_compiler.zoo.llama import (
+    LLAMA3_70B,
+    LLAMA_1B,
+    LLAMA_70B,
+    LLAMA_TINY,
+    KeysValues,
+    Llama,
+    LlamaShape,
+    require_plain,
+)
 
 #: Keys and values of every layer, each (batch, key heads, context, size).
 Cache = tuple[KeysValues, ...]
@@ -52,9 +61,12 @@ class GeneratingLlama(Llama):
 def generating_llama(shape: LlamaShape, context: int, *, seed: int = 0) -> GeneratingLlama:
     """A decoder of any shape that generates, in evaluation mode; the parameters of ``llama`` of the same seed.
 
+    Raises ValueError for the shape of another network.
+
     Example:
         >>> logits, cache = generating_llama(LLAMA_TINY, 128).prefill(torch.zeros(1, 16, dtype=torch.long))
     """
+    require_plain(shape)
     return seeded(lambda: GeneratingLlama(shape, context), seed)
 
 

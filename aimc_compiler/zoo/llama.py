@@ -213,12 +213,22 @@ class Llama(nn.Module):
         return logits
 
 
+def require_plain(shape: LlamaShape) -> None:
+    """Raises ValueError for the shape of another network, of which a Llama would leave out what it adds."""
+    if type(shape) is not LlamaShape:
+        raise ValueError(
+            f"{type(shape).__name__}: a Llama has no layers of it, as the experts of a Mixtral; give a LlamaShape, or "
+            "build the network that the shape is of (aimc_compiler.zoo.mixtral.mixtral)"
+        )
+
+
 def llama(shape: LlamaShape, *, seed: int = 0) -> Llama:
-    """A decoder of any shape, in evaluation mode.
+    """A decoder of any shape, in evaluation mode. Raises ValueError for the shape of another network.
 
     Example:
         >>> logits = llama(LLAMA_TINY)(torch.zeros(1, 16, dtype=torch.long))      # (1, 16, 256)
     """
+    require_plain(shape)
     return seeded(lambda: Llama(shape), seed)
 
 

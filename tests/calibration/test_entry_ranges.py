@@ -94,6 +94,6 @@ def test_data_of_several_entries_says_whose_it_is() -> None:
         compiled.calibrate({})
     with pytest.raises(CalibrationError, match="calibration data of entry 'last' is empty"):
         compiled.calibrate({"first": [X], "last": []})
-    with pytest.raises(CalibrationError, match="calibration batch of entry 'last' 0 does not run through the network"):
+    with pytest.raises(CalibrationError, match="calibration batch 0 does not run through entry 'last': "):
         compiled.calibrate({"first": [X], "last": [X[:, :3]]})
     assert compiled_ways("first").calibrate({"first": [X]}).ranges == compiled_ways("first").calibrate([X]).ranges

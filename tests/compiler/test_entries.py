@@ -177,6 +177,8 @@ def test_a_network_that_does_not_fit_says_so_of_all_entries() -> None:
         ({"entries": {"a": torch.zeros(1, 3)}}, r"entry 'a' is a Tensor: give the inputs of one call as a tuple"),
         ({"entries": {"a": None}}, "entry 'a' is a NoneType: give the inputs of one call as a tuple"),
         ({"entries": {"a": aimc.Entry(inputs=torch.zeros(1, 3))}}, "entry 'a' has inputs Tensor and method 'forward'"),
+        ({"entries": {"a": aimc.Entry(kwargs=[1])}}, "entry 'a' has kwargs list: give a mapping from names to inputs"),
+        ({"entries": {"a": aimc.Entry(batch_dim="0")}}, "entry 'a' has batch_dim '0': give a number"),
         ({"entries": {"a": (1,)}, "example_inputs": (1,)}, "example_inputs and entries both say how"),
         ({}, r"example_inputs is missing: give the inputs of one call as a tuple"),
         (

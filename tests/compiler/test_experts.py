@@ -157,6 +157,38 @@ def test_the_assumption_is_kept_and_told(tmp_path: Path) -> None:
     assert parse_program(print_program(model.program)) == model.program
 
 
+def test_the_assumption_is_told_of_the_entries_that_make_it() -> None:
+    """The first entry has no mixture: what the others are timed for is told all the same, of each."""
+
+    class Coded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.coder, self.mixture = nn.Linear(WIDTH, WIDTH), built(Masked)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.mixture(x)
+            return y
+
+        def encode(self, x: Tensor) -> Tensor:
+            y: Tensor = self.coder(x)
+            return y
+
+    one, six = (torch.zeros(1, tokens, WIDTH) for tokens in (1, 6))
+    entries = {"encode": aimc.Entry(inputs=(six,), method="encode"), "long": (six,), "token": (one,)}
+    model = aimc.compile(Coded().eval(), "ideal", entries=entries, rules={"*.experts.*": TWO_OF_FOUR})
+    start = (
+        "mixture.experts: timed for 2 of 4 experts a token, balanced. Values follow the true routing, and are computed "
+        "with every expert for every token: "
+    )
+    assert mixtures_note(model.entry("encode")) == ""
+    token = "13 MVMs a sample, of which time, energy and counts are of 7"
+    assert mixtures_note(model.entry("token")) == start + token
+    long = "78 MVMs a sample, of which time, energy and counts are of 42"
+    assert mixtures_note(model) == f"{start}{long} (entry long); {token} (entry token)"
+    told = {name: [each["mixture"] for each in inspect_json(model, name)["mixtures"]] for name in model.entries}
+    assert told == {"encode": [], "long": ["mixture.experts"], "token": ["mixture.experts"]}
+
+
 def test_a_share_that_is_not_that_of_the_assumption_is_refused() -> None:
     workload = compiled(built(Masked)).workload
     verify_workload(workload)

@@ -153,6 +153,7 @@ def test_a_budget_is_of_the_rule_and_its_tile_type(graph: Graph, chip: ChipSpec)
         ({"*": {"min_cell": 3}}, "rule '*': there is no setting 'min_cell'; did you mean 'min_cells'?"),
         ({"*": {"min_cells": True}}, "rule '*': min_cells is True, a bool: give a int"),
         ({"*": {"min_rows": 2.5}}, "rule '*': min_rows is 2.5, a float: give a int"),
+        ({"*": {"experts": 4, "active": 0}}, "rule '*': active is 0: give 1 or more experts"),
         ({"*": {"max_tiles": 0}}, "rule '*': max_tiles is 0: give 1 or more (to keep all digital: analog: false)"),
         ({"*": {"analog": False, "max_tiles": 3}}, "rule '*': analog is False, so max_tiles chooses nothing"),
         ([{"head": {"min_cells": 1}}, "all-analogue"], "there is no preset of rules 'all-analogue'; did you mean"),

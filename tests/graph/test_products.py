@@ -145,6 +145,33 @@ def test_tensors_without_elements_are_refused_with_the_line(what: str, place: st
         capture(Empty(what).eval(), (torch.randn(2, 4),))
 
 
+class Picked(nn.Module):
+    """Outputs that a mask picks: by a buffer of the network, or by what the values are."""
+
+    def __init__(self, by: str) -> None:
+        super().__init__()
+        self.by, self.layer = by, nn.Linear(4, 4)
+        self.register_buffer("kept", torch.tensor([True, False, True, False]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layer(x)
+        positive = y > 0
+        picked = {"buffer": lambda: y[:, self.kept], "values": lambda: y[y > 10], "itself": lambda: positive[positive]}
+        found: Tensor = picked[self.by]()
+        return found if self.by == "buffer" else x + found.sum()
+
+
+def test_a_mask_that_is_a_buffer_picks_equally_many_of_all_inputs() -> None:
+    model, x = Picked("buffer").eval(), torch.randn(3, 4)
+    torch.testing.assert_close(aimc.compile(model, "ideal", (x[:1],)).deploy()(x), model(x))
+
+
+@pytest.mark.parametrize("by", ["values", "itself"])
+def test_a_mask_of_values_is_refused_also_where_it_picks_nothing(by: str) -> None:
+    with pytest.raises(UnsupportedOpError, match="how many elements it gives depends on the values of its input"):
+        capture(Picked(by).eval(), (torch.randn(1, 4),), batch_dim=None)
+
+
 def test_an_example_without_elements_is_refused_by_name() -> None:
     with pytest.raises(
         CaptureError, match=r"Linear: input \[0\]\[0\] of the example has shape \(1, 0, 4\), which holds no"

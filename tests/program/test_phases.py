@@ -1,21 +1,17 @@
 """Schedules laid out phase by phase: against loops over ticks, an event queue, and the engine of single events."""
 
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
-from chips_by_hand import chip_by_hand, residual_network, tile_by_hand
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from queue_oracle import check_periodic, needs_of, run_queue
-from test_engine import ALL, SAME, compiled, make_program, mixer, programs
+from test_engine import ALL, SAME, make_program, programs
 
-from aimc_compiler.errors import NotBuiltError
-from aimc_compiler.program import Need, Program, Task, schedule_program, simulate
-from aimc_compiler.program import phases as phases_module
-from aimc_compiler.program import schedule as schedule_module
+from aimc_compiler.program import Need, Program, Task, schedule_program
 from aimc_compiler.program.phases import PhaseSchedule, line_shift, schedule_phases
 from aimc_compiler.workload.ir import Access
 
@@ -368,25 +364,3 @@ def test_lines_that_wait_for_lines(access: Access, windows: int, made: int, pace
     needed = [(window, access.last_needed(window, made)) for window in range(windows)]
     late = [pace * event - beat * window for window, event in needed if event >= 0]
     assert line_shift(access, windows, made, pace, beat) == max(late)
-
-
-def test_which_schedule_a_program_gets(monkeypatch: pytest.MonkeyPatch) -> None:
-    lined = compiled(mixer(16, 4), chip_by_hand(digital_units={"count": 2}))
-    slid = compiled(residual_network(image=6, sizes=((6, 8),)), chip_by_hand(tile_by_hand(16, 16)))
-    assert simulate(lined).schedule == simulate(slid).schedule == "events"
-    monkeypatch.setattr(schedule_module, "MANY_EVENTS", 50)
-    assert simulate(lined).schedule == "phases"
-    assert simulate(slid).schedule == "events"
-    monkeypatch.setattr(schedule_module, "USE_LIMIT", 10)
-    assert simulate(slid).schedule == "phases"
-    monkeypatch.setattr(phases_module, "EVENT_LIMIT", 50)
-    with pytest.raises(
-        NotBuiltError, match=r"kernels that slide over their inputs is built for up to 50; .*groups_per_"
-    ):
-        simulate(slid)
-
-
-def test_loops_of_many_events_are_refused() -> None:
-    loop = replace(line_of(4).tasks[1], needs=(Need(task=0, access=Access(kind="previous")),))
-    with pytest.raises(NotBuiltError, match="'made' on 'made' has 4 events a sample: timing of networks with loops"):
-        schedule_phases(make_program([loop], 2))

@@ -1,11 +1,14 @@
 """Decoders that generate: the prompt, then token by token with a cache, against the whole sequence at once."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
 from aimc_compiler.zoo import GENERATORS, NETWORKS
 from aimc_compiler.zoo.generation import generating_llama, generation_calls
 from aimc_compiler.zoo.llama import LLAMA_TINY, LlamaShape, llama
+from aimc_compiler.zoo.mixtral import MIXTRAL_TINY
 
 TIED = LlamaShape(vocabulary=20, width=16, layers=2, heads=4, key_heads=1, inner=24, tied=True)
 
@@ -58,3 +61,9 @@ def test_calls_fit_the_cache(name: str) -> None:
 def test_calls_are_the_same_each_time() -> None:
     first, second = (generation_calls(LLAMA_TINY, 4, 8)["step"].inputs for _ in range(2))
     assert torch.equal(first[1][0][0], second[1][0][0])
+
+
+@pytest.mark.parametrize("build", [llama, lambda shape: generating_llama(shape, 8)])
+def test_a_shape_with_experts_is_not_built_without_them(build: Callable[[LlamaShape], object]) -> None:
+    with pytest.raises(ValueError, match=r"MixtralShape: .*no layers of it.* give a LlamaShape"):
+        build(MIXTRAL_TINY)
