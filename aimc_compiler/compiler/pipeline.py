@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from aimc_compiler.calibration import RangeMethod
 from aimc_compiler.chip import ChipSpec, load_chip
 from aimc_compiler.compiler.compiled import CompiledModel
+from aimc_compiler.compiler.learned import exported, learned_ranges
 from aimc_compiler.errors import CaptureError, DoesNotFitError, NotBuiltError
 from aimc_compiler.graph import Rules, capture, lower, partition
 from aimc_compiler.mapping import DoesNotFit, map_workload, verify_mapping
@@ -35,7 +36,8 @@ def compile_model(
 ) -> CompiledModel:
     """Compile a trained network for a chip.
 
-    model: in evaluation mode, unchanged by this call. chip: a spec, a built-in name or a path. example_inputs: one
+    model: in evaluation mode, unchanged by this call; of one from ``prepare_hwa``, rules and learned input ranges are
+    taken over where none are given here. chip: a spec, a built-in name or a path. example_inputs: one
     call's positional inputs (``example_kwargs`` its keyword inputs), of the shapes the program is for. calibration:
     batches of inputs that set the input ranges by ``range_method`` ("percentile:P", "k-sigma:K", "mse", "max"); without
     it mapping and timing work and running analog is an error. output_ranges: how the bounds of output converters are
@@ -52,6 +54,8 @@ def compile_model(
     """
     if entries is not None:
         raise NotBuiltError("entries: several named entries of one program are not built yet; compile one at a time")
+    model, learned = exported(model)
+    rules = learned.rules if rules is None and learned is not None else rules
     if not isinstance(model, nn.Module):
         raise CaptureError(f"model is a {type(model).__name__}, no torch.nn.Module: give the network itself")
     if isinstance(example_inputs, Tensor):
@@ -70,8 +74,9 @@ def compile_model(
         verify_mapping(mapping, workload, spec)
         program = lower_mapping(workload, mapping, spec)
         verify_program(program)
+    ranges = learned_ranges(learned, workload, mapping) if learned is not None and calibration is None else None
     compiled = CompiledModel(
-        graph=graph, workload=workload, mapping=mapping, program=program, chip=spec, ranges=None, seed=seed
+        graph=graph, workload=workload, mapping=mapping, program=program, chip=spec, ranges=ranges, seed=seed
     )
     return compiled if calibration is None else compiled.calibrate(calibration, range_method, output_ranges)
 

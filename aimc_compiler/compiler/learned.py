@@ -1,0 +1,62 @@
+"""What hardware-aware training learned, taken over by the compiler."""
+
+from typing import Any
+
+from torch import nn
+
+from aimc_compiler.errors import CalibrationError, CaptureError
+from aimc_compiler.executor import InputRanges, RangeRow
+from aimc_compiler.mapping import Mapping
+from aimc_compiler.training.learned import Learned, LearnedMatrix
+from aimc_compiler.workload import MatrixOp, Workload
+
+METHOD = "learned"
+
+
+def exported(model: Any) -> tuple[nn.Module, Learned | None]:
+    """The plain network of one that was prepared for training, and what it learned; another network as it is.
+
+    A network says that it was prepared by a method ``__aimc_export__``, which gives both.
+    """
+    export = getattr(model, "__aimc_export__", None)
+    if export is None:
+        return model, None
+    plain, learned = export()
+    if not isinstance(plain, nn.Module) or not isinstance(learned, Learned):
+        raise CaptureError(
+            f"__aimc_export__ of {type(model).__name__} gives {type(plain).__name__} and {type(learned).__name__}: it "
+            "must return the plain torch.nn.Module and an aimc_compiler.training.Learned"
+        )
+    return plain, learned
+
+
+def learned_ranges(learned: Learned, workload: Workload, mapping: Mapping) -> InputRanges | None:
+    """The ranges that every operation on tiles was trained with; None where some have none, as before any training.
+
+    Raises CalibrationError where a matrix is cut otherwise than it was trained for: ranges belong to row blocks.
+    """
+    known = {matrix.parameter: matrix for matrix in learned.matrices}
+    rows: list[RangeRow] = []
+    for op in workload.analog_ops:
+        matrix = known.get(workload.matrix(op.matrix).parameter)
+        if matrix is None or not matrix.trained:
+            return None
+        _require_cut(op, matrix, learned, mapping)
+        rows += [
+            RangeRow(op=op.name, group=group, row_block=block, range=r, largest=0.0, clipped=0.0, note="learned")
+            for group, ranges in enumerate(matrix.ranges)
+            for block, r in enumerate(ranges)
+        ]
+    return InputRanges(method=METHOD, samples=0, rows=tuple(rows)) if rows else None
+
+
+def _require_cut(op: MatrixOp, matrix: LearnedMatrix, learned: Learned, mapping: Mapping) -> None:
+    pieces = [piece for piece in mapping.pieces_of(op.matrix) if piece.group == 0]
+    rows = tuple(piece.rows for piece in pieces if piece.column_block == 0)
+    columns = tuple(piece.columns for piece in pieces if piece.row_block == 0)
+    if (rows, columns) != (matrix.rows, matrix.columns):
+        raise CalibrationError(
+            f"{op.name!r} was trained for tiles of {learned.chip} that cut it into rows {list(matrix.rows)} and columns "
+            f"{list(matrix.columns)}; {mapping.chip} cuts it into rows {list(rows)} and columns {list(columns)}. Prepare "
+            "the network for this chip, or calibrate: compile(..., calibration=batches)"
+        )
