@@ -34,7 +34,8 @@ from aimc_compiler.mapping.ir import Piece
 from aimc_compiler.mapping.map import cut_matrix
 from aimc_compiler.rng import Key, stream_key
 from aimc_compiler.training.batches import Batches, fresh_seed
-from aimc_compiler.training.ranges import scaled
+from aimc_compiler.training.fused import Disturbance, FusedBlock, Readout, disturbed, driven, finished, fuses
+from aimc_compiler.training.ranges import RangeRule, scaled
 from aimc_compiler.training.recipe import Recipe
 from aimc_compiler.training.weights import WeightNoise
 from aimc_compiler.workload.ir import Matrix
@@ -90,7 +91,7 @@ class TrainedMatrix(nn.Module):
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
         self.seen: Tensor
         self._batch, self._version = -1, -1
-        self._products: tuple[tuple[BlockProduct, ...], ...] = ()
+        self._products: tuple[tuple[BlockProduct, ...] | FusedBlock, ...] = ()
         self._power: list[Tensor] | None = None
         self._chip: Attached | None = None
 
@@ -148,14 +149,38 @@ class TrainedMatrix(nn.Module):
         for block, products in zip(self.blocks, made, strict=True):
             inputs = contraction.inputs_of(x, groups, block.first_row, block.rows)
             r = self.input_range[:, block.index].clamp(min=_LEAST_RANGE)
-            if self.normalised:
-                inputs = self._scaled(inputs, contraction.along_inputs(r))
-            key_of, draw = partial(_key, call), Draw(keys=(), columns=())
-            u, _ = multiply_block(inputs, block, products, contraction, self._settings, key_of, draw)
-            part = u * contraction.along_columns(self._scale(block) * r.detach().unsqueeze(-1))
+            run = self._run_fused if isinstance(products, FusedBlock) else self._run
+            part = run(inputs, r, block, products, call)
             total = part if total is None else total + part
         assert total is not None
         return total.reshape(contraction.output_shape(tuple(x.shape), groups * self.shape[1]))
+
+    def _run(self, inputs: Tensor, r: Tensor, block: RowBlock, products: tuple[BlockProduct, ...], call: int) -> Tensor:
+        """Digital outputs of a row block, operation by operation."""
+        contraction = self.contraction
+        if self.normalised:
+            rule = self._rule
+            inputs = scaled(inputs, contraction.along_inputs(r), rule.decay, rule.inside, learns=rule.learns)
+        key_of, draw = partial(_key, call), Draw(keys=(), columns=())
+        u, _ = multiply_block(inputs, block, products, contraction, self._settings, key_of, draw)
+        return u * contraction.along_columns(self._scale(block) * r.detach().unsqueeze(-1))
+
+    def _run_fused(self, inputs: Tensor, r: Tensor, block: RowBlock, products: FusedBlock, call: int) -> Tensor:
+        """Digital outputs of a row block, in few passes."""
+        settings, contraction = self.settings, self.contraction
+        reads = settings.sigma_w > 0
+        codes, squares = driven(inputs, r, settings.dac_step, self._rule, squares=reads)
+        u = contraction.multiply(codes, products.main)
+        with torch.no_grad():
+            power = contraction.multiply(squares, products.magnitude) if reads else u
+        how = Readout(
+            read=settings.sigma_w**2,
+            output=settings.sigma_out**2,
+            step=settings.adc_step,
+            bound=settings.out_bound,
+            key=stream_key(call, "training", self.name, block.index),
+        )
+        return finished(u, power, self._scale(block) * r.detach().unsqueeze(-1), None, how, contraction)
 
     def _call(self) -> int:
         """What names the noise of this call. Drawn anew, so that checkpointing, which restores torch's generator before
@@ -171,10 +196,10 @@ class TrainedMatrix(nn.Module):
         """Whether the range follows the inputs still; ``_begin`` has counted this mini-batch already."""
         return self.normalised and int(self.seen) <= self.recipe.range_batches
 
-    def _scaled(self, inputs: Tensor, r: Tensor) -> Tensor:
-        """Inputs over their range, clipped to it."""
+    @property
+    def _rule(self) -> RangeRule:
         learns = self.training and self.recipe.ranges == "learned" and not self._follows
-        return scaled(inputs, r, self.recipe.range_decay, self.recipe.range_inside, learns=learns)
+        return RangeRule(decay=self.recipe.range_decay, inside=self.recipe.range_inside, learns=learns)
 
     def _bound(self, block: RowBlock) -> Tensor:
         """(groups, columns): the weight that is 1 on the tile."""
@@ -187,18 +212,41 @@ class TrainedMatrix(nn.Module):
         bound = self._bound(block)
         return bound if self.column_gain is None else bound * self.column_gain[block.index]
 
-    def _made(self, weight: Tensor) -> tuple[tuple[BlockProduct, ...], ...]:
+    def _made(self, weight: Tensor) -> tuple[tuple[BlockProduct, ...] | FusedBlock, ...]:
         """The products of all row blocks with the weights of this mini-batch."""
-        made = []
-        for block in self.blocks:
-            w = rows_of(weight, block)
-            if self.normalised:
-                w = w / self._bound(block).unsqueeze(-1)
-                w = w if self.column_bound is None else w.clamp(-1, 1)
-            if self.training:
-                w = self.noise.disturb(w, int(self.seen) - 1, self.batches.seed, f"{self.name}/{block.index}")
-            made.append(block_products(block, Stored(slices=w[None]), self.contraction, self._settings))
-        return tuple(made)
+        if self._fuses(weight):
+            return tuple(self._fused_block(block, rows_of(weight, block)) for block in self.blocks)
+        return tuple(self._plain_block(block, rows_of(weight, block)) for block in self.blocks)
+
+    def _plain_block(self, block: RowBlock, w: Tensor) -> tuple[BlockProduct, ...]:
+        if self.normalised:
+            w = w / self._bound(block).unsqueeze(-1)
+            w = w if self.column_bound is None else w.clamp(-1, 1)
+        if self.training:
+            w = self.noise.disturb(w, int(self.seen) - 1, self.batches.seed, f"{self.name}/{block.index}")
+        return block_products(block, Stored(slices=w[None]), self.contraction, self._settings)
+
+    def _fuses(self, weight: Tensor) -> bool:
+        """Whether row blocks are computed in few passes in this mini-batch."""
+        return (
+            self.training
+            and self.normalised
+            and self.column_bound is None
+            and self.column_gain is None
+            and self.noise.polynomial is not None
+            and fuses(self.settings, weight)
+        )
+
+    def _fused_block(self, block: RowBlock, weight: Tensor) -> FusedBlock:
+        coefficients = self.noise.polynomial or ()
+        how = Disturbance(
+            coefficients=coefficients,
+            factor=self.noise.factor(int(self.seen) - 1) if coefficients else 0.0,
+            key=self.noise.key(self.batches.seed, f"{self.name}/{block.index}"),
+        )
+        noisy, magnitude = disturbed(weight, self.column_scale[block.index], how, magnitude=self.settings.sigma_w > 0)
+        kernels = [self.contraction.kernel_of(w, block.first_row) if w.numel() else w for w in (noisy, magnitude)]
+        return FusedBlock(main=kernels[0], magnitude=kernels[1])
 
     def _begin(self, weight: Tensor) -> bool:
         """Once a mini-batch, before anything else: clip and scale the weights. Whether the mini-batch is new."""

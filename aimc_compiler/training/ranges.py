@@ -14,6 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aimc_compiler.records import record
+
+
+@record
+class RangeRule:
+    """decay, inside: as above; learns: False where the range's gradient is to be 0."""
+
+    decay: float
+    inside: float
+    learns: bool
+
 
 def scaled(x: Tensor, r: Tensor, decay: float, inside: float, *, learns: bool) -> Tensor:
     """``clip(x, -r, r) / r``, any shape; the gradient of x is that of the clip, that of r the rule's (0 if not learns).

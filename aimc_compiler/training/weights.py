@@ -56,6 +56,23 @@ class WeightNoise:
         ramp = self.recipe.noise_ramp
         return self.recipe.noise_factor * (min(1.0, batch / ramp) if ramp else 1.0)
 
+    @property
+    def polynomial(self) -> tuple[float, ...] | None:
+        """Coefficients of the deviation of a weight over g_max, from r^0 up, where that is all there is; else None."""
+        recipe = self.recipe
+        if recipe.drop_connect or recipe.drift_s is not None or recipe.noise == "gaussian":
+            return None
+        if recipe.noise == "none" or self.figures is None:
+            return ()
+        if not isinstance(self.figures, PcmFigures):
+            return None
+        scale = self.spread * self.effects.programming_noise / self.figures.g_max_us
+        return tuple(scale * coefficient for coefficient in self.figures.programming_us)
+
+    def key(self, seed: int, name: str) -> Key:
+        """Of the normals of a row block in a mini-batch."""
+        return stream_key(seed, "training", name, "weights")
+
     def disturb(self, w: Tensor, batch: int, seed: int, name: str) -> Tensor:
         """``w`` as a mini-batch sees it, its gradient that of ``w``.
 

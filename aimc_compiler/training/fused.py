@@ -1,0 +1,236 @@
+"""A row block of a mini-batch in few passes: the standard model of training on the CPU, in float32.
+
+Everything else goes through the functions of ``aimc_compiler.analog`` one by one; values and gradients are the same
+(normals of output noise are keyed by row and column here, by piece there).
+"""
+
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aimc_compiler.analog.contraction import Contraction
+from aimc_compiler.analog.finish import is_standard
+from aimc_compiler.analog.pool import spread
+from aimc_compiler.analog.settings import MvmSettings
+from aimc_compiler.records import record
+from aimc_compiler.training.ranges import RangeRule
+
+# Elements that are worth another thread.
+_THREAD_WORTH = 1 << 15
+
+
+def fuses(settings: MvmSettings, weight: Tensor) -> bool:
+    """Whether row blocks of these settings, with these weights, can be computed here."""
+    return bool(
+        weight.device.type == "cpu"
+        and weight.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and is_standard(replace(settings, adc_step=settings.adc_step or 1.0))
+        and not (settings.ir_drop or settings.unfolds or settings.dac_inl or settings.input_asymmetry)
+        and settings.input_scaling == "none"
+        and settings.in_bound == 1.0
+    )
+
+
+@record
+class FusedBlock:
+    """The weights of a row block in a mini-batch, as ``Contraction.multiply`` takes them. magnitude: without gradient,
+    empty where nothing reads it."""
+
+    main: Tensor
+    magnitude: Tensor
+
+
+@record
+class Disturbance:
+    """Programming noise of a row block. coefficients: of its deviation over g_max, from r^0 up; factor: 0 for none;
+    key: of its normals."""
+
+    coefficients: tuple[float, ...]
+    factor: float
+    key: int
+
+
+def disturbed(weight: Tensor, scales: Tensor, how: Disturbance, *, magnitude: bool) -> tuple[Tensor, Tensor]:
+    """(normalised weights of the mini-batch, their magnitudes or an empty tensor).
+
+    weight: (groups, columns, rows); scales: (groups, columns). The gradient goes to the
+    clean weight; magnitudes have none.
+    """
+    result: tuple[Tensor, Tensor] = _Disturbed.apply(weight, scales, how, magnitude)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Disturbed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, scales: Tensor, how: Disturbance, magnitude: bool) -> tuple[Tensor, Tensor]:
+        from aimc_compiler.training.kernels import PART, disturb
+
+        rows = weight.shape[0] * weight.shape[1]
+        flat = weight.detach().reshape(rows, -1).contiguous()
+        noisy = torch.empty_like(flat)
+        sizes = torch.empty_like(flat) if magnitude else flat.new_empty((0, flat.shape[1]))
+        own = scales.reshape(-1)
+        arrays = [each.numpy() for each in (noisy, sizes, own, flat)]
+        coefficients = np.array(how.coefficients, np.float32)
+
+        def work(first: int, last: int) -> None:
+            scratch = np.empty((10, PART + 8), np.float32)
+            disturb(*arrays, coefficients, np.float32(how.factor), np.uint64(how.key), first, last, scratch)
+
+        in_parts(work, rows, flat.numel())
+        ctx.save_for_backward(scales)
+        made = noisy.reshape(weight.shape), sizes.reshape(weight.shape) if magnitude else sizes
+        ctx.mark_non_differentiable(made[1])
+        return made
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None, None, None]:
+        (scales,) = ctx.saved_tensors
+        return gradient / scales.unsqueeze(-1), None, None, None
+
+
+def driven(x: Tensor, ranges: Tensor, step: float, rule: RangeRule, *, squares: bool) -> tuple[Tensor, Tensor]:
+    """(codes, their squares or an empty tensor) of inputs over their range.
+
+    x: (batch, windows, rows) or (batch, groups, channels, *spatial); ranges: (groups,).
+    """
+    result: tuple[Tensor, Tensor] = _Driven.apply(x, ranges, step, rule, squares)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Driven(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, ranges: Tensor, step: float, rule: RangeRule, squares: bool
+    ) -> tuple[Tensor, Tensor]:
+        from aimc_compiler.training.kernels import drive
+
+        values = x.detach().contiguous()
+        flat = _by_group(values, ranges)
+        codes = torch.empty_like(flat)
+        second = torch.empty_like(flat) if squares else flat.new_empty((0, flat.shape[1]))
+        arrays = [each.detach().contiguous().numpy() for each in (flat, ranges)]
+        outputs = codes.numpy(), second.numpy()
+        in_parts(lambda a, b: drive(*outputs, *arrays, np.float32(step), a, b), flat.shape[0], flat.numel())
+        ctx.save_for_backward(values, ranges)
+        ctx.rule = rule
+        made = codes.reshape(x.shape), second.reshape(x.shape) if squares else second
+        ctx.mark_non_differentiable(made[1])
+        return made
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        from aimc_compiler.training.kernels import drive_back
+
+        values, ranges = ctx.saved_tensors
+        flat = _by_group(values, ranges)
+        given = gradient.contiguous().reshape(flat.shape)
+        out = torch.empty_like(flat) if ctx.needs_input_grad[0] else flat.new_empty((0, flat.shape[1]))
+        pull, inside = torch.empty(2, flat.shape[0], dtype=torch.float64)
+        arrays = [each.detach().contiguous().numpy() for each in (out, given, flat, ranges, pull, inside)]
+        in_parts(lambda a, b: drive_back(*arrays, a, b), flat.shape[0], flat.numel())
+        to_range = _of_range(ranges, pull, inside, flat.shape[1], ctx.rule) if ctx.needs_input_grad[1] else None
+        return out.reshape(values.shape) if ctx.needs_input_grad[0] else None, to_range, None, None, None
+
+
+def _of_range(ranges: Tensor, pull: Tensor, inside: Tensor, width: int, rule: RangeRule) -> Tensor:
+    """The gradient of the ranges. pull, inside: of each row, whose range is that of row modulo groups."""
+    if not rule.learns:
+        return torch.zeros_like(ranges)
+    groups = ranges.numel()
+    total = pull.reshape(-1, groups).sum(0).to(ranges)
+    share = inside.reshape(-1, groups).sum(0) / (inside.numel() // groups * width)
+    decay = torch.where(share.to(ranges) > rule.inside, rule.decay * ranges, torch.zeros_like(ranges))
+    return ranges * total + decay
+
+
+def _by_group(x: Tensor, ranges: Tensor) -> Tensor:
+    """(batch * groups, elements) of contiguous inputs: row modulo groups is the group."""
+    return x.reshape(x.shape[0] * ranges.numel(), -1)
+
+
+@record
+class Readout:
+    """What follows the products. read, output: variances; step, bound: of the converter; key: of the normals."""
+
+    read: float
+    output: float
+    step: float
+    bound: float
+    key: int
+
+
+def finished(
+    u: Tensor, power: Tensor, scales: Tensor, bias: Tensor | None, how: Readout, contraction: Contraction
+) -> Tensor:
+    """Outputs with noise, converted, times their digital scale, plus bias.
+
+    u, power: as ``Contraction.multiply`` gives them; scales: (groups, columns), a constant; bias: (outputs,) or None.
+    """
+    result: Tensor = _Finished.apply(u, power, scales, bias, how, contraction)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Finished(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, u: Tensor, power: Tensor, scales: Tensor, bias: Tensor | None, how: Readout, contraction: Contraction
+    ) -> Tensor:
+        from aimc_compiler.training.kernels import PART, finish
+
+        per_row = contraction.kind != "linear"
+        flat = _rows(u.detach().contiguous(), per_row=per_row)
+        side = flat if not how.read else _rows(power.detach().contiguous(), per_row=per_row)
+        y, kept = torch.empty_like(flat), torch.empty(flat.shape, dtype=torch.uint8)
+        own = scales.detach().reshape(-1).contiguous()
+        offset = torch.zeros_like(own) if bias is None else bias.detach().contiguous()
+        arrays = [each.numpy() for each in (y, kept, flat, side, own, offset)]
+        figures = [np.float32(value) for value in (how.read, how.output, how.step, how.bound)]
+
+        def work(first: int, last: int) -> None:
+            scratch = np.empty((10, PART + 8), np.float32)
+            finish(*arrays, per_row, *figures, np.uint64(how.key), first, last, scratch)
+
+        in_parts(work, flat.shape[0], flat.numel())
+        ctx.save_for_backward(kept, own)
+        ctx.per_row, ctx.biased = per_row, bias is not None
+        return y.reshape(u.shape)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, Tensor | None, None, None]:
+        from aimc_compiler.training.kernels import finish_back
+
+        kept, scales = ctx.saved_tensors
+        given = gradient.contiguous().reshape(kept.shape)
+        out = torch.empty_like(given)
+        arrays = [each.detach().numpy() for each in (out, given, kept, scales)]
+        in_parts(lambda a, b: finish_back(*arrays, ctx.per_row, a, b), kept.shape[0], out.numel())
+        to_bias = None
+        if ctx.biased and ctx.needs_input_grad[3]:
+            to_bias = given.reshape(-1, scales.numel(), kept.shape[1]).sum((0, 2)) if ctx.per_row else given.sum(0)
+        return out.reshape(gradient.shape), None, None, to_bias, None, None
+
+
+def _rows(values: Tensor, *, per_row: bool) -> Tensor:
+    """(batch * outputs, windows) of convolutions, (batch * windows, outputs) of linear operations."""
+    return values.flatten(0, 2).flatten(1) if per_row else values.flatten(0, 1)
+
+
+def in_parts(work: Any, count: int, elements: int) -> None:
+    """``work(first, last)`` over rows 0 to ``count``, on as many threads as are worth it."""
+    parts = max(1, min(torch.get_num_threads(), count, elements // _THREAD_WORTH))
+    cuts = [count * k // parts for k in range(parts + 1)]
+
+    def each(items: Any) -> None:
+        for first, last in items:
+            work(first, last)
+
+    spread(each, list(pairwise(cuts)))
