@@ -5,10 +5,12 @@ Everything else goes through the functions of ``aimc_compiler.analog`` one by on
 """
 
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -19,21 +21,29 @@ from aimc_compiler.analog.settings import MvmSettings
 from aimc_compiler.records import record
 from aimc_compiler.training.ranges import RangeRule
 
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+
 # Elements that are worth another thread.
-_THREAD_WORTH = 1 << 15
+_THREAD_WORTH = 1 << 16
 
 
-def fuses(settings: MvmSettings, weight: Tensor) -> bool:
-    """Whether row blocks of these settings, with these weights, can be computed here."""
+def fuses(settings: MvmSettings) -> bool:
+    """Whether row blocks of these settings can be computed here."""
     return bool(
-        weight.device.type == "cpu"
-        and weight.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
-        and is_standard(replace(settings, adc_step=settings.adc_step or 1.0))
+        is_standard(replace(settings, adc_step=settings.adc_step or 1.0))
         and not (settings.ir_drop or settings.unfolds or settings.dac_inl or settings.input_asymmetry)
         and settings.input_scaling == "none"
         and settings.in_bound == 1.0
     )
+
+
+@cache
+def side_type() -> torch.dtype:
+    """Of the products that give the variance of the read noise. In bfloat16, where the processor multiplies it, the
+    noise's standard deviation is off by 0.1 % or so, by chance, and the product takes a third of the time."""
+    has = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+    return torch.bfloat16 if has else torch.float32
 
 
 @record
@@ -47,18 +57,18 @@ class FusedBlock:
 
 @record
 class Disturbance:
-    """Programming noise of a row block. coefficients: of its deviation over g_max, from r^0 up; factor: 0 for none;
-    key: of its normals."""
+    """Programming noise of a row block. terms: coefficients of its deviation over g_max, from r^0 up, at most TERMS;
+    key: of its normals; rescale: whether the columns' scales are taken from these weights first."""
 
-    coefficients: tuple[float, ...]
-    factor: float
+    terms: tuple[float, ...]
     key: int
+    rescale: bool
 
 
 def disturbed(weight: Tensor, scales: Tensor, how: Disturbance, *, magnitude: bool) -> tuple[Tensor, Tensor]:
-    """(normalised weights of the mini-batch, their magnitudes or an empty tensor).
+    """(weights of the mini-batch, in the network's units; their magnitudes, or an empty tensor).
 
-    weight: (groups, columns, rows); scales: (groups, columns). The gradient goes to the
+    weight: (groups, columns, rows); scales: (groups, columns), filled if ``how.rescale``. The gradient goes to the
     clean weight; magnitudes have none.
     """
     result: tuple[Tensor, Tensor] = _Disturbed.apply(weight, scales, how, magnitude)  # type: ignore[no-untyped-call]
@@ -68,31 +78,29 @@ def disturbed(weight: Tensor, scales: Tensor, how: Disturbance, *, magnitude: bo
 class _Disturbed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, scales: Tensor, how: Disturbance, magnitude: bool) -> tuple[Tensor, Tensor]:
-        from aimc_compiler.training.kernels import PART, disturb
+        from aimc_compiler.training.kernels import PART, SCRATCH, TERMS, disturb
 
         rows = weight.shape[0] * weight.shape[1]
         flat = weight.detach().reshape(rows, -1).contiguous()
         noisy = torch.empty_like(flat)
         sizes = torch.empty_like(flat) if magnitude else flat.new_empty((0, flat.shape[1]))
-        own = scales.reshape(-1)
-        arrays = [each.numpy() for each in (noisy, sizes, own, flat)]
-        coefficients = np.array(how.coefficients, np.float32)
+        arrays = [each.numpy() for each in (noisy, sizes, scales.view(-1), flat)]
+        terms = np.zeros(TERMS, np.float32)
+        terms[: len(how.terms)] = how.terms
 
         def work(first: int, last: int) -> None:
-            scratch = np.empty((10, PART + 8), np.float32)
-            disturb(*arrays, coefficients, np.float32(how.factor), np.uint64(how.key), first, last, scratch)
+            scratch = np.empty((SCRATCH, PART + 8), np.float32)
+            disturb(*arrays, terms, np.uint64(how.key), how.rescale, first, last, scratch)
 
         in_parts(work, rows, flat.numel())
-        ctx.save_for_backward(scales)
+        ctx.set_materialize_grads(False)
         made = noisy.reshape(weight.shape), sizes.reshape(weight.shape) if magnitude else sizes
         ctx.mark_non_differentiable(made[1])
         return made
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor, None, None, None]:
-        (scales,) = ctx.saved_tensors
-        return gradient / scales.unsqueeze(-1), None, None, None
+    def backward(ctx: Any, gradient: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, None, None, None]:
+        return gradient, None, None, None
 
 
 def driven(x: Tensor, ranges: Tensor, step: float, rule: RangeRule, *, squares: bool) -> tuple[Tensor, Tensor]:
@@ -119,6 +127,7 @@ class _Driven(torch.autograd.Function):
         outputs = codes.numpy(), second.numpy()
         in_parts(lambda a, b: drive(*outputs, *arrays, np.float32(step), a, b), flat.shape[0], flat.numel())
         ctx.save_for_backward(values, ranges)
+        ctx.set_materialize_grads(False)
         ctx.rule = rule
         made = codes.reshape(x.shape), second.reshape(x.shape) if squares else second
         ctx.mark_non_differentiable(made[1])
@@ -126,29 +135,38 @@ class _Driven(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+    def backward(ctx: Any, gradient: Tensor | None, _: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        if gradient is None:
+            return None, None, None, None, None
         from aimc_compiler.training.kernels import drive_back
 
         values, ranges = ctx.saved_tensors
         flat = _by_group(values, ranges)
         given = gradient.contiguous().reshape(flat.shape)
         out = torch.empty_like(flat) if ctx.needs_input_grad[0] else flat.new_empty((0, flat.shape[1]))
-        pull, inside = torch.empty(2, flat.shape[0], dtype=torch.float64)
-        arrays = [each.detach().contiguous().numpy() for each in (out, given, flat, ranges, pull, inside)]
-        in_parts(lambda a, b: drive_back(*arrays, a, b), flat.shape[0], flat.numel())
-        to_range = _of_range(ranges, pull, inside, flat.shape[1], ctx.rule) if ctx.needs_input_grad[1] else None
-        return out.reshape(values.shape) if ctx.needs_input_grad[0] else None, to_range, None, None, None
+        r, pull, inside = ranges.detach().numpy(), np.empty(flat.shape[0]), np.empty(flat.shape[0])
+        arrays = [each.detach().numpy() for each in (out, given, flat)]
+        in_parts(lambda a, b: drive_back(*arrays, r, pull, inside, a, b), flat.shape[0], flat.numel())
+        to_range = _of_range(r, pull, inside, flat.shape[1], ctx.rule) if ctx.needs_input_grad[1] else None
+        return (
+            out.reshape(values.shape) if ctx.needs_input_grad[0] else None,
+            None if to_range is None else torch.from_numpy(to_range),
+            None,
+            None,
+            None,
+        )
 
 
-def _of_range(ranges: Tensor, pull: Tensor, inside: Tensor, width: int, rule: RangeRule) -> Tensor:
+def _of_range(
+    ranges: Floats, pull: Doubles, inside: Doubles, width: int, rule: RangeRule
+) -> Floats:
     """The gradient of the ranges. pull, inside: of each row, whose range is that of row modulo groups."""
     if not rule.learns:
-        return torch.zeros_like(ranges)
-    groups = ranges.numel()
-    total = pull.reshape(-1, groups).sum(0).to(ranges)
-    share = inside.reshape(-1, groups).sum(0) / (inside.numel() // groups * width)
-    decay = torch.where(share.to(ranges) > rule.inside, rule.decay * ranges, torch.zeros_like(ranges))
-    return ranges * total + decay
+        return np.zeros_like(ranges)
+    groups = len(ranges)
+    total, kept = pull.reshape(-1, groups).sum(0), inside.reshape(-1, groups).sum(0)
+    decay = rule.decay * (kept > rule.inside * (len(inside) // groups * width))
+    return (ranges * (total + decay)).astype(np.float32)
 
 
 def _by_group(x: Tensor, ranges: Tensor) -> Tensor:
@@ -168,55 +186,53 @@ class Readout:
 
 
 def finished(
-    u: Tensor, power: Tensor, scales: Tensor, bias: Tensor | None, how: Readout, contraction: Contraction
+    u: Tensor, power: Tensor, scales: Tensor, ranges: Tensor, how: Readout, contraction: Contraction
 ) -> Tensor:
-    """Outputs with noise, converted, times their digital scale, plus bias.
+    """Outputs with noise, converted, times their digital scale.
 
-    u, power: as ``Contraction.multiply`` gives them; scales: (groups, columns), a constant; bias: (outputs,) or None.
+    u, power: as ``Contraction.multiply`` gives them with weights in the network's units; scales: (groups, columns);
+    ranges: (groups,); both constants here.
     """
-    result: Tensor = _Finished.apply(u, power, scales, bias, how, contraction)  # type: ignore[no-untyped-call]
+    result: Tensor = _Finished.apply(u, power, scales, ranges, how, contraction)  # type: ignore[no-untyped-call]
     return result
 
 
 class _Finished(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, u: Tensor, power: Tensor, scales: Tensor, bias: Tensor | None, how: Readout, contraction: Contraction
+        ctx: Any, u: Tensor, power: Tensor, scales: Tensor, ranges: Tensor, how: Readout, contraction: Contraction
     ) -> Tensor:
-        from aimc_compiler.training.kernels import PART, finish
+        from aimc_compiler.training.kernels import PART, SCRATCH, finish
 
         per_row = contraction.kind != "linear"
         flat = _rows(u.detach().contiguous(), per_row=per_row)
         side = flat if not how.read else _rows(power.detach().contiguous(), per_row=per_row)
         y, kept = torch.empty_like(flat), torch.empty(flat.shape, dtype=torch.uint8)
         own = scales.detach().reshape(-1).contiguous()
-        offset = torch.zeros_like(own) if bias is None else bias.detach().contiguous()
-        arrays = [each.numpy() for each in (y, kept, flat, side, own, offset)]
+        each = ranges.detach().repeat_interleave(own.numel() // ranges.numel())
+        arrays = [part.numpy() for part in (y, kept, flat, side, own, each)]
         figures = [np.float32(value) for value in (how.read, how.output, how.step, how.bound)]
 
         def work(first: int, last: int) -> None:
-            scratch = np.empty((10, PART + 8), np.float32)
+            scratch = np.empty((SCRATCH, PART + 8), np.float32)
             finish(*arrays, per_row, *figures, np.uint64(how.key), first, last, scratch)
 
         in_parts(work, flat.shape[0], flat.numel())
-        ctx.save_for_backward(kept, own)
-        ctx.per_row, ctx.biased = per_row, bias is not None
+        ctx.save_for_backward(kept, each)
+        ctx.per_row = per_row
         return y.reshape(u.shape)
 
     @staticmethod
     @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, Tensor | None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         from aimc_compiler.training.kernels import finish_back
 
-        kept, scales = ctx.saved_tensors
+        kept, ranges = ctx.saved_tensors
         given = gradient.contiguous().reshape(kept.shape)
         out = torch.empty_like(given)
-        arrays = [each.detach().numpy() for each in (out, given, kept, scales)]
+        arrays = [each.detach().numpy() for each in (out, given, kept, ranges)]
         in_parts(lambda a, b: finish_back(*arrays, ctx.per_row, a, b), kept.shape[0], out.numel())
-        to_bias = None
-        if ctx.biased and ctx.needs_input_grad[3]:
-            to_bias = given.reshape(-1, scales.numel(), kept.shape[1]).sum((0, 2)) if ctx.per_row else given.sum(0)
-        return out.reshape(gradient.shape), None, None, to_bias, None, None
+        return out.reshape(gradient.shape), None, None, None, None, None
 
 
 def _rows(values: Tensor, *, per_row: bool) -> Tensor:
@@ -226,7 +242,10 @@ def _rows(values: Tensor, *, per_row: bool) -> Tensor:
 
 def in_parts(work: Any, count: int, elements: int) -> None:
     """``work(first, last)`` over rows 0 to ``count``, on as many threads as are worth it."""
-    parts = max(1, min(torch.get_num_threads(), count, elements // _THREAD_WORTH))
+    parts = min(torch.get_num_threads(), count, elements // _THREAD_WORTH)
+    if parts < 2:
+        work(0, count)
+        return
     cuts = [count * k // parts for k in range(parts + 1)]
 
     def each(items: Any) -> None:

@@ -34,7 +34,7 @@ from aimc_compiler.mapping.ir import Piece
 from aimc_compiler.mapping.map import cut_matrix
 from aimc_compiler.rng import Key, stream_key
 from aimc_compiler.training.batches import Batches, fresh_seed
-from aimc_compiler.training.fused import Disturbance, FusedBlock, Readout, disturbed, driven, finished, fuses
+from aimc_compiler.training.fused import Disturbance, FusedBlock, Readout, disturbed, driven, finished, fuses, side_type
 from aimc_compiler.training.ranges import RangeRule, scaled
 from aimc_compiler.training.recipe import Recipe
 from aimc_compiler.training.weights import WeightNoise
@@ -82,6 +82,13 @@ class TrainedMatrix(nn.Module):
         self.noise = WeightNoise.of(recipe, tile, chip.nonidealities)
         self.normalised = tile.normalisation == "column"
         self.shape = shape
+        self._fusible = (
+            self.normalised
+            and recipe.clip != "learned"
+            and not recipe.column_gain
+            and self.noise.polynomial is not None
+            and fuses(self.settings)
+        )
         each = torch.ones(len(self.blocks), groups, columns)
         self.input_range = nn.Parameter(torch.ones(groups, len(self.blocks)), requires_grad=recipe.ranges == "learned")
         self.column_gain = nn.Parameter(each.clone()) if recipe.column_gain else None
@@ -90,7 +97,7 @@ class TrainedMatrix(nn.Module):
         self.column_scale: Tensor
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
         self.seen: Tensor
-        self._batch, self._version = -1, -1
+        self._batch, self._version, self._due = -1, -1, False
         self._products: tuple[tuple[BlockProduct, ...] | FusedBlock, ...] = ()
         self._power: list[Tensor] | None = None
         self._chip: Attached | None = None
@@ -172,7 +179,7 @@ class TrainedMatrix(nn.Module):
         codes, squares = driven(inputs, r, settings.dac_step, self._rule, squares=reads)
         u = contraction.multiply(codes, products.main)
         with torch.no_grad():
-            power = contraction.multiply(squares, products.magnitude) if reads else u
+            power = contraction.multiply(squares.to(products.magnitude.dtype), products.magnitude).float() if reads else u
         how = Readout(
             read=settings.sigma_w**2,
             output=settings.sigma_out**2,
@@ -180,7 +187,7 @@ class TrainedMatrix(nn.Module):
             bound=settings.out_bound,
             key=stream_key(call, "training", self.name, block.index),
         )
-        return finished(u, power, self._scale(block) * r.detach().unsqueeze(-1), None, how, contraction)
+        return finished(u, power, self.column_scale[block.index], r, how, contraction)
 
     def _call(self) -> int:
         """What names the noise of this call. Drawn anew, so that checkpointing, which restores torch's generator before
@@ -215,6 +222,8 @@ class TrainedMatrix(nn.Module):
     def _made(self, weight: Tensor) -> tuple[tuple[BlockProduct, ...] | FusedBlock, ...]:
         """The products of all row blocks with the weights of this mini-batch."""
         if self._fuses(weight):
+            if self._due:
+                self.column_scale = torch.empty_like(self.column_scale)  # the former one may be wanted backward
             return tuple(self._fused_block(block, rows_of(weight, block)) for block in self.blocks)
         return tuple(self._plain_block(block, rows_of(weight, block)) for block in self.blocks)
 
@@ -229,23 +238,25 @@ class TrainedMatrix(nn.Module):
     def _fuses(self, weight: Tensor) -> bool:
         """Whether row blocks are computed in few passes in this mini-batch."""
         return (
-            self.training
-            and self.normalised
-            and self.column_bound is None
-            and self.column_gain is None
-            and self.noise.polynomial is not None
-            and fuses(self.settings, weight)
+            self._fusible
+            and self.training
+            and weight.device.type == "cpu"
+            and weight.dtype == torch.float32
+            and not torch.is_autocast_enabled("cpu")
         )
 
     def _fused_block(self, block: RowBlock, weight: Tensor) -> FusedBlock:
-        coefficients = self.noise.polynomial or ()
+        factor = self.noise.factor(int(self.seen) - 1)
         how = Disturbance(
-            coefficients=coefficients,
-            factor=self.noise.factor(int(self.seen) - 1) if coefficients else 0.0,
+            terms=tuple(factor * term for term in self.noise.polynomial or ()),
             key=self.noise.key(self.batches.seed, f"{self.name}/{block.index}"),
+            rescale=self._due,
         )
         noisy, magnitude = disturbed(weight, self.column_scale[block.index], how, magnitude=self.settings.sigma_w > 0)
-        kernels = [self.contraction.kernel_of(w, block.first_row) if w.numel() else w for w in (noisy, magnitude)]
+        kernels = [
+            self.contraction.kernel_of(w, block.first_row) if w.numel() else w
+            for w in (noisy, magnitude.to(side_type()))
+        ]
         return FusedBlock(main=kernels[0], magnitude=kernels[1])
 
     def _begin(self, weight: Tensor) -> bool:
@@ -257,8 +268,10 @@ class TrainedMatrix(nn.Module):
             return False
         self._batch = self.batches.number
         self._clip(weight)
-        if int(self.seen) % self.recipe.remap_every == 0:
+        self._due = int(self.seen) % self.recipe.remap_every == 0
+        if self._due and not (self._fuses(weight) and self.chip.nonidealities.digital.column_scale_bits == "off"):
             self._remap(weight)
+            self._due = False
         self.seen = self.seen + 1
         return True
 
