@@ -11,7 +11,7 @@ from aimc_compiler.errors import RuleError, TrainingError
 from aimc_compiler.graph import Rules, capture, partition
 from aimc_compiler.graph.rules import Rule, read_rules, suggest
 from aimc_compiler.records import record
-from aimc_compiler.training.layers import LAYERS
+from aimc_compiler.training.kinds import LAYERS
 
 
 @record

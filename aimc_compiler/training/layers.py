@@ -161,9 +161,3 @@ class TrainedConv3d(_TrainedConv, nn.Conv3d):  # type: ignore[misc]
     """``nn.Conv3d`` on tiles."""
 
     plain = nn.Conv3d
-
-
-#: What stands for each of torch's layers in training.
-LAYERS: dict[type[nn.Module], Any] = {
-    layer.plain: layer for layer in (TrainedLinear, TrainedConv1d, TrainedConv2d, TrainedConv3d)
-}

@@ -99,40 +99,33 @@ class TrainedMatrix(nn.Module):
         self.seen: Tensor
         self._batch, self._version, self._due = -1, -1, False
         self._products: tuple[tuple[BlockProduct, ...] | FusedBlock, ...] = ()
-        self._power: list[Tensor] | None = None
+        self._variances: list[Tensor] = []
         self._chip: Attached | None = None
 
-    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None = None, step: int = 0) -> Tensor:
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """The operation's output: of the mini-batch in training mode, without noise in evaluation mode, or of the chip
         that is attached.
 
         x: (batch, ..., features), or (batch, channels, *spatial), or one entry without batch; weight: (groups,
-        columns, rows); bias: (groups * columns,) or None; step: the first MVM of each sample, where a loop makes them
-        one by one.
+        columns, rows); bias: (groups * columns,) or None.
         """
         single = x.dim() == self.contraction.sample_axes
         batch = x[None] if single else x
-        y = self._products_of(batch, weight) if self._chip is None else self._chip.forward(batch, step)
+        y = self._products_of(batch, weight) if self._chip is None else self._chip.forward(batch)
         if bias is not None:
             y = y + bias.reshape(-1, *(1,) * len(self.contraction.kernel))
         return y[0] if single else y
 
     @contextmanager
     def held(self, weight: Tensor) -> Iterator[None]:
-        """Within it the weights of a mini-batch are made once, for the steps of a loop, and its range follows the
-        inputs of all steps when they are over."""
-        if self._chip is not None:
-            yield
-            return
-        fresh = self._begin(weight)
-        self._products = self._made(weight)
-        self._power = [] if fresh and self._follows else None
+        """Within it the weights of a mini-batch are made once, for the steps of a loop."""
+        if self._chip is None:
+            self._begin(weight)
+            self._products = self._made(weight)
         try:
             yield
-            if self._power:
-                self._follow(torch.stack(self._power).mean(0).sqrt())
         finally:
-            self._products, self._power = (), None
+            self._products = ()
 
     def ranges(self) -> Tensor:
         """(groups, row blocks), positive."""
@@ -145,13 +138,11 @@ class TrainedMatrix(nn.Module):
     def _products_of(self, x: Tensor, weight: Tensor) -> Tensor:
         """The sum of all row blocks, in the shape of the operation's output."""
         contraction, groups = self.contraction, self.shape[0]
-        made = self._products
-        if not made:
-            if self._begin(weight) and self._follows:
-                self._follow(self._deviations(x))
-            made = self._made(weight)
-        elif self._power is not None:
-            self._power.append(self._deviations(x).square())
+        if not self._products:
+            self._begin(weight)
+        if self.training and self._follows:
+            self._watch(x)
+        made = self._products or self._made(weight)
         call, total = self._call(), None
         for block, products in zip(self.blocks, made, strict=True):
             inputs = contraction.inputs_of(x, groups, block.first_row, block.rows)
@@ -259,21 +250,31 @@ class TrainedMatrix(nn.Module):
         ]
         return FusedBlock(main=kernels[0], magnitude=kernels[1])
 
-    def _begin(self, weight: Tensor) -> bool:
-        """Once a mini-batch, before anything else: clip and scale the weights. Whether the mini-batch is new."""
+    def _begin(self, weight: Tensor) -> None:
+        """Once a mini-batch, before anything else: clip and scale the weights."""
         if not self.training:
             self._remap(weight)
-            return False
+            return
         if self._batch == self.batches.number and int(self.seen):
-            return False
+            return
         self._batch = self.batches.number
+        if len(self._variances) > 1:
+            self._follow(torch.stack(self._variances).mean(0).sqrt(), int(self.seen) - 1)
+        self._variances = []
         self._clip(weight)
         self._due = int(self.seen) % self.recipe.remap_every == 0
         if self._due and not (self._fuses(weight) and self.chip.nonidealities.digital.column_scale_bits == "off"):
             self._remap(weight)
             self._due = False
         self.seen = self.seen + 1
-        return True
+
+    def _watch(self, x: Tensor) -> None:
+        """Let the range follow the inputs of a mini-batch: of its first call at once; where there are several, as in a
+        loop, of all together when the next one begins."""
+        found = self._deviations(x)
+        if not self._variances:
+            self._follow(found, int(self.seen) - 1)
+        self._variances.append(found.square())
 
     def _deviations(self, x: Tensor) -> Tensor:
         """(groups, row blocks): the standard deviation of the inputs of each row block."""
@@ -285,9 +286,8 @@ class TrainedMatrix(nn.Module):
         return torch.stack(kept, dim=1)
 
     @torch.no_grad()
-    def _follow(self, deviations: Tensor) -> None:
-        """``r <- (r k + sigmas std(x)) / (k + 1)``, k mini-batches before this one; inputs all 0 leave it."""
-        count = int(self.seen) - 1
+    def _follow(self, deviations: Tensor, count: int) -> None:
+        """``r <- (r k + sigmas std(x)) / (k + 1)``, k = count; inputs that are all 0 leave it."""
         width = self.recipe.range_sigmas * over_processes(deviations)
         follow = (self.input_range * count + width) / (count + 1)
         self.input_range.copy_(torch.where(width > 0, follow, self.input_range))
@@ -333,23 +333,29 @@ class TrainedMatrix(nn.Module):
 
 
 class Attached:
-    """A matrix on a manufactured chip that stands in for the one in training."""
+    """A matrix on a manufactured chip that stands in for the one in training. It counts the MVMs of each sample."""
 
     def __init__(self, tiles: MatrixOnTiles, ranges: Tensor | None, clock: Clock) -> None:
         self.tiles, self.ranges, self.clock = tiles, ranges, clock
+        self._sample, self._calls = -1, 0
 
-    def forward(self, x: Tensor, step: int) -> Tensor:
-        """The products, without bias. x: (batch, ...); step: as of ``TrainedMatrix.forward``."""
-        count = self.clock.count
-        return self.tiles.forward(
+    def forward(self, x: Tensor) -> Tensor:
+        """The products, without bias. x: (batch, ...), whose entries make up the samples of this call of the network
+        evenly, or are samples."""
+        if self._sample != self.clock.first_sample:
+            self._sample, self._calls = self.clock.first_sample, 0
+        count = self.clock.count if x.shape[0] % self.clock.count == 0 else x.shape[0]
+        y = self.tiles.forward(
             x,
             self.ranges,
             self.clock.time_s,
             recalibrated_s=self.clock.recalibrated_s,
             first_sample=self.clock.first_sample,
-            first_call=step,
-            samples=count if x.shape[0] % count == 0 else None,
-        ).to(x.dtype)
+            first_call=self._calls,
+            samples=count,
+        )
+        self._calls += y.numel() // (self.tiles.outputs * max(1, count))
+        return y.to(x.dtype)
 
 
 def over_processes(values: Tensor) -> Tensor:
