@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import nn
 
+from aimc_compiler.training.attention import TrainedMultiheadAttention
 from aimc_compiler.training.layers import TrainedConv1d, TrainedConv2d, TrainedConv3d, TrainedLinear
 from aimc_compiler.training.recurrent import (
     TrainedGRU,
@@ -13,6 +14,7 @@ from aimc_compiler.training.recurrent import (
     TrainedRNN,
     TrainedRNNCell,
 )
+from aimc_compiler.training.transposed import TRANSPOSED
 
 LAYERS: dict[type[nn.Module], Any] = {
     layer.plain: layer
@@ -27,5 +29,7 @@ LAYERS: dict[type[nn.Module], Any] = {
         TrainedLSTMCell,
         TrainedGRUCell,
         TrainedRNNCell,
+        TrainedMultiheadAttention,
+        *TRANSPOSED,
     )
 }

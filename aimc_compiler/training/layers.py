@@ -20,13 +20,15 @@ from aimc_compiler.training.recipe import Recipe
 
 @record
 class Place:
-    """Where a layer stands. path: its module path, "" for the network itself; the rest is that of its network."""
+    """Where a layer stands. path: its module path, "" for the network itself; form: how an attention is called, "" where
+    that is not known; the rest is that of its network."""
 
     path: str
     tile_type: str
     chip: ChipSpec
     recipe: Recipe
     batches: Batches
+    form: str = ""
 
     def matrix(self, name: str, parameter: str, shape: tuple[int, int, int], contraction: Contraction) -> TrainedMatrix:
         """A matrix of the layer. name: of the operation below the path, parameter: of the weight there."""
@@ -51,19 +53,23 @@ class TrainedLayer(nn.Module):
         return made
 
     def cores(self) -> dict[str, TrainedMatrix]:
-        """Its matrices, by the name of their weight."""
+        """Its matrices, by name: that of their weight where each weight is one matrix."""
         raise NotImplementedError
 
     def blocks(self, name: str) -> Tensor:
-        """The weight of this name, (groups, columns, rows)."""
+        """The weight of the matrix of this name, (groups, columns, rows)."""
         weight: Tensor = getattr(self, name)
         return weight.reshape(self.cores()[name].shape)
+
+    def replace(self, name: str, blocks: Tensor) -> None:
+        """Let the matrix of this name have another weight."""
+        weight: Tensor = getattr(self, name)
+        weight.data = blocks.reshape(weight.shape)
 
     def restore(self) -> None:
         """Become the plain layer again, its weights as the compiler is to see them."""
         for name, core in self.cores().items():
-            weight: Tensor = getattr(self, name)
-            weight.data = core.mapped(self.blocks(name)).reshape(weight.shape)
+            self.replace(name, core.mapped(self.blocks(name)))
         del self.analog
         self.__class__ = self.plain  # type: ignore[assignment]
 
@@ -72,7 +78,7 @@ class TrainedLayer(nn.Module):
         raise NotImplementedError
 
 
-class _OneMatrix(TrainedLayer):
+class OneMatrix(TrainedLayer):
     """A layer of one weight."""
 
     analog: TrainedMatrix
@@ -90,7 +96,7 @@ class _OneMatrix(TrainedLayer):
         raise NotImplementedError
 
 
-class TrainedLinear(_OneMatrix, nn.Linear):
+class TrainedLinear(OneMatrix, nn.Linear):
     """``nn.Linear`` on tiles."""
 
     plain = nn.Linear
@@ -106,7 +112,7 @@ class TrainedLinear(_OneMatrix, nn.Linear):
         return Contraction(kind="linear")
 
 
-class _TrainedConv(_OneMatrix):
+class _TrainedConv(OneMatrix):
     """Convolutions of any number of dimensions. Padding that is no even border of zeros is made before the product."""
 
     weight: Tensor

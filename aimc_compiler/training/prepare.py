@@ -7,9 +7,11 @@ takes it as it is: ``__aimc_export__`` gives the plain network and what was lear
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -18,6 +20,7 @@ from aimc_compiler.chip import ChipSpec, load_chip
 from aimc_compiler.errors import TrainingError
 from aimc_compiler.executor.on_tiles import Clock
 from aimc_compiler.graph import Rules
+from aimc_compiler.training.attention import form_of
 from aimc_compiler.training.batches import Batches
 from aimc_compiler.training.choose import Choice, choose_modules, layer_of
 from aimc_compiler.training.learned import Learned, LearnedMatrix
@@ -58,9 +61,15 @@ def prepare_hwa(
     twin = copy.deepcopy(model)
     batches = Batches()
     choices = choose_modules(twin, spec, rules, example_inputs)
+    forms = _attention_forms(twin, example_inputs)
+    for module in twin.modules():
+        if isinstance(module, nn.TransformerEncoder):
+            module.enable_nested_tensor = module.use_nested_tensor = False
     for choice in choices:
         if choice.analog:
-            twin = _swap(twin, choice, spec, settings, batches)
+            form = forms.get(choice.path, "")
+            place = Place(path=choice.path, tile_type=choice.tile_type, chip=spec, recipe=settings, batches=batches, form=form)
+            twin = _swap(twin, place)
     kind = type(twin)
     twin.__class__ = type(f"HardwareAware{kind.__name__}", (HardwareAware, kind), {"__module__": kind.__module__})
     twin.hwa = Preparation(spec, settings, rules, batches, choices)
@@ -177,14 +186,49 @@ def _samples(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
     return int(leaves[0].shape[0]) if leaves else 1
 
 
-def _swap(
-    model: nn.Module, choice: Choice, chip: ChipSpec, recipe: Recipe, batches: Batches
-) -> nn.Module:
-    """``model`` with the module of ``choice`` swapped: in place, or the new module where it is the network itself."""
-    module = model.get_submodule(choice.path)
-    trained = layer_of(module).of(module, Place(path=choice.path, tile_type=choice.tile_type, chip=chip, recipe=recipe, batches=batches))
-    if not choice.path:
+def _swap(model: nn.Module, place: Place) -> nn.Module:
+    """``model`` with the module at ``place`` swapped: in place, or the new module where it is the network itself."""
+    module = model.get_submodule(place.path)
+    trained: nn.Module = layer_of(module).of(module, place)
+    # Torch's fused encoder layers read weights past our forward; they keep off modules with hooks.
+    trained.register_forward_pre_hook(_seen)
+    if not place.path:
         return trained
-    parent, _, name = choice.path.rpartition(".")
+    parent, _, name = place.path.rpartition(".")
     setattr(model.get_submodule(parent), name, trained)
     return model
+
+
+def _seen(module: nn.Module, inputs: Any) -> None:
+    """A hook that does nothing."""
+
+
+def _attention_forms(model: nn.Module, example_inputs: Sequence[Any] | None) -> dict[str, str]:
+    """How each attention is called, by its path: by running the example, or else by its place."""
+    forms = {
+        f"{path}.multihead_attn".lstrip("."): "shared"
+        for path, module in model.named_modules()
+        if isinstance(module, nn.TransformerDecoderLayer)
+    }
+    if example_inputs is None:
+        return forms
+    hooks = []
+    for path, module in model.named_modules():
+        if isinstance(module, nn.MultiheadAttention):
+            note = partial(_note_form, forms, path)
+            hooks.append(module.register_forward_pre_hook(note, with_kwargs=True))
+    modes = {module: module.training for module in model.modules()}
+    try:
+        with torch.no_grad():
+            model.eval()(*example_inputs)
+    finally:
+        for module, training in modes.items():
+            module.training = training
+        for hook in hooks:
+            hook.remove()
+    return forms
+
+
+def _note_form(forms: dict[str, str], path: str, module: nn.Module, args: Any, kwargs: Any) -> None:
+    named = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
+    forms[path] = form_of(named["query"], named["key"], named["value"])
