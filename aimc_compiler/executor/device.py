@@ -23,7 +23,7 @@ from aimc_compiler.executor.batches import run_batches
 from aimc_compiler.executor.beside import SideBySide, Visit
 from aimc_compiler.executor.correction import ColumnFit, Fit, NormFit, Recorded
 from aimc_compiler.executor.level import run_graph
-from aimc_compiler.executor.on_tiles import Clock, OnTiles, batch_axis, matrix_on_tiles, on_tiles_type
+from aimc_compiler.executor.on_tiles import Clock, OnTiles, batch_axis, entries_together, matrix_on_tiles, on_tiles_type
 from aimc_compiler.executor.programming import ProgrammingCost, programming_cost
 from aimc_compiler.executor.ranges import InputRanges
 from aimc_compiler.executor.repeats import Repeats, price_repeats
@@ -106,7 +106,8 @@ class Device:
             scale = None if ranges is None else ranges.of(op.name)
             axis = batch_axis(graph, op.name, nodes[op.name])
             made = on_tiles_type(graph, nodes[op.name])
-            self._ops[op.name] = made(tiles, scale, self._clock, calls.get(op.matrix, 0), axis, modules[op.name])
+            call, inner = calls.get(op.matrix, 0), entries_together(nodes[op.name])
+            self._ops[op.name] = made(tiles, scale, self._clock, call, axis, modules[op.name], inner)
             calls[op.matrix] = calls.get(op.matrix, 0) + op.windows
         self._graph = graph.with_modules(dict(self._ops))
         self._float_graph = graph

@@ -33,7 +33,7 @@ from aimc_compiler.graph.export import (
 from aimc_compiler.graph.fold import fold_batch_norms
 from aimc_compiler.graph.ir import BatchRule, Graph, make_module
 from aimc_compiler.graph.normalise import Stuck, drop_dead, name_inputs, normalise
-from aimc_compiler.graph.values import BatchRecorder, ValueRecorder, tensor_of
+from aimc_compiler.graph.values import BatchRecorder, TurnRecorder, ValueRecorder, tensor_of
 from aimc_compiler.records import record
 
 
@@ -200,12 +200,13 @@ def check_values(traced: Traced, module: fx.GraphModule) -> tuple[int | None, ..
     allowed = tolerance([value.dtype for value in map(tensor_of, module.graph.nodes) if value is not None])
     with quiet(), torch.no_grad():
         expected = network(*(samples.both if samples else leaves))
-        actual = BatchRecorder(module).run(*samples.both) if samples else module(*leaves)
+        recorder = BatchRecorder(module)
+        actual = recorder.run(*samples.both) if samples else module(*leaves)
         names = _names(pytree.tree_unflatten(list(expected), network.out_specs[0]))
         _check_same(name, names, expected, actual, allowed)
         if samples is None:
             return (None,) * len(expected)
-        first, second = module(*samples.first), module(*samples.second)
+        first, second = TurnRecorder(module, recorder.joined).run(*samples.first), module(*samples.second)
         alone = network(*samples.first)
     dims = output_dims(first, actual, names)
     check_samples(first, second, actual, dims, names, allowed)
