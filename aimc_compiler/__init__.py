@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from aimc_compiler.compiler import CompiledModel, compile, load  # noqa: A004
     from aimc_compiler.executor import Device
     from aimc_compiler.study import compare, evaluate
+    from aimc_compiler.training import Recipe, on_chip, prepare_hwa
 
 _PLACES = {
     "ChipSpec": "chip",
@@ -29,9 +30,25 @@ _PLACES = {
     "Device": "executor",
     "compare": "study",
     "evaluate": "study",
+    "Recipe": "training",
+    "on_chip": "training",
+    "prepare_hwa": "training",
 }
 
-__all__ = ["ChipSpec", "CompiledModel", "Device", "__version__", "compare", "compile", "evaluate", "load", "load_chip"]
+__all__ = [
+    "ChipSpec",
+    "CompiledModel",
+    "Device",
+    "Recipe",
+    "__version__",
+    "compare",
+    "compile",
+    "evaluate",
+    "load",
+    "load_chip",
+    "on_chip",
+    "prepare_hwa",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -56,7 +56,7 @@ def _require_cut(op: MatrixOp, matrix: LearnedMatrix, learned: Learned, mapping:
     columns = tuple(piece.columns for piece in pieces if piece.row_block == 0)
     if (rows, columns) != (matrix.rows, matrix.columns):
         raise CalibrationError(
-            f"{op.name!r} was trained for tiles of {learned.chip} that cut it into rows {list(matrix.rows)} and columns "
-            f"{list(matrix.columns)}; {mapping.chip} cuts it into rows {list(rows)} and columns {list(columns)}. Prepare "
-            "the network for this chip, or calibrate: compile(..., calibration=batches)"
+            f"{op.name!r} was trained for tiles of {learned.chip}, which cut it into rows {list(matrix.rows)} and "
+            f"columns {list(matrix.columns)}; {mapping.chip} cuts it into rows {list(rows)} and columns "
+            f"{list(columns)}. Prepare the network for this chip, or calibrate: compile(..., calibration=batches)"
         )

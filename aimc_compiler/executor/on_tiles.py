@@ -1,5 +1,6 @@
 """Operations of the graph on their tiles: what stands in the place of a matrix operation when a chip runs."""
 
+import torch
 from torch import Tensor, fx, nn
 
 from aimc_compiler.analog import Contraction, MatrixOnTiles
@@ -70,13 +71,13 @@ class OnTiles(nn.Module):
         """Entries in which samples take turns, sample by sample. x: (entries, ...)."""
         if self.inner is None or not len(x):
             return x
-        return x.unflatten(0, (-1, self.clock.count, self.inner)).transpose(0, 1).flatten(0, 2)
+        return torch.unflatten(x, 0, (-1, self.clock.count, self.inner)).transpose(0, 1).flatten(0, 2)
 
     def _in_turns(self, y: Tensor) -> Tensor:
         """As they came, what ``_by_sample`` has sorted."""
         if self.inner is None or not len(y):
             return y
-        return y.unflatten(0, (self.clock.count, -1, self.inner)).transpose(0, 1).flatten(0, 2)
+        return torch.unflatten(y, 0, (self.clock.count, -1, self.inner)).transpose(0, 1).flatten(0, 2)
 
     def fit(self, fit: Fit) -> None:
         """Until ``rescale``: give ``fit`` the raw products, and outputs as it has them by then."""

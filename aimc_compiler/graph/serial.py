@@ -318,7 +318,9 @@ def _value_to_json(value: Value) -> Any:
 
 
 def _tensor_from_json(entry: Mapping[str, Any]) -> TensorValue:
-    return TensorValue(shape=tuple(entry["shape"]), dtype=entry["dtype"], batch=entry["batch"], inner=entry.get("inner"))
+    return TensorValue(
+        shape=tuple(entry["shape"]), dtype=entry["dtype"], batch=entry["batch"], inner=entry.get("inner")
+    )
 
 
 def _value_from_json(entry: Any) -> Value:

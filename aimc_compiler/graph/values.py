@@ -84,7 +84,7 @@ def _entries_together(one: Tensor, both: Tensor, axis: int) -> int | None:
     for inner in range(count, 0, -1):
         if count % inner:
             continue
-        first = both.unflatten(axis, (count // inner, 2, inner)).select(axis + 1, 0).flatten(axis, axis + 1)
+        first = torch.unflatten(both, axis, (count // inner, 2, inner)).select(axis + 1, 0).flatten(axis, axis + 1)
         if torch.allclose(first.to(torch.float64), one.to(torch.float64), rtol=1e-3, atol=1e-4, equal_nan=True):
             return None if inner == count else inner
     return None

@@ -26,14 +26,14 @@ def form_of(query: Any, key: Any, value: Any) -> Form:
     return "self" if query is key and key is value else "shared" if key is value else "separate"
 
 
-class TrainedMultiheadAttention(TrainedLayer, nn.MultiheadAttention):  # type: ignore[misc]
+class TrainedMultiheadAttention(TrainedLayer, nn.MultiheadAttention):
     """``nn.MultiheadAttention`` on tiles. Its output projection is a linear layer of its own."""
 
     plain = nn.MultiheadAttention
     analog: nn.ModuleList
     form: Form
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         query: Tensor,
         key: Tensor,
@@ -48,7 +48,7 @@ class TrainedMultiheadAttention(TrainedLayer, nn.MultiheadAttention):  # type: i
         single = query.dim() == 2
         form = form_of(query, key, value)
         inputs = [self._batch_first(part) for part in (query, key, value)]
-        q, k, v = (self._heads(part) for part in self._projected(*inputs, form))
+        q, k, v = (self._heads(part) for part in self._projected(form, *inputs))
         mask = self._mask(q, k, key_padding_mask, attn_mask)
         dropped = self.dropout if self.training else 0.0
         if need_weights:
@@ -75,11 +75,15 @@ class TrainedMultiheadAttention(TrainedLayer, nn.MultiheadAttention):  # type: i
 
     def _add(self, place: Place) -> None:
         if self.bias_k is not None or self.add_zero_attn:
-            raise TrainingError(f"{place.path!r} adds a key and value of its own (add_bias_kv, add_zero_attn), which is "
-                "not built: keep it digital by a rule")
+            raise TrainingError(
+                f"{place.path!r} adds a key and value of its own (add_bias_kv, add_zero_attn), which is "
+                "not built: keep it digital by a rule"
+            )
         self.form = cast(Form, place.form or "self")
-        made = [place.matrix(name, parameter, (1, *weight.shape), _LINEAR)
-            for (name, parameter), weight in zip(self._names(), self._weights(), strict=True)]
+        made = [
+            place.matrix(name, parameter, (1, *weight.shape), _LINEAR)
+            for (name, parameter), weight in zip(self._names(), self._weights(), strict=True)
+        ]
         self.analog = nn.ModuleList(made)
 
     def _names(self) -> list[tuple[str, str]]:
@@ -98,9 +102,9 @@ class TrainedMultiheadAttention(TrainedLayer, nn.MultiheadAttention):  # type: i
     def _weights(self) -> list[Tensor]:
         if not self._qkv_same_embed_dim:
             return [self.q_proj_weight, self.k_proj_weight, self.v_proj_weight]
-        return list(self.in_proj_weight.split([count * self.embed_dim for count in _SPLITS[self.form]]))
+        return list(torch.split(self.in_proj_weight, [count * self.embed_dim for count in _SPLITS[self.form]]))
 
-    def _projected(self, query: Tensor, key: Tensor, value: Tensor, form: Form) -> list[Tensor]:
+    def _projected(self, form: Form, query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
         """Queries, keys and values, (batch, time, width). Raises TrainingError where they are not made as prepared."""
         if self._qkv_same_embed_dim and form != self.form:
             raise TrainingError(
@@ -108,21 +112,21 @@ class TrainedMultiheadAttention(TrainedLayer, nn.MultiheadAttention):  # type: i
                 f"{_WORDS[form]}: give prepare_hwa example_inputs, which show how it is called"
             )
         counts = _SPLITS[form] if self._qkv_same_embed_dim else (1, 1, 1)
-        biases = [None] * len(counts)
+        biases: list[Tensor | None] = [None] * len(counts)
         if self.in_proj_bias is not None:
-            biases = list(self.in_proj_bias.split([count * self.embed_dim for count in counts]))
+            biases = list(torch.split(self.in_proj_bias, [count * self.embed_dim for count in counts]))
         inputs = {1: [query], 2: [query, key], 3: [query, key, value]}[len(counts)]
         parts = [
             core(x, weight[None], bias)
             for core, x, weight, bias in zip(self.analog, inputs, self._weights(), biases, strict=True)
         ]
-        return [each for part in parts for each in part.split(self.embed_dim, -1)]
+        return [each for part in parts for each in torch.split(part, self.embed_dim, -1)]
 
     def _batch_first(self, x: Tensor) -> Tensor:
         return x[None] if x.dim() == 2 else x if self.batch_first else x.transpose(0, 1)
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        return torch.unflatten(x, -1, (self.num_heads, -1)).transpose(1, 2)
 
     def _mask(self, q: Tensor, k: Tensor, padding: Tensor | None, mask: Tensor | None) -> Tensor | None:
         """What is added to the scores: (batch, heads, queries, keys), or what broadcasts to it."""

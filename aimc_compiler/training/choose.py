@@ -118,9 +118,7 @@ def _by_graph(
             continue
         choices.setdefault(
             owner,
-            Choice(
-                path=owner, analog=assignment.analog, tile_type=assignment.tile_type, reason=assignment.reason
-            ),
+            Choice(path=owner, analog=assignment.analog, tile_type=assignment.tile_type, reason=assignment.reason),
         )
     return tuple(choices[path] for path in found if path in choices)
 

@@ -84,13 +84,13 @@ class _Disturbed(torch.autograd.Function):
         flat = weight.detach().reshape(rows, -1).contiguous()
         noisy = torch.empty_like(flat)
         sizes = torch.empty_like(flat) if magnitude else flat.new_empty((0, flat.shape[1]))
-        arrays = [each.numpy() for each in (noisy, sizes, scales.view(-1), flat)]
+        arrays: Any = [each.numpy() for each in (noisy, sizes, scales.view(-1), flat)]
         terms = np.zeros(TERMS, np.float32)
         terms[: len(how.terms)] = how.terms
 
         def work(first: int, last: int) -> None:
             scratch = np.empty((SCRATCH, PART + 8), np.float32)
-            disturb(*arrays, terms, np.uint64(how.key), how.rescale, first, last, scratch)
+            _any(disturb)(*arrays, terms, np.uint64(how.key), how.rescale, first, last, scratch)
 
         in_parts(work, rows, flat.numel())
         ctx.set_materialize_grads(False)
@@ -123,9 +123,9 @@ class _Driven(torch.autograd.Function):
         flat = _by_group(values, ranges)
         codes = torch.empty_like(flat)
         second = torch.empty_like(flat) if squares else flat.new_empty((0, flat.shape[1]))
-        arrays = [each.detach().contiguous().numpy() for each in (flat, ranges)]
+        arrays: Any = [each.detach().contiguous().numpy() for each in (flat, ranges)]
         outputs = codes.numpy(), second.numpy()
-        in_parts(lambda a, b: drive(*outputs, *arrays, np.float32(step), a, b), flat.shape[0], flat.numel())
+        in_parts(lambda a, b: _any(drive)(*outputs, *arrays, np.float32(step), a, b), flat.shape[0], flat.numel())
         ctx.save_for_backward(values, ranges)
         ctx.set_materialize_grads(False)
         ctx.rule = rule
@@ -134,7 +134,7 @@ class _Driven(torch.autograd.Function):
         return made
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor | None, _: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         if gradient is None:
             return None, None, None, None, None
@@ -145,8 +145,8 @@ class _Driven(torch.autograd.Function):
         given = gradient.contiguous().reshape(flat.shape)
         out = torch.empty_like(flat) if ctx.needs_input_grad[0] else flat.new_empty((0, flat.shape[1]))
         r, pull, inside = ranges.detach().numpy(), np.empty(flat.shape[0]), np.empty(flat.shape[0])
-        arrays = [each.detach().numpy() for each in (out, given, flat)]
-        in_parts(lambda a, b: drive_back(*arrays, r, pull, inside, a, b), flat.shape[0], flat.numel())
+        arrays: Any = [each.detach().numpy() for each in (out, given, flat)]
+        in_parts(lambda a, b: _any(drive_back)(*arrays, r, pull, inside, a, b), flat.shape[0], flat.numel())
         to_range = _of_range(r, pull, inside, flat.shape[1], ctx.rule) if ctx.needs_input_grad[1] else None
         return (
             out.reshape(values.shape) if ctx.needs_input_grad[0] else None,
@@ -157,16 +157,15 @@ class _Driven(torch.autograd.Function):
         )
 
 
-def _of_range(
-    ranges: Floats, pull: Doubles, inside: Doubles, width: int, rule: RangeRule
-) -> Floats:
+def _of_range(ranges: Floats, pull: Doubles, inside: Doubles, width: int, rule: RangeRule) -> Floats:
     """The gradient of the ranges. pull, inside: of each row, whose range is that of row modulo groups."""
     if not rule.learns:
         return np.zeros_like(ranges)
     groups = len(ranges)
     total, kept = pull.reshape(-1, groups).sum(0), inside.reshape(-1, groups).sum(0)
     decay = rule.decay * (kept > rule.inside * (len(inside) // groups * width))
-    return (ranges * (total + decay)).astype(np.float32)
+    of_range: Floats = (ranges * (total + decay)).astype(np.float32)
+    return of_range
 
 
 def _by_group(x: Tensor, ranges: Tensor) -> Tensor:
@@ -210,12 +209,12 @@ class _Finished(torch.autograd.Function):
         y, kept = torch.empty_like(flat), torch.empty(flat.shape, dtype=torch.uint8)
         own = scales.detach().reshape(-1).contiguous()
         each = ranges.detach().repeat_interleave(own.numel() // ranges.numel())
-        arrays = [part.numpy() for part in (y, kept, flat, side, own, each)]
-        figures = [np.float32(value) for value in (how.read, how.output, how.step, how.bound)]
+        arrays: Any = [part.numpy() for part in (y, kept, flat, side, own, each)]
+        figures: Any = [np.float32(value) for value in (how.read, how.output, how.step, how.bound)]
 
         def work(first: int, last: int) -> None:
             scratch = np.empty((SCRATCH, PART + 8), np.float32)
-            finish(*arrays, per_row, *figures, np.uint64(how.key), first, last, scratch)
+            _any(finish)(*arrays, per_row, *figures, np.uint64(how.key), first, last, scratch)
 
         in_parts(work, flat.shape[0], flat.numel())
         ctx.save_for_backward(kept, each)
@@ -223,21 +222,26 @@ class _Finished(torch.autograd.Function):
         return y.reshape(u.shape)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         from aimc_compiler.training.kernels import finish_back
 
         kept, ranges = ctx.saved_tensors
         given = gradient.contiguous().reshape(kept.shape)
         out = torch.empty_like(given)
-        arrays = [each.detach().numpy() for each in (out, given, kept, ranges)]
-        in_parts(lambda a, b: finish_back(*arrays, ctx.per_row, a, b), kept.shape[0], out.numel())
+        arrays: Any = [each.detach().numpy() for each in (out, given, kept, ranges)]
+        in_parts(lambda a, b: _any(finish_back)(*arrays, ctx.per_row, a, b), kept.shape[0], out.numel())
         return out.reshape(gradient.shape), None, None, None, None, None
 
 
 def _rows(values: Tensor, *, per_row: bool) -> Tensor:
     """(batch * outputs, windows) of convolutions, (batch * windows, outputs) of linear operations."""
     return values.flatten(0, 2).flatten(1) if per_row else values.flatten(0, 1)
+
+
+def _any(kernel: Any) -> Any:
+    """Compiled kernels take arrays by place."""
+    return kernel
 
 
 def in_parts(work: Any, count: int, elements: int) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aimc_compiler.rng.in_cache import normals_of_columns
-from aimc_compiler.rng.philox import compiled
+from aimc_compiler.rng.philox import compiled, inlined
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
@@ -20,7 +20,7 @@ _ONE, _ZERO = np.float32(1), np.float32(0)
 #: A row of this many is worked on in parts, so that its normals stay in the cache.
 PART = 2048
 #: Rows of scratch, each of PART + 8, that ``disturb`` and ``finish`` work in.
-SCRATCH = 11
+SCRATCH = 12
 #: Coefficients of a deviation that ``disturb`` takes.
 TERMS = 4
 
@@ -127,41 +127,46 @@ def finish(
     """
     width = u.shape[1]
     normals, planes, words = scratch[0], scratch[1:5], scratch[5:9].view(np.uint32)
-    inverse, codes = scratch[9], scratch[10]
-    noisy = read > _ZERO or output > _ZERO
+    inverse, factor, codes = scratch[9], scratch[10], scratch[11]
     for row in range(first, last):
         for begin in range(0, width, PART):
-            count = min(PART, width - begin)
+            end = min(begin + PART, width)
+            count = end - begin
             if per_row:
-                inverse[:count] = _ONE / scales[row % scales.shape[0]]
+                place = row % scales.shape[0]
+                inverse[:count] = _ONE / scales[place]
+                factor[:count] = scales[place] * ranges[place]
             else:
-                for k in range(count):
-                    inverse[k] = _ONE / scales[begin + k]
-            values, side = u[row, begin : begin + count], power[row, begin : begin + count]
-            if noisy:
+                inverse[:count] = _ONE / scales[begin:end]
+                factor[:count] = scales[begin:end] * ranges[begin:end]
+            if read > _ZERO or output > _ZERO:
                 normals_of_columns(
                     normals, planes, words, begin >> 2, (count + 3) >> 2, np.uint64(0), np.uint64(row), key
                 )
-                for k in range(count):
-                    variance = max(side[k] * inverse[k] * read + output, _ZERO)
-                    codes[k] = values[k] * inverse[k] + np.float32(np.sqrt(variance)) * normals[k]
             else:
-                for k in range(count):
-                    codes[k] = values[k] * inverse[k]
-            marks = kept[row, begin : begin + count]
-            for k in range(count):
-                marks[k] = np.uint8(abs(codes[k]) <= bound)
-            if step > _ZERO:
-                for k in range(count):
-                    codes[k] = np.float32(np.rint(codes[k] / step)) * step
-            made = y[row, begin : begin + count]
-            if per_row:
-                factor = scales[row % scales.shape[0]] * ranges[row % scales.shape[0]]
-                for k in range(count):
-                    made[k] = min(max(codes[k], -bound), bound) * factor
-            else:
-                for k in range(count):
-                    made[k] = min(max(codes[k], -bound), bound) * (scales[begin + k] * ranges[begin + k])
+                normals[:count] = _ZERO
+            _add_noise(codes, u[row, begin:end], power[row, begin:end], inverse, normals, read, output)
+            _convert(y[row, begin:end], kept[row, begin:end], codes, factor, step, bound)
+
+
+@inlined
+def _add_noise(
+    codes: Floats, u: Floats, power: Floats, inverse: Floats, normals: Floats, read: np.float32, output: np.float32
+) -> None:
+    for k in range(u.shape[0]):
+        variance = max(power[k] * inverse[k] * read + output, _ZERO)
+        codes[k] = u[k] * inverse[k] + np.float32(np.sqrt(variance)) * normals[k]
+
+
+@inlined
+def _convert(y: Floats, kept: Bytes, codes: Floats, factor: Floats, step: np.float32, bound: np.float32) -> None:
+    for k in range(y.shape[0]):
+        kept[k] = np.uint8(abs(codes[k]) <= bound)
+    if step > _ZERO:
+        for k in range(y.shape[0]):
+            codes[k] = np.float32(np.rint(codes[k] / step)) * step
+    for k in range(y.shape[0]):
+        y[k] = min(max(codes[k], -bound), bound) * factor[k]
 
 
 @compiled

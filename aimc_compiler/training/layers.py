@@ -4,7 +4,7 @@ A layer keeps its parameters and their names, so that its state dict reads as be
 the like beside ``weight``.
 """
 
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,8 +20,8 @@ from aimc_compiler.training.recipe import Recipe
 
 @record
 class Place:
-    """Where a layer stands. path: its module path, "" for the network itself; form: how an attention is called, "" where
-    that is not known; the rest is that of its network."""
+    """Where a layer stands. path: its module path, "" for the network itself; form: how an attention is called, ""
+    where that is not known; the rest is that of its network."""
 
     path: str
     tile_type: str

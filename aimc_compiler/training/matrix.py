@@ -18,7 +18,6 @@ from aimc_compiler.analog import (
     BlockProduct,
     Contraction,
     Draw,
-    MatrixOnTiles,
     MvmSettings,
     RowBlock,
     Stored,
@@ -29,10 +28,10 @@ from aimc_compiler.analog import (
 )
 from aimc_compiler.analog.normalisation import column_scales, rows_of
 from aimc_compiler.chip import ChipSpec
-from aimc_compiler.executor.on_tiles import Clock
 from aimc_compiler.mapping.ir import Piece
 from aimc_compiler.mapping.map import cut_matrix
 from aimc_compiler.rng import Key, stream_key
+from aimc_compiler.training.attached import Attached
 from aimc_compiler.training.batches import Batches, fresh_seed
 from aimc_compiler.training.fused import Disturbance, FusedBlock, Readout, disturbed, driven, finished, fuses, side_type
 from aimc_compiler.training.ranges import RangeRule, scaled
@@ -147,8 +146,10 @@ class TrainedMatrix(nn.Module):
         for block, products in zip(self.blocks, made, strict=True):
             inputs = contraction.inputs_of(x, groups, block.first_row, block.rows)
             r = self.input_range[:, block.index].clamp(min=_LEAST_RANGE)
-            run = self._run_fused if isinstance(products, FusedBlock) else self._run
-            part = run(inputs, r, block, products, call)
+            if isinstance(products, FusedBlock):
+                part = self._run_fused(inputs, r, block, products, call)
+            else:
+                part = self._run(inputs, r, block, products, call)
             total = part if total is None else total + part
         assert total is not None
         return total.reshape(contraction.output_shape(tuple(x.shape), groups * self.shape[1]))
@@ -170,7 +171,9 @@ class TrainedMatrix(nn.Module):
         codes, squares = driven(inputs, r, settings.dac_step, self._rule, squares=reads)
         u = contraction.multiply(codes, products.main)
         with torch.no_grad():
-            power = contraction.multiply(squares.to(products.magnitude.dtype), products.magnitude).float() if reads else u
+            power = (
+                contraction.multiply(squares.to(products.magnitude.dtype), products.magnitude).float() if reads else u
+            )
         how = Readout(
             read=settings.sigma_w**2,
             output=settings.sigma_out**2,
@@ -325,37 +328,13 @@ class TrainedMatrix(nn.Module):
             if self.column_bound is not None:
                 bound = self._bound(block).detach().unsqueeze(-1)
                 part = torch.maximum(torch.minimum(part, bound), -bound)
-            parts.append(part if self.column_gain is None else part * self.column_gain[block.index].detach().unsqueeze(-1))
+            parts.append(
+                part if self.column_gain is None else part * self.column_gain[block.index].detach().unsqueeze(-1)
+            )
         return torch.cat(parts, dim=2)
 
     def extra_repr(self) -> str:
         return f"{self.name}, {'x'.join(map(str, self.shape))}, pieces={len(self.pieces)}"
-
-
-class Attached:
-    """A matrix on a manufactured chip that stands in for the one in training. It counts the MVMs of each sample."""
-
-    def __init__(self, tiles: MatrixOnTiles, ranges: Tensor | None, clock: Clock) -> None:
-        self.tiles, self.ranges, self.clock = tiles, ranges, clock
-        self._sample, self._calls = -1, 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The products, without bias. x: (batch, ...), whose entries make up the samples of this call of the network
-        evenly, or are samples."""
-        if self._sample != self.clock.first_sample:
-            self._sample, self._calls = self.clock.first_sample, 0
-        count = self.clock.count if x.shape[0] % self.clock.count == 0 else x.shape[0]
-        y = self.tiles.forward(
-            x,
-            self.ranges,
-            self.clock.time_s,
-            recalibrated_s=self.clock.recalibrated_s,
-            first_sample=self.clock.first_sample,
-            first_call=self._calls,
-            samples=count,
-        )
-        self._calls += y.numel() // (self.tiles.outputs * max(1, count))
-        return y.to(x.dtype)
 
 
 def over_processes(values: Tensor) -> Tensor:

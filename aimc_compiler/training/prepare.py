@@ -20,12 +20,13 @@ from aimc_compiler.chip import ChipSpec, load_chip
 from aimc_compiler.errors import TrainingError
 from aimc_compiler.executor.on_tiles import Clock
 from aimc_compiler.graph import Rules
+from aimc_compiler.training.attached import Attached
 from aimc_compiler.training.attention import form_of
 from aimc_compiler.training.batches import Batches
 from aimc_compiler.training.choose import Choice, choose_modules, layer_of
-from aimc_compiler.training.learned import Learned, LearnedMatrix
 from aimc_compiler.training.layers import Place, TrainedLayer
-from aimc_compiler.training.matrix import Attached, TrainedMatrix
+from aimc_compiler.training.learned import Learned, LearnedMatrix
+from aimc_compiler.training.matrix import TrainedMatrix
 from aimc_compiler.training.recipe import Recipe
 
 
@@ -40,8 +41,8 @@ def prepare_hwa(
     """A copy of ``model`` whose matrices are trained with the chip in mind.
 
     chip: a spec, a built-in name or a path. recipe: a ``Recipe``, a mapping of its settings or a JSON file; None: the
-    default. rules: patterns on module paths with settings, as of ``compile``, which takes them over; presets and budgets
-    of tiles need example_inputs, one call's positional inputs.
+    default. rules: patterns on module paths with settings, as of ``compile``, which takes them over; presets and
+    budgets of tiles need example_inputs, one call's positional inputs.
 
     In training mode every mini-batch meets fresh noise; in evaluation mode there is none, and converters act. The copy
     is of a class derived from the model's own. Its state dict has the model's names, and more beside each weight:
@@ -68,12 +69,15 @@ def prepare_hwa(
     for choice in choices:
         if choice.analog:
             form = forms.get(choice.path, "")
-            place = Place(path=choice.path, tile_type=choice.tile_type, chip=spec, recipe=settings, batches=batches, form=form)
+            place = Place(
+                path=choice.path, tile_type=choice.tile_type, chip=spec, recipe=settings, batches=batches, form=form
+            )
             twin = _swap(twin, place)
     kind = type(twin)
     twin.__class__ = type(f"HardwareAware{kind.__name__}", (HardwareAware, kind), {"__module__": kind.__module__})
-    twin.hwa = Preparation(spec, settings, rules, batches, choices)
-    return twin
+    prepared: Any = twin
+    prepared.hwa = Preparation(spec, settings, rules, batches, choices)
+    return prepared
 
 
 class Preparation:
@@ -87,7 +91,9 @@ class Preparation:
         self.clock: Clock | None = None
 
     def __str__(self) -> str:
-        lines = [f"  {c.path or '(the network)'}: {'analog' if c.analog else 'digital'} ({c.reason})" for c in self.choices]
+        lines = [
+            f"  {c.path or '(the network)'}: {'analog' if c.analog else 'digital'} ({c.reason})" for c in self.choices
+        ]
         return "\n".join([f"hardware-aware training for {self.chip.name}", *lines])
 
 
@@ -137,7 +143,12 @@ def export(model: HardwareAware) -> tuple[nn.Module, Learned]:
 
 @contextmanager
 def on_chip(
-    model: HardwareAware, seed: int = 0, *, chip_index: int = 0, time_s: float = 0.0, recalibrated_s: float | None = None
+    model: HardwareAware,
+    seed: int = 0,
+    *,
+    chip_index: int = 0,
+    time_s: float = 0.0,
+    recalibrated_s: float | None = None,
 ) -> Iterator[Clock]:
     """Within it, ``model`` runs on a manufactured and programmed chip, that of ``CompiledModel.deploy`` of this seed.
 

@@ -45,7 +45,7 @@ class _Scaled(torch.autograd.Function):
         return (x / r).clamp_(-1, 1)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         x, r = ctx.saved_tensors
         decay, inside, learns = ctx.rule

@@ -30,9 +30,9 @@ class Recipe:
     logarithm, with drift, accumulated read noise and drift compensation; None: right after programming.
     read_noise, output_noise: factors of the chip's; converters: whether inputs and outputs are rounded and clipped;
     ir_drop: whether the wires' loss acts (Rasch et al. saw no effect of leaving it out).
-    ranges: "learned", by the rule of ``aimc_compiler.training.ranges``, or "fixed"; range_batches: mini-batches in which
-    a range follows ``range_sigmas`` standard deviations of the inputs before it is learned or fixed; range_decay: the
-    share of it that is added to its gradient where more than ``range_inside`` of the inputs lie within.
+    ranges: "learned", by the rule of ``aimc_compiler.training.ranges``, or "fixed"; range_batches: mini-batches in
+    which a range follows ``range_sigmas`` standard deviations of the inputs before it is learned or fixed; range_decay:
+    the share of it that is added to its gradient where more than ``range_inside`` of the inputs lie within.
     column_gain: whether each column of a tile has a learned digital factor; remap_every: mini-batches after which each
     column is scaled anew, so that its largest weight is 1.
     clip: what weights are held to after each update: "none", "column" (the scale of the last remap), "k-sigma"
@@ -130,8 +130,10 @@ def _faults(error: ValidationError) -> str:
     parts = []
     for fault in error.errors():
         where = ".".join(map(str, fault["loc"]))
-        text = f"there is no setting {where!r}; there are {known}" if fault["type"] == "unexpected_keyword_argument" else (
-            f"{where}: {fault['msg']}" if where else fault["msg"]
+        text = (
+            f"there is no setting {where!r}; there are {known}"
+            if fault["type"] == "unexpected_keyword_argument"
+            else (f"{where}: {fault['msg']}" if where else fault["msg"])
         )
         parts.append(text)
     return "; ".join(parts)

@@ -139,6 +139,9 @@ class TrainedRNN(_Recurrent, nn.RNN):  # type: ignore[misc]
     plain = nn.RNN
 
 
+_CELLS: dict[type[nn.Module], str] = {nn.LSTMCell: "lstm", nn.GRUCell: "gru"}
+
+
 class _Cell(TrainedLayer):
     """A cell that the network calls step by step."""
 
@@ -169,7 +172,7 @@ class _Cell(TrainedLayer):
         return tuple(ends) if mode == "lstm" else ends[0]
 
     def _mode(self) -> Any:
-        return {nn.LSTMCell: "lstm", nn.GRUCell: "gru"}.get(self.plain) or f"rnn_{self.nonlinearity}"
+        return _CELLS.get(self.plain) or f"rnn_{self.nonlinearity}"
 
     def _add(self, place: Place) -> None:
         names = ("weight_ih", "weight_hh")

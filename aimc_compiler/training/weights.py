@@ -153,5 +153,6 @@ def _normals(like: Tensor, key: Key) -> Tensor:
 
 def _kept(w: Tensor, share: float, key: Key) -> Tensor:
     """Ones, and zeros for a share of the weights."""
-    bound = torch.special.ndtri(torch.tensor(share, dtype=torch.float64)).item()
-    return (_normals(w, key) >= bound).to(w.dtype)
+    bound: float = torch.special.ndtri(torch.tensor(share, dtype=torch.float64)).item()
+    kept: Tensor = _normals(w, key) >= bound
+    return kept.to(w.dtype)
