@@ -35,10 +35,13 @@ def learned_ranges(learned: Learned, workload: Workload, mapping: Mapping) -> In
 
     Raises CalibrationError where a matrix is cut otherwise than it was trained for: ranges belong to row blocks.
     """
-    known = {matrix.parameter: matrix for matrix in learned.matrices}
+    of_op = {matrix.op: matrix for matrix in learned.matrices}
+    of_weight = {matrix.parameter: matrix for matrix in reversed(learned.matrices)}
     rows: list[RangeRow] = []
     for op in workload.analog_ops:
-        matrix = known.get(workload.matrix(op.matrix).parameter)
+        of_name = of_op.get(op.name) or of_op.get(op.name.partition("@")[0])
+        of_matrix = of_weight.get(workload.matrix(op.matrix).parameter)
+        matrix = of_name if op.name in of_op or of_matrix is None else of_matrix
         if matrix is None or not matrix.trained:
             return None
         _require_cut(op, matrix, learned, mapping)

@@ -81,7 +81,7 @@ class TrainedMultiheadAttention(TrainedLayer, nn.MultiheadAttention):
             )
         self.form = cast(Form, place.form or "self")
         made = [
-            place.matrix(name, parameter, (1, *weight.shape), _LINEAR)
+            place.matrix(name, parameter, weight, (1, weight.shape[0], weight.shape[1]), _LINEAR)
             for (name, parameter), weight in zip(self._names(), self._weights(), strict=True)
         ]
         self.analog = nn.ModuleList(made)

@@ -116,11 +116,20 @@ def _by_graph(
                     "that can be swapped: hold it in a torch layer, or keep it digital by a rule"
                 )
             continue
-        choices.setdefault(
-            owner,
-            Choice(path=owner, analog=assignment.analog, tile_type=assignment.tile_type, reason=assignment.reason),
-        )
+        for path in _holders(found, owner):
+            choices.setdefault(
+                path,
+                Choice(
+                    path=path, analog=assignment.analog, tile_type=assignment.tile_type, reason=assignment.reason
+                ),
+            )
     return tuple(choices[path] for path in found if path in choices)
+
+
+def _holders(found: dict[str, nn.Module], owner: str) -> list[str]:
+    """The module at ``owner`` and those that hold one of its weights, too."""
+    weights = {id(weight) for weight in found[owner].parameters(recurse=False) if weight.dim() > 1}
+    return [path for path, module in found.items() if weights & {id(p) for p in module.parameters(recurse=False)}]
 
 
 def _prefixes(parameter: str) -> list[str]:

@@ -21,20 +21,27 @@ from aimc_compiler.training.recipe import Recipe
 @record
 class Place:
     """Where a layer stands. path: its module path, "" for the network itself; form: how an attention is called, ""
-    where that is not known; the rest is that of its network."""
+    where that is not known; owners: of each weight so far, the matrix and the path that it had first; the rest is that
+    of its network."""
 
     path: str
     tile_type: str
     chip: ChipSpec
     recipe: Recipe
     batches: Batches
+    owners: dict[int, tuple[str, str]]
     form: str = ""
 
-    def matrix(self, name: str, parameter: str, shape: tuple[int, int, int], contraction: Contraction) -> TrainedMatrix:
-        """A matrix of the layer. name: of the operation below the path, parameter: of the weight there."""
-        joined = [".".join(part for part in (self.path, below) if part) for below in (name, parameter)]
+    def matrix(
+        self, name: str, parameter: str, weight: Tensor, shape: tuple[int, int, int], contraction: Contraction
+    ) -> TrainedMatrix:
+        """A matrix of the layer. name: of the operation below the path; parameter: of the weight there."""
+        op, path = (".".join(part for part in (self.path, below) if part) for below in (name, parameter))
+        matrix = op or parameter
+        if isinstance(weight, nn.Parameter):  # parts of a packed weight are matrices of their own
+            matrix, path = self.owners.setdefault(id(weight), (matrix, path))
         return TrainedMatrix(
-            joined[0] or parameter, joined[1], shape, contraction, self.chip, self.recipe, self.batches, self.tile_type
+            op or parameter, matrix, path, shape, contraction, self.chip, self.recipe, self.batches, self.tile_type
         )
 
 
@@ -82,12 +89,13 @@ class OneMatrix(TrainedLayer):
     """A layer of one weight."""
 
     analog: TrainedMatrix
+    weight: Tensor
 
     def cores(self) -> dict[str, TrainedMatrix]:
         return {"weight": self.analog}
 
     def _add(self, place: Place) -> None:
-        self.analog = place.matrix("", "weight", self._shape(), self._contraction())
+        self.analog = place.matrix("", "weight", self.weight, self._shape(), self._contraction())
 
     def _shape(self) -> tuple[int, int, int]:
         raise NotImplementedError
@@ -115,7 +123,6 @@ class TrainedLinear(OneMatrix, nn.Linear):
 class _TrainedConv(OneMatrix):
     """Convolutions of any number of dimensions. Padding that is no even border of zeros is made before the product."""
 
-    weight: Tensor
     bias: Tensor | None
     groups: int
     out_channels: int

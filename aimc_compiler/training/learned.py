@@ -7,9 +7,11 @@ from aimc_compiler.records import record
 
 @record
 class LearnedMatrix:
-    """Of one matrix. parameter: the path of its weight; ranges: input ranges, (groups, row blocks); rows, columns: of
-    the row and column blocks that it was cut into; trained: mini-batches that its ranges have seen."""
+    """Of one use of a matrix. op: the operation; parameter: the path of its weight; ranges: input ranges, (groups, row
+    blocks); rows, columns: of the row and column blocks that it was cut into; trained: mini-batches that its ranges
+    have seen."""
 
+    op: str
     parameter: str
     ranges: tuple[tuple[float, ...], ...]
     rows: tuple[int, ...]

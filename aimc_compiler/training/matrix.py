@@ -49,11 +49,13 @@ class TrainedMatrix(nn.Module):
     column_bound: of the same shape, what weights are clipped to where the recipe learns that, or None; column_scale:
     (row blocks, groups, columns), s; seen: mini-batches so far.
 
-    name: of the matrix, as the compiler has it; parameter: the path of its weight; shape: (groups, columns, rows).
+    op: of the operation; name: of the matrix, as the compiler has it, which is that of its first operation; parameter:
+    the path of its weight; shape: (groups, columns, rows).
     """
 
     def __init__(
         self,
+        op: str,
         name: str,
         parameter: str,
         shape: tuple[int, int, int],
@@ -65,7 +67,8 @@ class TrainedMatrix(nn.Module):
     ) -> None:
         super().__init__()
         groups, columns, rows = shape
-        self.name, self.parameter, self.recipe, self.batches = name, parameter, recipe, batches
+        self.op, self.name, self.parameter = op, name, parameter
+        self.recipe, self.batches = recipe, batches
         self.tile_type = tile_type or next(iter(chip.tile_types))
         self.contraction = contraction
         matrix = Matrix(

@@ -20,7 +20,7 @@ from aimc_compiler.chip import ChipSpec, load_chip
 from aimc_compiler.errors import TrainingError
 from aimc_compiler.executor.on_tiles import Clock
 from aimc_compiler.graph import Rules
-from aimc_compiler.training.attached import Attached
+from aimc_compiler.training.attached import Attached, Calls
 from aimc_compiler.training.attention import form_of
 from aimc_compiler.training.batches import Batches
 from aimc_compiler.training.choose import Choice, choose_modules, layer_of
@@ -63,6 +63,7 @@ def prepare_hwa(
     batches = Batches()
     choices = choose_modules(twin, spec, rules, example_inputs)
     forms = _attention_forms(twin, example_inputs)
+    owners: dict[int, tuple[str, str]] = {}
     for module in twin.modules():
         if isinstance(module, nn.TransformerEncoder):
             module.enable_nested_tensor = module.use_nested_tensor = False
@@ -70,7 +71,13 @@ def prepare_hwa(
         if choice.analog:
             form = forms.get(choice.path, "")
             place = Place(
-                path=choice.path, tile_type=choice.tile_type, chip=spec, recipe=settings, batches=batches, form=form
+                path=choice.path,
+                tile_type=choice.tile_type,
+                chip=spec,
+                recipe=settings,
+                batches=batches,
+                owners=owners,
+                form=form,
             )
             twin = _swap(twin, place)
     kind = type(twin)
@@ -125,6 +132,7 @@ def export(model: HardwareAware) -> tuple[nn.Module, Learned]:
     preparation = twin.hwa
     learned = [
         LearnedMatrix(
+            op=core.op,
             parameter=core.parameter,
             ranges=tuple(tuple(row) for row in core.ranges().tolist()),
             rows=tuple(block.rows for block in core.blocks),
@@ -159,9 +167,12 @@ def on_chip(
     clock.time_s, clock.recalibrated_s = time_s, recalibrated_s
     held = [(layer, name, core) for layer in _layers(model) for name, core in layer.cores().items()]
     model.hwa.clock = clock
+    calls: dict[str, Calls] = {}
     try:
         for layer, name, core in held:
-            core.attach(_attached(layer, name, core, seed, chip_index, clock))
+            made = _on_tiles(layer, name, core, seed, chip_index)
+            ranges = core.ranges() if core.normalised else None
+            core.attach(Attached(made, ranges, clock, calls.setdefault(core.name, Calls())))
         yield clock
     finally:
         model.hwa.clock = None
@@ -173,12 +184,10 @@ def _layers(model: nn.Module) -> list[TrainedLayer]:
     return [module for module in model.modules() if isinstance(module, TrainedLayer)]
 
 
-def _attached(
-    layer: TrainedLayer, name: str, core: TrainedMatrix, seed: int, chip_index: int, clock: Clock
-) -> Attached:
-    """The matrix of a layer, whose weight has this name, on its tiles of a chip."""
+def _on_tiles(layer: TrainedLayer, name: str, core: TrainedMatrix, seed: int, chip_index: int) -> MatrixOnTiles:
+    """The matrix of a layer, of this name, on its tiles of a chip."""
     weight = core.mapped(layer.blocks(name))
-    tiles = MatrixOnTiles(
+    return MatrixOnTiles(
         weight,
         core.contraction,
         core.pieces,
@@ -188,7 +197,6 @@ def _attached(
         chip=chip_index,
         dtype=weight.dtype,
     )
-    return Attached(tiles, core.ranges() if core.normalised else None, clock)
 
 
 def _samples(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:

@@ -100,7 +100,7 @@ class _Recurrent(TrainedLayer):
         matrices = {}
         for name, weight in self.named_parameters(recurse=False):
             if name.startswith("weight_"):
-                matrices[name] = place.matrix(name, name, (1, weight.shape[0], weight.shape[1]), _LINEAR)
+                matrices[name] = place.matrix(name, name, weight, (1, weight.shape[0], weight.shape[1]), _LINEAR)
         self.analog = nn.ModuleDict(matrices)
 
     def restore(self) -> None:
@@ -119,6 +119,18 @@ class _Steps(Stepped, nn.Module):
         core, weight, bias = self._held
         y: Tensor = core(x, weight, bias)
         return y
+
+
+class _NoProduct(Stepped, nn.Module):
+    """What is left of a product with zeros."""
+
+    def __init__(self, width: int, bias: Tensor | None) -> None:
+        super().__init__()
+        self._held = (width, bias)
+
+    def at_step(self, x: Tensor, step: int) -> Tensor:
+        width, bias = self._held
+        return x.new_zeros(x.shape[0], width) if bias is None else bias.expand(x.shape[0], -1)
 
 
 class TrainedLSTM(_Recurrent, nn.LSTM):  # type: ignore[misc]
@@ -161,11 +173,13 @@ class _Cell(TrainedLayer):
         given = [] if hx is None else [hx] if isinstance(hx, Tensor) else list(hx)
         x, given = (x[None], [state[None] for state in given]) if single else (x, given)
         mode = self._mode()
+        cores, known = self.cores(), bool(given)
         if not given:
             given = [x.new_zeros(x.shape[0], self.hidden_size) for _ in range(2 if mode == "lstm" else 1)]
-        cores = self.cores()
         gates = cores["weight_ih"](x, self.weight_ih[None], self.bias_ih)
-        step = _Steps(cores["weight_hh"], self.weight_hh[None], self.bias_hh)
+        step: nn.Module = _Steps(cores["weight_hh"], self.weight_hh[None], self.bias_hh)
+        if not known:  # the compiler leaves the product with a state of zeros out, too
+            step = _NoProduct(gates.shape[-1], self.bias_hh)
         width = self.hidden_size
         loop = RecurrentModule(mode, {"recurrent": ""}, {"recurrent": step}, width, width, 1)
         ends = [state[0] if single else state for state in loop(gates[:, None], *given)[1:]]
@@ -176,8 +190,10 @@ class _Cell(TrainedLayer):
 
     def _add(self, place: Place) -> None:
         names = ("weight_ih", "weight_hh")
-        shapes = {name: (1, *getattr(self, name).shape) for name in names}
-        self.analog = nn.ModuleDict({name: place.matrix(name, name, shapes[name], _LINEAR) for name in names})
+        weights: dict[str, Tensor] = {name: getattr(self, name) for name in names}
+        self.analog = nn.ModuleDict(
+            {name: place.matrix(name, name, w, (1, w.shape[0], w.shape[1]), _LINEAR) for name, w in weights.items()}
+        )
 
 
 class TrainedLSTMCell(_Cell, nn.LSTMCell):  # type: ignore[misc]

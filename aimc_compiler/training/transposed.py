@@ -26,7 +26,6 @@ _KINDS: dict[int, MatrixKind] = {1: "conv1d", 2: "conv2d", 3: "conv3d"}
 class _TrainedTransposed(OneMatrix):
     """Transposed convolutions of any number of dimensions."""
 
-    weight: Tensor
     bias: Tensor | None
     groups: int
     in_channels: int
@@ -54,7 +53,7 @@ class _TrainedTransposed(OneMatrix):
         self.weight.data = blocks.transpose(1, 2).reshape(self.weight.shape)
 
     def _add(self, place: Place) -> None:
-        self.analog = place.matrix("", "weight.T", self._shape(), self._contraction())
+        self.analog = place.matrix("", "weight.T", self.weight, self._shape(), self._contraction())
 
     def _shape(self) -> tuple[int, int, int]:
         columns = self.out_channels // self.groups * prod(self.kernel_size)
