@@ -119,9 +119,7 @@ def _by_graph(
         for path in _holders(found, owner):
             choices.setdefault(
                 path,
-                Choice(
-                    path=path, analog=assignment.analog, tile_type=assignment.tile_type, reason=assignment.reason
-                ),
+                Choice(path=path, analog=assignment.analog, tile_type=assignment.tile_type, reason=assignment.reason),
             )
     return tuple(choices[path] for path in found if path in choices)
 
