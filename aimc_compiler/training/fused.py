@@ -103,58 +103,90 @@ class _Disturbed(torch.autograd.Function):
         return gradient, None, None, None
 
 
-def driven(x: Tensor, ranges: Tensor, step: float, rule: RangeRule, *, squares: bool) -> tuple[Tensor, Tensor]:
-    """(codes, their squares or an empty tensor) of inputs over their range.
+@record
+class Passes:
+    """What a row block does with its inputs. step: of the input converter, 0 for none; rule: of the input range; read,
+    output: variances of the noise; out_step, bound: of the output converter; key: of the normals."""
 
-    x: (batch, windows, rows) or (batch, groups, channels, *spatial); ranges: (groups,).
+    contraction: Contraction
+    step: float
+    rule: RangeRule
+    read: float
+    output: float
+    out_step: float
+    bound: float
+    key: int
+
+
+def multiplied(x: Tensor, ranges: Tensor, block: FusedBlock, scales: Tensor, how: Passes) -> Tensor:
+    """Digital outputs of a row block: inputs over their range, converted, multiplied, converted, scaled back.
+
+    x: (batch, windows, rows) or (batch, groups, channels, *spatial); ranges: (groups,); scales: (groups, columns), a
+    constant. The gradient of ``ranges`` is the rule's. Once differentiable.
     """
-    result: tuple[Tensor, Tensor] = _Driven.apply(x, ranges, step, rule, squares)  # type: ignore[no-untyped-call]
+    result: Tensor = _Multiplied.apply(x, ranges, block.main, block.magnitude, scales, how)  # type: ignore[no-untyped-call]
     return result
 
 
-class _Driven(torch.autograd.Function):
+class _Multiplied(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, ranges: Tensor, step: float, rule: RangeRule, squares: bool
-    ) -> tuple[Tensor, Tensor]:
-        from aimc_compiler.training.kernels import drive
-
+        ctx: Any, x: Tensor, ranges: Tensor, main: Tensor, magnitude: Tensor, scales: Tensor, how: Passes
+    ) -> Tensor:
         values = x.detach().contiguous()
-        flat = _by_group(values, ranges)
-        codes = torch.empty_like(flat)
-        second = torch.empty_like(flat) if squares else flat.new_empty((0, flat.shape[1]))
-        arrays: Any = [each.detach().contiguous().numpy() for each in (flat, ranges)]
-        outputs = codes.numpy(), second.numpy()
-        in_parts(lambda a, b: _any(drive)(*outputs, *arrays, np.float32(step), a, b), flat.shape[0], flat.numel())
-        ctx.save_for_backward(values, ranges)
-        ctx.set_materialize_grads(False)
-        ctx.rule = rule
-        made = codes.reshape(x.shape), second.reshape(x.shape) if squares else second
-        ctx.mark_non_differentiable(made[1])
-        return made
+        codes, squares = _drive(values, ranges, how.step, squares=how.read > 0)
+        u = how.contraction.multiply(codes, main)
+        power = u
+        if how.read:
+            power = how.contraction.multiply(squares.to(magnitude.dtype), magnitude).float()
+        each = ranges.detach().repeat_interleave(scales.shape[1])
+        y, kept = _finish(u, power, scales.reshape(-1).contiguous(), each, how)
+        ctx.save_for_backward(values, ranges, main, kept, each)
+        ctx.how = how
+        return y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor | None, _: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
-        if gradient is None:
-            return None, None, None, None, None
-        from aimc_compiler.training.kernels import drive_back
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None, None]:
+        values, ranges, main, kept, each = ctx.saved_tensors
+        how: Passes = ctx.how
+        back = _finish_back(gradient.contiguous(), kept, each, how)
+        # Codes are made again: kept, they would be as much memory as the inputs.
+        codes = _drive(values, ranges, how.step, squares=False)[0]
+        wanted = bool(ctx.needs_input_grad[0] or ctx.needs_input_grad[1]), bool(ctx.needs_input_grad[2])
+        to_codes, to_main = _product_back(back, codes, main, how.contraction, wanted)
+        to_x = to_range = None
+        if to_codes is not None:
+            to_x, to_range = _drive_back(to_codes, values, ranges, how.rule, inputs=bool(ctx.needs_input_grad[0]))
+        return to_x, to_range if ctx.needs_input_grad[1] else None, to_main, None, None, None
 
-        values, ranges = ctx.saved_tensors
-        flat = _by_group(values, ranges)
-        given = gradient.contiguous().reshape(flat.shape)
-        out = torch.empty_like(flat) if ctx.needs_input_grad[0] else flat.new_empty((0, flat.shape[1]))
-        r, pull, inside = ranges.detach().numpy(), np.empty(flat.shape[0]), np.empty(flat.shape[0])
-        arrays: Any = [each.detach().numpy() for each in (out, given, flat)]
-        in_parts(lambda a, b: _any(drive_back)(*arrays, r, pull, inside, a, b), flat.shape[0], flat.numel())
-        to_range = _of_range(r, pull, inside, flat.shape[1], ctx.rule) if ctx.needs_input_grad[1] else None
-        return (
-            out.reshape(values.shape) if ctx.needs_input_grad[0] else None,
-            None if to_range is None else torch.from_numpy(to_range),
-            None,
-            None,
-            None,
-        )
+
+def _drive(values: Tensor, ranges: Tensor, step: float, *, squares: bool) -> tuple[Tensor, Tensor]:
+    """(codes, their squares or an empty tensor) of contiguous inputs."""
+    from aimc_compiler.training.kernels import drive
+
+    flat = _by_group(values, ranges)
+    codes = torch.empty_like(flat)
+    second = torch.empty_like(flat) if squares else flat.new_empty((0, flat.shape[1]))
+    arrays: Any = [each.detach().numpy() for each in (codes, second, flat, ranges)]
+    in_parts(lambda a, b: _any(drive)(*arrays, np.float32(step), a, b), flat.shape[0], flat.numel())
+    return codes.reshape(values.shape), second.reshape(values.shape) if squares else second
+
+
+def _drive_back(
+    gradient: Tensor, values: Tensor, ranges: Tensor, rule: RangeRule, *, inputs: bool
+) -> tuple[Tensor | None, Tensor]:
+    """(gradient of the inputs or None, of the ranges). gradient: of the codes."""
+    from aimc_compiler.training.kernels import drive_back
+
+    flat = _by_group(values, ranges)
+    given = gradient.contiguous().reshape(flat.shape)
+    out = torch.empty_like(flat) if inputs else flat.new_empty((0, flat.shape[1]))
+    r, pull, inside = ranges.detach().numpy(), np.empty(flat.shape[0]), np.empty(flat.shape[0])
+    arrays: Any = [each.detach().numpy() for each in (out, given, flat)]
+    in_parts(lambda a, b: _any(drive_back)(*arrays, r, pull, inside, a, b), flat.shape[0], flat.numel())
+    to_range = torch.from_numpy(_of_range(r, pull, inside, flat.shape[1], rule))
+    return out.reshape(values.shape) if inputs else None, to_range
 
 
 def _of_range(ranges: Floats, pull: Doubles, inside: Doubles, width: int, rule: RangeRule) -> Floats:
@@ -173,65 +205,63 @@ def _by_group(x: Tensor, ranges: Tensor) -> Tensor:
     return x.reshape(x.shape[0] * ranges.numel(), -1)
 
 
-@record
-class Readout:
-    """What follows the products. read, output: variances; step, bound: of the converter; key: of the normals."""
+def _product_back(
+    gradient: Tensor, codes: Tensor, main: Tensor, contraction: Contraction, wanted: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of ``Contraction.multiply``: of its inputs and of its kernel, where wanted."""
+    if contraction.kind == "linear":
+        flat = gradient.flatten(0, 1)
+        to_codes = (flat @ main[0]).reshape(codes.shape) if wanted[0] else None
+        return to_codes, (flat.T @ codes.flatten(0, 1))[None] if wanted[1] else None
+    zeros = [0] * len(contraction.kernel)
+    to_codes, to_main, _ = torch.ops.aten.convolution_backward(
+        gradient.flatten(1, 2),
+        codes.flatten(1, 2),
+        main.flatten(0, 1),
+        None,
+        contraction.stride,
+        contraction.padding,
+        contraction.dilation,
+        False,
+        zeros,
+        main.shape[0],
+        [*wanted, False],
+    )
+    return (
+        None if to_codes is None else to_codes.reshape(codes.shape),
+        None if to_main is None else to_main.reshape(main.shape),
+    )
 
-    read: float
-    output: float
-    step: float
-    bound: float
-    key: int
+
+def _finish(u: Tensor, power: Tensor, scales: Tensor, ranges: Tensor, how: Passes) -> tuple[Tensor, Tensor]:
+    """(outputs, which the converter did not clip). scales, ranges: (outputs,)."""
+    from aimc_compiler.training.kernels import PART, SCRATCH, finish
+
+    per_row = how.contraction.kind != "linear"
+    flat = _rows(u.detach().contiguous(), per_row=per_row)
+    side = _rows(power.contiguous(), per_row=per_row) if how.read else flat
+    y, kept = torch.empty_like(flat), torch.empty(flat.shape, dtype=torch.uint8)
+    arrays: Any = [part.detach().numpy() for part in (y, kept, flat, side, scales, ranges)]
+    figures: Any = [np.float32(value) for value in (how.read, how.output, how.out_step, how.bound)]
+
+    def work(first: int, last: int) -> None:
+        scratch = np.empty((SCRATCH, PART + 8), np.float32)
+        _any(finish)(*arrays, per_row, *figures, np.uint64(how.key), first, last, scratch)
+
+    in_parts(work, flat.shape[0], flat.numel())
+    return y.reshape(u.shape), kept
 
 
-def finished(
-    u: Tensor, power: Tensor, scales: Tensor, ranges: Tensor, how: Readout, contraction: Contraction
-) -> Tensor:
-    """Outputs with noise, converted, times their digital scale.
+def _finish_back(gradient: Tensor, kept: Tensor, ranges: Tensor, how: Passes) -> Tensor:
+    """The gradient of the products, of their shape."""
+    from aimc_compiler.training.kernels import finish_back
 
-    u, power: as ``Contraction.multiply`` gives them with weights in the network's units; scales: (groups, columns);
-    ranges: (groups,); both constants here.
-    """
-    result: Tensor = _Finished.apply(u, power, scales, ranges, how, contraction)  # type: ignore[no-untyped-call]
-    return result
-
-
-class _Finished(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, u: Tensor, power: Tensor, scales: Tensor, ranges: Tensor, how: Readout, contraction: Contraction
-    ) -> Tensor:
-        from aimc_compiler.training.kernels import PART, SCRATCH, finish
-
-        per_row = contraction.kind != "linear"
-        flat = _rows(u.detach().contiguous(), per_row=per_row)
-        side = flat if not how.read else _rows(power.detach().contiguous(), per_row=per_row)
-        y, kept = torch.empty_like(flat), torch.empty(flat.shape, dtype=torch.uint8)
-        own = scales.detach().reshape(-1).contiguous()
-        each = ranges.detach().repeat_interleave(own.numel() // ranges.numel())
-        arrays: Any = [part.numpy() for part in (y, kept, flat, side, own, each)]
-        figures: Any = [np.float32(value) for value in (how.read, how.output, how.step, how.bound)]
-
-        def work(first: int, last: int) -> None:
-            scratch = np.empty((SCRATCH, PART + 8), np.float32)
-            _any(finish)(*arrays, per_row, *figures, np.uint64(how.key), first, last, scratch)
-
-        in_parts(work, flat.shape[0], flat.numel())
-        ctx.save_for_backward(kept, each)
-        ctx.per_row = per_row
-        return y.reshape(u.shape)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None, None]:
-        from aimc_compiler.training.kernels import finish_back
-
-        kept, ranges = ctx.saved_tensors
-        given = gradient.contiguous().reshape(kept.shape)
-        out = torch.empty_like(given)
-        arrays: Any = [each.detach().numpy() for each in (out, given, kept, ranges)]
-        in_parts(lambda a, b: _any(finish_back)(*arrays, ctx.per_row, a, b), kept.shape[0], out.numel())
-        return out.reshape(gradient.shape), None, None, None, None, None
+    given = gradient.reshape(kept.shape)
+    out = torch.empty_like(given)
+    arrays: Any = [each.detach().numpy() for each in (out, given, kept, ranges)]
+    per_row = how.contraction.kind != "linear"
+    in_parts(lambda a, b: _any(finish_back)(*arrays, per_row, a, b), kept.shape[0], out.numel())
+    return out.reshape(gradient.shape)
 
 
 def _rows(values: Tensor, *, per_row: bool) -> Tensor:

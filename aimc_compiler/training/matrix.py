@@ -33,7 +33,7 @@ from aimc_compiler.mapping.map import cut_matrix
 from aimc_compiler.rng import Key, stream_key
 from aimc_compiler.training.attached import Attached
 from aimc_compiler.training.batches import Batches, fresh_seed
-from aimc_compiler.training.fused import Disturbance, FusedBlock, Readout, disturbed, driven, finished, fuses, side_type
+from aimc_compiler.training.fused import Disturbance, FusedBlock, Passes, disturbed, fuses, multiplied, side_type
 from aimc_compiler.training.ranges import RangeRule, scaled
 from aimc_compiler.training.recipe import Recipe
 from aimc_compiler.training.weights import WeightNoise
@@ -169,22 +169,18 @@ class TrainedMatrix(nn.Module):
 
     def _run_fused(self, inputs: Tensor, r: Tensor, block: RowBlock, products: FusedBlock, call: int) -> Tensor:
         """Digital outputs of a row block, in few passes."""
-        settings, contraction = self.settings, self.contraction
-        reads = settings.sigma_w > 0
-        codes, squares = driven(inputs, r, settings.dac_step, self._rule, squares=reads)
-        u = contraction.multiply(codes, products.main)
-        with torch.no_grad():
-            power = (
-                contraction.multiply(squares.to(products.magnitude.dtype), products.magnitude).float() if reads else u
-            )
-        how = Readout(
+        settings = self.settings
+        how = Passes(
+            contraction=self.contraction,
+            step=settings.dac_step,
+            rule=self._rule,
             read=settings.sigma_w**2,
             output=settings.sigma_out**2,
-            step=settings.adc_step,
+            out_step=settings.adc_step,
             bound=settings.out_bound,
             key=stream_key(call, "training", self.name, block.index),
         )
-        return finished(u, power, self.column_scale[block.index], r, how, contraction)
+        return multiplied(inputs, r, products, self.column_scale[block.index], how)
 
     def _call(self) -> int:
         """What names the noise of this call. Drawn anew, so that checkpointing, which restores torch's generator before

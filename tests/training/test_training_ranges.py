@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from aimc_compiler.analog import Contraction
 from aimc_compiler.training import prepare_hwa
-from aimc_compiler.training.fused import driven
+from aimc_compiler.training.fused import FusedBlock, Passes, multiplied
 from aimc_compiler.training.ranges import RangeRule, scaled
 
 
@@ -24,6 +25,20 @@ def by_hand(x: Tensor, r: float, behind: Tensor, decay: float, inside: float) ->
     return r * total + (decay * r if within / x.numel() > inside else 0.0)
 
 
+def compiled_outputs(x: Tensor, ranges: Tensor, rule: RangeRule, step: float = 0.0) -> Tensor:
+    """Codes times their range: the product with a matrix of ones on the diagonal. x: (batch, windows, rows), or (batch,
+    groups, channels, *spatial) where there are several ranges."""
+    groups, channels = (1, x.shape[-1]) if x.dim() == 3 else x.shape[1:3]
+    diagonal = torch.eye(channels).expand(groups, channels, channels)
+    contraction, kernel = Contraction(kind="linear"), diagonal.contiguous()
+    if x.dim() > 3:
+        contraction = Contraction(kind="conv2d", kernel=(1, 1), stride=(1, 1), padding=(0, 0), dilation=(1, 1))
+        kernel = diagonal[..., None, None].contiguous()
+    how = Passes(contraction=contraction, step=step, rule=rule, read=0.0, output=0.0, out_step=0.0, bound=9e9, key=0)
+    block = FusedBlock(main=kernel, magnitude=torch.empty(0))
+    return multiplied(x, ranges, block, torch.ones(groups, channels), how)
+
+
 @settings(deadline=None, max_examples=60)
 @given(
     r=st.floats(0.2, 4.0),
@@ -38,18 +53,17 @@ def test_the_gradient_of_a_range_is_the_rule(r: float, count: int, seed: int, in
     weights = torch.randn(2, 1, count, generator=generator)
     ranges = torch.tensor([r]).requires_grad_()
     rule = RangeRule(decay=1e-3, inside=inside, learns=True)
-    codes = (
-        driven(x, ranges, 0.0, rule, squares=False)[0]
-        if compiled
-        else scaled(x, ranges, rule.decay, rule.inside, learns=True)
-    )
-    torch.testing.assert_close(codes, (x / ranges).clamp(-1, 1), rtol=1e-6, atol=1e-7)
-    (codes * weights).sum().backward()
+    if compiled:
+        y = compiled_outputs(x, ranges, rule)
+    else:
+        y = scaled(x, ranges, rule.decay, rule.inside, learns=True) * ranges.detach()
+    torch.testing.assert_close(y, x.clamp(-r, r), rtol=1e-5, atol=1e-6)
+    (y * weights).sum().backward()
     assert ranges.grad is not None
     assert x.grad is not None
-    assert float(ranges.grad) == pytest.approx(by_hand(x.detach(), r, weights / r, 1e-3, inside), rel=1e-4, abs=1e-5)
+    assert float(ranges.grad) == pytest.approx(by_hand(x.detach(), r, weights, 1e-3, inside), rel=1e-4, abs=1e-5)
     kept = x.detach().abs() <= r
-    torch.testing.assert_close(x.grad, torch.where(kept, weights / r, torch.zeros(())), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(x.grad, torch.where(kept, weights, torch.zeros(())), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("compiled", [True, False])
@@ -58,24 +72,23 @@ def test_each_group_has_the_rule_of_its_own_inputs(compiled: bool) -> None:
     x, weights = torch.randn(2, 3, 2, 4, 4, 5, generator=generator)
     ranges = torch.tensor([0.7, 1.9]).requires_grad_()
     rule = RangeRule(decay=1e-3, inside=0.5, learns=True)
-    codes = (
-        driven(x, ranges, 0.0, rule, squares=False)[0]
-        if compiled
-        else scaled(x, ranges.reshape(-1, 1, 1, 1), rule.decay, rule.inside, learns=True)
-    )
-    (codes * weights).sum().backward()
+    if compiled:
+        y = compiled_outputs(x, ranges, rule)
+    else:
+        own = ranges.reshape(-1, 1, 1, 1)
+        y = scaled(x, own, rule.decay, rule.inside, learns=True) * own.detach()
+    (y * weights).sum().backward()
     assert ranges.grad is not None
     for group, r in enumerate([0.7, 1.9]):
-        expected = by_hand(x[:, group], r, weights[:, group] / r, 1e-3, 0.5)
+        expected = by_hand(x[:, group], r, weights[:, group], 1e-3, 0.5)
         assert float(ranges.grad[group]) == pytest.approx(expected, rel=1e-4)
 
 
 def test_codes_of_the_compiled_pass_are_the_converters() -> None:
     x, r, step = torch.linspace(-3, 3, 601).reshape(1, 1, -1), torch.tensor([2.0]), 2 / 254
-    codes, squares = driven(x, r, step, RangeRule(decay=0.0, inside=1.0, learns=False), squares=True)
+    y = compiled_outputs(x, r, RangeRule(decay=0.0, inside=1.0, learns=False), step)
     expected = ((x / r).clamp(-1, 1) / step).round() * step
-    assert torch.equal(codes, expected.clamp(-1, 1))
-    assert torch.equal(squares, codes * codes)
+    assert torch.equal(y, expected.clamp(-1, 1) * r)
 
 
 def test_a_range_follows_the_inputs_first_and_is_learned_then() -> None:
