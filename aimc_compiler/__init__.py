@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from aimc_compiler.chip import ChipSpec, load_chip
     from aimc_compiler.compiler import CompiledModel, compile, load  # noqa: A004
     from aimc_compiler.executor import Device
+    from aimc_compiler.graph import Entry
     from aimc_compiler.study import compare, evaluate
     from aimc_compiler.training import Recipe, on_chip, prepare_hwa
 
@@ -28,6 +29,7 @@ _PLACES = {
     "compile": "compiler",
     "load": "compiler",
     "Device": "executor",
+    "Entry": "graph",
     "compare": "study",
     "evaluate": "study",
     "Recipe": "training",
@@ -39,6 +41,7 @@ __all__ = [
     "ChipSpec",
     "CompiledModel",
     "Device",
+    "Entry",
     "Recipe",
     "__version__",
     "compare",

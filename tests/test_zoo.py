@@ -46,6 +46,14 @@ def test_quickstart_is_short_and_runs(capsys: pytest.CaptureFixture[str]) -> Non
     assert "uJ an image" in out
 
 
+def test_a_decoder_generates_on_a_chip(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(EXAMPLES / "generate.py"), run_name="__main__")
+    out = capsys.readouterr().out
+    assert "floating point: [" in out
+    assert "15 tiles for both entries" in out
+    assert "each further token:" in out
+
+
 def test_training_runs_on_a_folder_of_idx_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import gzip
 

@@ -24,13 +24,14 @@ OUTPUT_METHOD = "mse"
 
 
 class OutputObserver:
-    """What the output converters of one matrix have seen. adc: of its tiles."""
+    """What the output converters of one matrix have seen. adc: of its tiles; joined: an observer of the same operation
+    in another entry, which from now on sees what this one sees, and this one what that one saw."""
 
-    def __init__(self, matrix: MatrixOnTiles, adc: Adc) -> None:
+    def __init__(self, matrix: MatrixOnTiles, adc: Adc, joined: "OutputObserver | None" = None) -> None:
         self._ideal = IdealColumns(matrix)
         self._signed = adc.signed
         self._levels = None if adc.bits == "off" else adc_levels(adc.bits, signed=adc.signed)
-        self._seen: dict[Place, dict[int, _Outputs]] = {}
+        self._seen: dict[Place, dict[int, _Outputs]] = {} if joined is None else joined._seen
 
     def update(self, x: Tensor, ranges: Tensor) -> None:
         """Observe one batch. x: inputs of the operation, finite; ranges: (groups, row blocks), of its inputs."""

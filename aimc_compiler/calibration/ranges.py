@@ -6,7 +6,7 @@ al., Nat. Commun. 14, 5282 (2023), Methods, "AIMC MVM"). All column blocks of a 
 and so share its range.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from aimc_compiler.calibration.outputs import OUTPUT_METHOD, ObservedOutputs, Ou
 from aimc_compiler.chip import ChipSpec
 from aimc_compiler.errors import CalibrationError
 from aimc_compiler.executor import (
+    CompiledEntry,
     InputRanges,
     OutputBounds,
     RangeRow,
@@ -26,92 +27,139 @@ from aimc_compiler.executor import (
     matrix_on_tiles,
     run_batches,
 )
-from aimc_compiler.graph import Graph, MatrixModule
-from aimc_compiler.mapping import Mapping, Piece
-from aimc_compiler.workload import Workload
+from aimc_compiler.graph import MatrixModule
+from aimc_compiler.mapping import Piece
+from aimc_compiler.workload import MatrixOp
 
 
 def calibrate_ranges(
-    graph: Graph,
-    workload: Workload,
-    mapping: Mapping,
+    entries: Sequence[CompiledEntry],
     chip: ChipSpec,
-    batches: Iterable[Any],
+    data: Mapping[str, Iterable[Any]],
     method: RangeMethod,
     output_method: RangeMethod | None = None,
 ) -> InputRanges:
-    """Run the float Graph over ``batches`` and choose each row block's range; once more for output bounds.
+    """Run the float Graphs of ``entries`` over their data and choose each row block's range; once more for output
+    bounds.
 
-    batches: inputs, each a tensor, a tuple of positional inputs or a dict of keyword inputs; output_method: how output
-    bounds are chosen where ``adc.out_bound`` is calibrated (default: ``outputs.OUTPUT_METHOD``). Raises
-    CalibrationError on no data, on inputs that the network does not take, on values that are not finite, and on an
+    data: batches of inputs by entry, each a tensor, a tuple of positional inputs or a dict of keyword inputs. What
+    several entries have in common sees the inputs of all of them, every input vector counting once; an entry without
+    data is one whose analog operations others cover. output_method: how output bounds are chosen where
+    ``adc.out_bound`` is calibrated (default: ``outputs.OUTPUT_METHOD``). Raises CalibrationError on no data, on inputs
+    that the network does not take, on values that are not finite, on operations that no data reaches, and on an
     output_method for a chip with fixed bounds.
     """
-    bounded = [op for op in workload.analog_ops if chip.tile_types[op.tile_type].adc.out_bound == "calibrated"]
+    given = [entry for entry in entries if entry.name in data]
+    ops = _covered(entries, given)
+    bounded = [name for name, op in ops.items() if chip.tile_types[op.tile_type].adc.out_bound == "calibrated"]
     if output_method is not None and not bounded:
         raise CalibrationError(
             f"{output_method} for output ranges sets nothing: no tile that this program uses on {chip.name} has "
             "adc.out_bound: calibrated. Leave it out, or set that (tile.adc.out_bound=calibrated)"
         )
-    if bounded and isinstance(batches, Iterator):
-        batches = list(batches)  # run twice
-    modules = graph.matrix_modules()
-    observing = {
-        op.name: ObservedMatrix(op.name, modules[op.name], mapping.pieces_of(op.matrix)) for op in workload.analog_ops
-    }
-    samples = _run(graph, dict(observing), batches)
-    levels = {op.name: chip.tile_types[op.tile_type].dac.steps for op in workload.analog_ops}
-    rows = tuple(row for op, module in observing.items() for row in module.rows(method, levels[op]))
+    batches = dict(data)
+    if bounded:  # run twice
+        batches = {name: list(each) if isinstance(each, Iterator) else each for name, each in data.items()}
+    observers: dict[str, BlockObservers] = {}
+    samples = 0
+    for entry in given:
+        samples += _run(entry, _observing(entry, observers), batches[entry.name], several=len(entries) > 1)
+    levels = {name: chip.tile_types[op.tile_type].dac.steps for name, op in ops.items()}
+    rows = tuple(row for name in ops for row in range_rows(name, observers[name], method, levels[name]))
     ranges = InputRanges(method=str(method), samples=samples, rows=rows)
     if not bounded:
         return ranges
-    watching = {}
-    for op in bounded:
-        matrix = matrix_on_tiles(op, modules[op.name], mapping, chip)
-        observer = OutputObserver(matrix, chip.tile_types[op.tile_type].adc)
-        watching[op.name] = ObservedOutputs(modules[op.name], observer, ranges.of(op.name))
-    chosen = output_method or RangeMethod.parse(OUTPUT_METHOD)
-    return replace(ranges, outputs=_bounds(graph, watching, batches, chosen, samples))
-
-
-def _bounds(
-    graph: Graph, watching: dict[str, ObservedOutputs], batches: Iterable[Any], method: RangeMethod, samples: int
-) -> OutputBounds:
-    """Run the data again, with its inputs over their ranges. samples: how many there were before."""
-    again = _run(graph, dict(watching), batches)
+    watching: dict[str, OutputObserver] = {}
+    again = 0
+    for entry in given:
+        modules = _watching(entry, chip, ranges, watching)
+        again += _run(entry, modules, batches[entry.name], several=len(entries) > 1)
     if again != samples:
         raise CalibrationError(
             f"the calibration data gave {samples} samples when it was run for input ranges and {again} when it was run "
             "again for output bounds: give a list of batches"
         )
-    rows = tuple(row for op, module in watching.items() for row in module.observer.bound_rows(op, method))
-    return OutputBounds(method=str(method), rows=rows)
+    chosen = output_method or RangeMethod.parse(OUTPUT_METHOD)
+    bounds = tuple(row for name in bounded for row in watching[name].bound_rows(name, chosen))
+    return replace(ranges, outputs=OutputBounds(method=str(chosen), rows=bounds))
 
 
-def _run(graph: Graph, modules: dict[str, nn.Module], batches: Iterable[Any]) -> int:
+def _covered(entries: Sequence[CompiledEntry], given: Sequence[CompiledEntry]) -> dict[str, MatrixOp]:
+    """Every analog operation by name, entry after entry. Raises CalibrationError where no data reaches one."""
+    seen = {op.name for entry in given for op in entry.workload.analog_ops}
+    ops: dict[str, MatrixOp] = {}
+    for entry in entries:
+        for op in entry.workload.analog_ops:
+            if op.name not in seen:
+                raise CalibrationError(
+                    f"{op.name!r} of entry {entry.name!r} sees none of the calibration data, which is for "
+                    f"{', '.join(repr(each.name) for each in given) or 'no entry'}: give batches for "
+                    f"{entry.name!r} as well"
+                )
+            ops.setdefault(op.name, op)
+    return ops
+
+
+def _observing(entry: CompiledEntry, observers: dict[str, "BlockObservers"]) -> dict[str, nn.Module]:
+    """The analog operations of an entry, each with the observers of its row blocks, which other entries may share."""
+    modules = entry.graph.matrix_modules()
+    observing: dict[str, nn.Module] = {}
+    for op in entry.workload.analog_ops:
+        observed = ObservedMatrix(op.name, modules[op.name], entry.mapping.pieces_of(op.matrix), observers.get(op.name))
+        observers[op.name], observing[op.name] = observed.observers, observed
+    return observing
+
+
+def _watching(
+    entry: CompiledEntry, chip: ChipSpec, ranges: InputRanges, watching: dict[str, OutputObserver]
+) -> dict[str, nn.Module]:
+    """The same for output converters; the observers go to ``watching``."""
+    modules = entry.graph.matrix_modules()
+    found: dict[str, nn.Module] = {}
+    for op in entry.workload.analog_ops:
+        adc = chip.tile_types[op.tile_type].adc
+        if adc.out_bound == "calibrated":
+            matrix = matrix_on_tiles(op, modules[op.name], entry.mapping, chip)
+            observer = OutputObserver(matrix, adc, watching.get(op.name))
+            watching.setdefault(op.name, observer)
+            found[op.name] = ObservedOutputs(modules[op.name], observer, ranges.of(op.name))
+    return found
+
+
+def _run(entry: CompiledEntry, modules: dict[str, nn.Module], batches: Iterable[Any], *, several: bool) -> int:
     """Run the float Graph with these modules in place of its own; returns the number of samples."""
-    observed = graph.with_modules(modules)
+    observed = entry.graph.with_modules(modules)
 
     def run(*args: Any, **kwargs: Any) -> int:
         with torch.no_grad():
             observed(*args, **kwargs)
-        return graph.sample_count(*args, **kwargs)
+        return entry.graph.sample_count(*args, **kwargs)
 
-    samples = run_batches(batches, run, batch_name="calibration batch", place="through the network")
+    which = f" of entry {entry.name!r}" if several else ""
+    samples = run_batches(batches, run, batch_name=f"calibration batch{which}", place="through the network")
     if not samples:
-        raise CalibrationError("the calibration data is empty: give at least one batch of inputs")
+        raise CalibrationError(f"the calibration data{which} is empty: give at least one batch of inputs")
     return samples
 
 
-class ObservedMatrix(nn.Module):
-    """A matrix operation in floating point that records the inputs of each of its row blocks."""
+#: Observers of the inputs of row blocks, by group and row block.
+BlockObservers = dict[tuple[int, int], RangeObserver]
 
-    def __init__(self, op: str, module: MatrixModule, pieces: tuple[Piece, ...]) -> None:
+
+class ObservedMatrix(nn.Module):
+    """A matrix operation in floating point that records the inputs of each of its row blocks.
+
+    observers: those that have seen the inputs of another entry; None: new ones.
+    """
+
+    def __init__(
+        self, op: str, module: MatrixModule, pieces: tuple[Piece, ...], observers: BlockObservers | None = None
+    ) -> None:
         super().__init__()
         self.op, self.module, self.contraction = op, module, contraction_of(module)
         extents = {(piece.group, piece.row_block): (piece.first_row, piece.rows) for piece in pieces}
         self.extents = dict(sorted(extents.items()))
-        self.observers = {block: RangeObserver() for block in self.extents}
+        self.observers = observers or {block: RangeObserver() for block in self.extents}
 
     def forward(self, x: Tensor) -> Tensor:
         """x: the operation's input; returns its output."""
@@ -124,22 +172,23 @@ class ObservedMatrix(nn.Module):
         y: Tensor = self.module(x)
         return y
 
-    def rows(self, method: RangeMethod, dac_levels: int | None) -> list[RangeRow]:
-        """The chosen ranges; a block that saw only zeros gets range 1 and says so."""
-        rows = []
-        for (group, block), observer in self.observers.items():
-            chosen = method.choose(observer, dac_levels)
-            note = "" if chosen > 0 else f"{method} gave 0; the largest input is used, or 1 where every input was 0"
-            chosen = chosen or observer.maximum() or 1.0
-            rows.append(
-                RangeRow(
-                    op=self.op,
-                    group=group,
-                    row_block=block,
-                    range=chosen,
-                    largest=observer.maximum(),
-                    clipped=observer.share_beyond(chosen),
-                    note=note,
-                )
+
+def range_rows(op: str, observers: BlockObservers, method: RangeMethod, dac_levels: int | None) -> list[RangeRow]:
+    """The chosen ranges of an operation; a block that saw only zeros gets range 1 and says so."""
+    rows = []
+    for (group, block), observer in observers.items():
+        chosen = method.choose(observer, dac_levels)
+        note = "" if chosen > 0 else f"{method} gave 0; the largest input is used, or 1 where every input was 0"
+        chosen = chosen or observer.maximum() or 1.0
+        rows.append(
+            RangeRow(
+                op=op,
+                group=group,
+                row_block=block,
+                range=chosen,
+                largest=observer.maximum(),
+                clipped=observer.share_beyond(chosen),
+                note=note,
             )
-        return rows
+        )
+    return rows

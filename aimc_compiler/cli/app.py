@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,7 @@ from aimc_compiler.cli.options import (
     RANGES_HELP,
     Artifact,
     Batch,
+    EntryName,
     Json,
     Limit,
     NamedRules,
@@ -26,12 +27,23 @@ from aimc_compiler.cli.options import (
     Set,
     read_rule_options,
 )
-from aimc_compiler.cli.reference import DATA_FORMS, MODEL_FORMS, find_data, find_inputs, find_model, limit_samples
+from aimc_compiler.cli.reference import (
+    DATA_FORMS,
+    MODEL_FORMS,
+    find_calibration,
+    find_data,
+    find_inputs,
+    find_model,
+    limit_samples,
+)
 from aimc_compiler.cli.support import support
 from aimc_compiler.cli.terminal import terminal
 from aimc_compiler.compiler.artifact import require_place
 from aimc_compiler.errors import DataError
 from aimc_compiler.units import parse_times
+
+if TYPE_CHECKING:
+    from aimc_compiler.study import Evaluation
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -107,12 +119,13 @@ def compile_command(
     spec = aimc.load_chip(chip, overrides=tuple(sets or ()))
     rules = read_rule_options(rule or [], named_rules)
     network, example = find_model(model)
-    data = None if calibrate is None else find_inputs(calibrate, batch)
+    data = None if calibrate is None else find_calibration(calibrate, batch)
     compiled = aimc.compile(
         network,
         spec,
-        example,
+        example if isinstance(example, tuple) else None,
         data,
+        entries=None if isinstance(example, tuple) else example,
         rules=rules,
         range_method=ranges or RANGES,
         output_ranges=output_ranges,
@@ -130,27 +143,30 @@ def calibrate(
     output_ranges: OutputRanges = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Where to write (default: in place).")] = None,
     batch: Batch = 100,
+    entry: EntryName = None,
     as_json: Json = False,
 ) -> None:
     """Set the input ranges of a compiled network from data, and its output bounds where the chip calibrates them."""
     require_place(out or artifact)
-    compiled = aimc.load(artifact).calibrate(find_inputs(data, batch), ranges, output_ranges)
+    loaded = aimc.load(artifact)
+    name = None if entry is None else loaded.entry(entry).name
+    compiled = loaded.calibrate(find_calibration(data, batch, name), ranges, output_ranges)
     compiled.save(out or artifact)
-    _inspect(compiled, as_json=as_json, wrote=out or artifact)
+    _inspect(compiled, entry, as_json=as_json, wrote=out or artifact)
 
 
 @app.command()
-def inspect(artifact: Artifact, as_json: Json = False) -> None:
+def inspect(artifact: Artifact, entry: EntryName = None, as_json: Json = False) -> None:
     """Show layers, tiles, utilisation, timing and energy."""
-    _inspect(aimc.load(artifact), as_json=as_json)
+    _inspect(aimc.load(artifact), entry, as_json=as_json)
 
 
 @app.command()
-def disasm(artifact: Artifact, as_json: Json = False) -> None:
+def disasm(artifact: Artifact, entry: EntryName = None, as_json: Json = False) -> None:
     """Print the program: what each resource does, in order."""
     from aimc_compiler.program import print_program
 
-    program = aimc.load(artifact).program
+    program = aimc.load(artifact).entry(entry).program
     if as_json:
         _emit(dataclasses.asdict(program), as_json=True)
     else:
@@ -176,21 +192,15 @@ def run(
     ] = "auto",
     batch: Batch = 100,
     limit: Limit = None,
+    entry: EntryName = None,
     as_json: Json = False,
 ) -> None:
     """Run a compiled network on the virtual chip, score it over time."""
-    from aimc_compiler.report import (
-        counted,
-        evaluation_json,
-        evaluation_table,
-        precision_line,
-        repeats_line,
-        timing_json,
-        timing_table,
-    )
+    from aimc_compiler.report import evaluation_json, timing_json
 
     compiled = aimc.load(artifact)
-    batches = limit_samples(find_data(data, batch), limit)
+    ran = compiled.entry(entry)
+    batches = limit_samples(find_data(data, batch, ran.name), limit)
     chosen = None if times is None else parse_times(times)
     result = aimc.evaluate(
         compiled,
@@ -199,23 +209,31 @@ def run(
         n_chips=chips,
         seed=seed,
         recalibration=recalibrate,
-        columns=None if columns is None else find_inputs(columns, batch),
-        norms=None if norms is None else find_inputs(norms, batch),
+        columns=None if columns is None else find_inputs(columns, batch, ran.name),
+        norms=None if norms is None else find_inputs(norms, batch, ran.name),
         precision=parse_precision(precision),
+        entry=ran.name,
     )
     if as_json:
-        _emit({**evaluation_json(result), "timing": timing_json(compiled.timing)}, as_json=True)
-        return
+        _emit({**evaluation_json(result), "timing": timing_json(ran.timing)}, as_json=True)
+    else:
+        _print_evaluation(compiled, result)
+
+
+def _print_evaluation(compiled: aimc.CompiledModel, result: "Evaluation") -> None:
+    from aimc_compiler.report import counted, evaluation_table, precision_line, repeats_line, timing_table
+
     console = terminal()
     console.print(
         f"{counted(result.n_samples, 'sample')} on {counted(result.n_chips, 'programmed chip')} of "
-        f"{compiled.chip.name}, seed {seed}; drift compensation: {compiled.chip.nonidealities.drift_compensation}, "
+        f"{compiled.chip.name}{_which(compiled, result.entry)}, seed {result.seed}; "
+        f"drift compensation: {compiled.chip.nonidealities.drift_compensation}, "
         f"recalibrated: {result.recalibration}; corrected: {' and '.join(result.corrections) or 'nothing'}; "
         f"precision: {precision_line(result)}\n"
     )
     console.print(evaluation_table(result))
     console.print()
-    console.print(timing_table(compiled.timing))
+    console.print(timing_table(compiled.entry(result.entry).timing))
     if repeats := repeats_line(result):
         console.print(f"\n{repeats}")
 
@@ -254,21 +272,43 @@ def mvm_error_command(
         console.print(f"\nwrote {plot}")
 
 
-def _inspect(compiled: aimc.CompiledModel, *, as_json: bool, wrote: Path | None = None) -> None:
-    from aimc_compiler.report import chip_map, find_timing, inspect_json, layers_table, summary_table, timing_table
+def _inspect(
+    compiled: aimc.CompiledModel, entry: str | None = None, *, as_json: bool, wrote: Path | None = None
+) -> None:
+    """entry: whose layers and timing are shown; of several without one, a line each in the place of the timing."""
+    from aimc_compiler.report import (
+        chip_map,
+        entries_table,
+        find_timing,
+        inspect_json,
+        layers_table,
+        summary_table,
+        timing_table,
+    )
 
     if as_json:
-        _emit(inspect_json(compiled), as_json=True)
+        _emit(inspect_json(compiled, entry), as_json=True)
         return
     console = terminal()
     console.print(summary_table(compiled))
-    timing = find_timing(compiled)
-    times = f"no timing: {timing}" if isinstance(timing, str) else timing_table(timing)
-    for part in (layers_table(compiled), chip_map(compiled, console.width), times):
+    shown = compiled.entry(entry).name
+    parts: list[Any] = [layers_table(compiled, shown), chip_map(compiled, console.width)]
+    if len(compiled.entries) > 1:
+        console.print(f"\nlayers of entry {shown!r} (the others: aimc inspect FILE --entry NAME)")
+        parts.append(entries_table(compiled))
+    if len(compiled.entries) == 1 or entry is not None:
+        timing = find_timing(compiled, shown)
+        parts.append(f"no timing: {timing}" if isinstance(timing, str) else timing_table(timing))
+    for part in parts:
         console.print()
         console.print(part)
     if wrote is not None:
         console.print(f"\nwrote {wrote}")
+
+
+def _which(compiled: aimc.CompiledModel, entry: str) -> str:
+    """The entry, where there are several."""
+    return f", entry {entry}" if len(compiled.entries) > 1 else ""
 
 
 def _emit(value: Any, *, as_json: bool) -> None:

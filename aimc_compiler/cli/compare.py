@@ -8,7 +8,7 @@ import typer
 
 import aimc_compiler as aimc
 from aimc_compiler.analog.fast import parse_precision
-from aimc_compiler.cli.options import Artifact, Batch, Json, Limit, Recalibrate, Seed
+from aimc_compiler.cli.options import Artifact, Batch, EntryName, Json, Limit, Recalibrate, Seed
 from aimc_compiler.cli.reference import DATA_FORMS, find_inputs, limit_samples
 from aimc_compiler.cli.terminal import terminal
 from aimc_compiler.errors import DataError
@@ -31,6 +31,7 @@ def compare(
     batch: Batch = 100,
     limit: Limit = None,
     seed: Seed = 0,
+    entry: EntryName = None,
     as_json: Json = False,
 ) -> None:
     """Compare the chip with the float network, operation by operation, on the same samples."""
@@ -40,7 +41,8 @@ def compare(
     if len(times) != 1:
         raise DataError(f"--time {time} is {len(times)} times: give one, as in 1day")
     compiled = aimc.load(artifact)
-    inputs = find_inputs(data, batch)
+    ran = compiled.entry(entry).name
+    inputs = find_inputs(data, batch, ran)
     if limit is not None:
         inputs = [first for first, _ in limit_samples([(each, each) for each in inputs], limit)]
     found = aimc.compare(
@@ -52,6 +54,7 @@ def compare(
         threshold_db=threshold,
         recalibration=recalibrate,
         precision=parse_precision(precision),
+        entry=ran,
     )
     if plot is not None:
         plot_comparison(found, plot)

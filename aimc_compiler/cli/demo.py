@@ -9,10 +9,11 @@ import typer
 from rich.rule import Rule
 
 import aimc_compiler as aimc
-from aimc_compiler.cli.reference import find_data, find_inputs, find_model, limit_samples
+from aimc_compiler.cli.reference import find_data, find_inputs, limit_samples
 from aimc_compiler.cli.terminal import terminal
+from aimc_compiler.zoo import NETWORKS
 
-NETWORK = "zoo:fashion_resnet"
+NETWORK = "fashion_resnet"
 
 
 def demo(
@@ -23,7 +24,7 @@ def demo(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Compile a trained residual CNN, run it over a year of drift."""
-    model, example = find_model(NETWORK)
+    model, example = NETWORKS[NETWORK]()
     spec = aimc.load_chip(chip)
     calibration = find_inputs("zoo:fashion_calibration", 100)
     test = limit_samples(find_data("zoo:fashion_test", 100), images)

@@ -14,6 +14,9 @@ Seed = Annotated[int, typer.Option(help="Seed of every random stream: same seed,
 Artifact = Annotated[Path, typer.Argument(help="A compiled network (.aimc).")]
 Batch = Annotated[int, typer.Option(min=1, help="Samples computed at once (.npz data).")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Use the first samples only.")]
+EntryName = Annotated[
+    str | None, typer.Option("--entry", metavar="NAME", help="Of a program of several entries (default: the first).")
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a figure of the chip, as in tile.rows=128; repeatable."),

@@ -6,7 +6,7 @@ import importlib.util
 import sys
 import traceback
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from aimc_compiler.compiler.entries import read_entries
 from aimc_compiler.errors import AimcError, CaptureError, DataError
-from aimc_compiler.zoo import DATASETS, NETWORKS
+from aimc_compiler.graph import Entry
+from aimc_compiler.zoo import DATASETS, GENERATORS, NETWORKS
 
-MODEL_FORMS = "zoo:NAME, package.module:function, file.py:function, or file.pt2"
+MODEL_FORMS = (
+    "zoo:NAME, zoo:NAME/generate (prefill and step of a decoder), package.module:function, file.py:function, or "
+    "file.pt2"
+)
+#: The inputs of one call, or by name those of several entries.
+Examples = tuple[Any, ...] | dict[str, Entry]
 DATA_FORMS = "file.npz (arrays `inputs` and `labels`), package.module:function, file.py:function, or zoo:NAME"
 
 
-def find_model(reference: str) -> tuple[nn.Module, tuple[Any, ...]]:
-    """(model, example inputs) of a reference. Raises CaptureError that says what forms there are."""
+def find_model(reference: str) -> tuple[nn.Module, Examples]:
+    """(model, example inputs, or those of every entry by name) of a reference.
+
+    Raises CaptureError that says what forms there are.
+    """
     if reference.endswith(".pt2"):
         return _exported(Path(reference))
     if reference.startswith("zoo:"):
@@ -31,22 +41,29 @@ def find_model(reference: str) -> tuple[nn.Module, tuple[Any, ...]]:
     if not (isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], nn.Module)):
         raise CaptureError(
             f"{reference} must return (model, example inputs), not {type(found).__name__}: end it with "
-            "`return model, (x,)`"
+            "`return model, (x,)`, or `return model, {'prefill': (x,), 'step': (y, cache)}` for several entries"
         )
     model, example = found
+    if isinstance(example, Mapping):
+        return model, read_entries(example, 0)
     return model, tuple(example) if isinstance(example, tuple | list) else (example,)
 
 
-def _zoo_network(name: str) -> tuple[nn.Module, tuple[Any, ...]]:
-    if name not in NETWORKS:
-        near = difflib.get_close_matches(name, NETWORKS, n=1)
+def _zoo_network(reference: str) -> tuple[nn.Module, Examples]:
+    name, slash, kind = reference.partition("/")
+    if slash and kind == "generate" and name in GENERATORS:
+        model, calls = GENERATORS[name]()
+        return model, {each: Entry(inputs=call.inputs, method=call.method) for each, call in calls.items()}
+    known = [*NETWORKS, *(f"{each}/generate" for each in GENERATORS)]
+    if reference not in known:
+        near = difflib.get_close_matches(reference, known, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise CaptureError(f"the zoo has no network {name!r}: {hint}there is {', '.join(NETWORKS)}")
+        raise CaptureError(f"the zoo has no network {reference!r}: {hint}there is {', '.join(known)}")
     return NETWORKS[name]()
 
 
-def find_data(reference: str, batch: int) -> list[tuple[Any, Any]]:
-    """Batches of (inputs, targets) of a reference. Raises DataError."""
+def find_data(reference: str, batch: int, entry: str | None = None) -> list[tuple[Any, Any]]:
+    """Batches of (inputs, targets) of a reference; entry: whose, where it holds them by entry. Raises DataError."""
     if reference.startswith("zoo:"):
         name = reference.removeprefix("zoo:")
         if name not in DATASETS:
@@ -55,14 +72,26 @@ def find_data(reference: str, batch: int) -> list[tuple[Any, Any]]:
     if reference.endswith(".npz"):
         arrays = _arrays(Path(reference), ("inputs", "labels"))
         return list(zip(*(torch.split(array, batch) for array in arrays), strict=True))
-    return [_pair(reference, number, found) for number, found in enumerate(_batches(reference))]
+    return _of_entry(reference, _batches(reference), entry)
 
 
-def find_inputs(reference: str, batch: int) -> list[Any]:
-    """Batches of inputs alone, for calibration: as ``find_data``, but an .npz needs no labels. Raises DataError."""
+def find_inputs(reference: str, batch: int, entry: str | None = None) -> list[Any]:
+    """Batches of inputs alone: as ``find_data``, but an .npz needs no labels. Raises DataError."""
     if reference.endswith(".npz") and not reference.startswith("zoo:"):
         return list(torch.split(_arrays(Path(reference), ("inputs",))[0], batch))
-    return [inputs for inputs, _ in find_data(reference, batch)]
+    return [inputs for inputs, _ in find_data(reference, batch, entry)]
+
+
+def find_calibration(reference: str, batch: int, entry: str | None = None) -> list[Any] | dict[str, list[Any]]:
+    """Inputs for calibration: as ``find_inputs``, by entry where an entry is named or the data names them."""
+    if entry is not None:
+        return {entry: find_inputs(reference, batch, entry)}
+    if reference.startswith("zoo:") or reference.endswith(".npz"):
+        return find_inputs(reference, batch)
+    found = _batches(reference)
+    if not isinstance(found, dict):
+        return [inputs for inputs, _ in _pairs(reference, found)]
+    return {name: [inputs for inputs, _ in _pairs(reference, batches)] for name, batches in found.items()}
 
 
 def limit_samples(batches: list[tuple[Any, Any]], most: int | None) -> list[tuple[Any, Any]]:
@@ -80,14 +109,31 @@ def limit_samples(batches: list[tuple[Any, Any]], most: int | None) -> list[tupl
     return kept
 
 
-def _batches(reference: str) -> list[Any]:
-    def listed(found: Any) -> list[Any]:
+def _batches(reference: str) -> list[Any] | dict[str, list[Any]]:
+    """What a function returns: batches, or those of several entries by name."""
+
+    def listed(found: Any) -> list[Any] | dict[str, list[Any]]:
+        if isinstance(found, Mapping):
+            return {name: list(batches) for name, batches in found.items()}
         if not isinstance(found, Iterable):
             raise DataError(f"{reference} must return batches of (inputs, targets), not {type(found).__name__}")
         return list(found)
 
-    batches: list[Any] = _called(reference, DataError, "data", DATA_FORMS, listed)
+    batches: list[Any] | dict[str, list[Any]] = _called(reference, DataError, "data", DATA_FORMS, listed)
     return batches
+
+
+def _of_entry(reference: str, found: list[Any] | dict[str, list[Any]], entry: str | None) -> list[tuple[Any, Any]]:
+    if not isinstance(found, dict):
+        return _pairs(reference, found)
+    if entry not in found:
+        which = "no entry is named" if entry is None else f"none of them is {entry!r}"
+        raise DataError(f"{reference} holds batches of the entries {', '.join(found)}, and {which}: give --entry NAME")
+    return _pairs(reference, found[entry])
+
+
+def _pairs(reference: str, batches: list[Any]) -> list[tuple[Any, Any]]:
+    return [_pair(reference, number, batch) for number, batch in enumerate(batches)]
 
 
 def _pair(reference: str, number: int, batch: Any) -> tuple[Any, Any]:

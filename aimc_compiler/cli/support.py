@@ -9,8 +9,9 @@ import aimc_compiler as aimc
 from aimc_compiler.cli.options import Json, NamedRules, RuleOption, Set, read_rule_options
 from aimc_compiler.cli.reference import MODEL_FORMS, find_model
 from aimc_compiler.cli.terminal import terminal
-from aimc_compiler.errors import DataError
-from aimc_compiler.graph import support_of
+from aimc_compiler.compiler.entries import ONLY
+from aimc_compiler.errors import DataError, RuleError
+from aimc_compiler.graph import Entry, support_of
 
 
 def support(
@@ -31,13 +32,26 @@ def support(
     spec = None if chip is None else aimc.load_chip(chip, overrides=tuple(sets or ()))
     rules = read_rule_options(rule or [], named_rules)
     network, example = find_model(model)
-    found = support_of(network, example, chip=spec, rules=rules)
+    if isinstance(example, tuple):
+        example = {ONLY: Entry(inputs=example)}
+    elif rules and len(example) > 1:
+        raise RuleError(
+            "rules place the matrices of all entries together: leave them out here, aimc compile takes them"
+        )
+    found = {
+        name: support_of(
+            network, entry.inputs, entry.kwargs, entry.batch_dim, method=entry.method, chip=spec, rules=rules
+        )
+        for name, entry in example.items()
+    }
     if as_json:
-        print(json.dumps(support_json(found), indent=2))  # noqa: T201
+        reports = {name: support_json(each) for name, each in found.items()}
+        print(json.dumps(reports if len(found) > 1 else next(iter(reports.values())), indent=2))  # noqa: T201
     else:
         console = terminal()
-        console.print(support_table(found))
-        console.print()
-        console.print(*support_lines(found), sep="\n", markup=False)
-    if not found.supported:
+        for name, each in found.items():
+            console.print(*([f"entry {name}:"] if len(found) > 1 else []), support_table(each), sep="\n")
+            console.print()
+            console.print(*support_lines(each), sep="\n", markup=False)
+    if not all(each.supported for each in found.values()):
         raise typer.Exit(1)

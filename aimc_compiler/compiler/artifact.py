@@ -1,21 +1,25 @@
 """The artifact on disk: one zip file of fixed names, a JSON manifest with a checksum a file, safetensors; no pickle.
 
-    manifest.json       format, versions, seed, sha256 of every other file
+    manifest.json       format, versions, seed, names of the entries, sha256 of every other file
     chip.yaml           the chip spec, with units
-    graph.json          the nodes of the Graph
-    weights.safetensors its tensors
-    workload.txt, mapping.txt, program.txt    the levels in their text forms
+    weights.safetensors the tensors of all entries, once each
+    mapping.txt         the pieces of all matrices at their sites
     ranges.json         input ranges, or null
+    entries/NAME/       of each entry: graph.json (the nodes of the Graph), workload.txt, units.txt (digital operations
+                        on units, as a Mapping without pieces) and program.txt, the levels in their text forms
 
 Members are stored uncompressed with a fixed date, so that the same program gives the same bytes. A network on the meta
-device has no weights to store: its manifest says ``"weights": false``, its graph holds their shapes, its members are
+device has no weights to store: its manifest says ``"weights": false``, its graphs hold their shapes, its members are
 compressed, and ``program.txt``, which may be a hundred times the rest, is left out: loading lowers the mapping again.
+
+Version 1, which is still read, had one entry, whose files stood beside the others; units stood in ``mapping.txt``.
 """
 
 import hashlib
 import json
 import zipfile
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,31 +29,25 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from aimc_compiler.chip import dump_yaml, read_spec
+from aimc_compiler.chip import ChipSpec, dump_yaml, read_spec
 from aimc_compiler.compiler.compiled import CompiledModel
+from aimc_compiler.compiler.entries import ONLY, is_name
 from aimc_compiler.errors import AimcError, ArtifactError
-from aimc_compiler.executor import InputRanges
-from aimc_compiler.graph import graph_from_parts, graph_to_parts
-from aimc_compiler.mapping import parse_mapping, print_mapping, verify_mapping
+from aimc_compiler.executor import CompiledEntry, InputRanges
+from aimc_compiler.graph import graphs_from_parts, graphs_to_parts
+from aimc_compiler.mapping import parse_mapping, print_mapping, verify_entries
 from aimc_compiler.program import lower_mapping, parse_program, print_program, verify_program
 from aimc_compiler.records import without_collection
 from aimc_compiler.version import __version__
 from aimc_compiler.workload import parse_workload, print_workload, verify_workload
 
 FORMAT = "aimc-artifact"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+_READ = (1, FORMAT_VERSION)
 MANIFEST = "manifest.json"
-MEMBERS = (
-    "chip.yaml",
-    "graph.json",
-    "weights.safetensors",
-    "workload.txt",
-    "mapping.txt",
-    "program.txt",
-    "ranges.json",
-)
-#: Of an artifact without weights.
-_SMALL_MEMBERS = tuple(name for name in MEMBERS if name != "program.txt")
+#: Of all entries together.
+_COMMON = ("chip.yaml", "weights.safetensors", "mapping.txt", "ranges.json")
+_OF_ENTRY = ("graph.json", "workload.txt", "units.txt", "program.txt")
 _DATE = (1980, 1, 1, 0, 0, 0)
 _RANGES: TypeAdapter[InputRanges | None] = TypeAdapter(InputRanges | None)
 
@@ -60,41 +58,54 @@ def save(compiled: CompiledModel, path: Path) -> Path:
     Raises ArtifactError where it cannot be written.
     """
     require_place(path)
-    nodes, tensors = graph_to_parts(compiled.graph)
-    contents = {
-        "chip.yaml": dump_yaml(compiled.chip).encode(),
-        "graph.json": _json(nodes),
-        "weights.safetensors": save_tensors({name: value.contiguous() for name, value in tensors.items()}),
-        "workload.txt": print_workload(compiled.workload).encode(),
-        "mapping.txt": print_mapping(compiled.mapping).encode(),
-        "ranges.json": _RANGES.dump_json(compiled.ranges, indent=1),
-    }
-    weights = compiled.graph.has_values
-    if weights:
-        contents["program.txt"] = print_program(compiled.program).encode()
+    contents = _contents(compiled)
+    weights = compiled.has_values
     manifest = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "network": compiled.workload.name,
+        "network": compiled.network,
+        "entries": list(compiled.entries),
         "chip": compiled.chip.name,
         "seed": compiled.seed,
         "weights": weights,
         "written_by": {"aimc_compiler": __version__, "torch": torch.__version__},
-        "sha256": {name: hashlib.sha256(contents[name]).hexdigest() for name in _members(weights)},
+        "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
     }
     partial = path.with_name(path.name + ".partial")
     try:
         with zipfile.ZipFile(partial, "w") as archive:
             archive.writestr(zipfile.ZipInfo(MANIFEST, _DATE), _json(manifest))
-            for name in _members(weights):
+            for name, content in contents.items():
                 kind = zipfile.ZIP_STORED if weights else zipfile.ZIP_DEFLATED
-                archive.writestr(zipfile.ZipInfo(name, _DATE), contents[name], compress_type=kind)
+                archive.writestr(zipfile.ZipInfo(name, _DATE), content, compress_type=kind)
         partial.replace(path)
     except OSError as error:
         with suppress(OSError):
             partial.unlink()
         raise ArtifactError(f"{path} cannot be written: {error.strerror}; give another path") from error
     return path
+
+
+def _contents(compiled: CompiledModel) -> dict[str, bytes]:
+    """Every member but the manifest, in the order in which they are written."""
+    entries = [compiled.entry(name) for name in compiled.entries]
+    parts, tensors = graphs_to_parts({entry.name: entry.graph for entry in entries})
+    contents = {
+        "chip.yaml": dump_yaml(compiled.chip).encode(),
+        "weights.safetensors": save_tensors({name: value.contiguous() for name, value in tensors.items()}),
+        "mapping.txt": print_mapping(replace(compiled.mapping, workload=compiled.network, units=())).encode(),
+        "ranges.json": _RANGES.dump_json(compiled.ranges, indent=1),
+    }
+    for entry in entries:
+        held = {
+            "graph.json": _json(parts[entry.name]),
+            "workload.txt": print_workload(entry.workload).encode(),
+            "units.txt": print_mapping(replace(entry.mapping, pieces=())).encode(),
+        }
+        if compiled.has_values:
+            held["program.txt"] = print_program(entry.program).encode()
+        contents |= {_member(entry.name, name): content for name, content in held.items()}
+    return contents
 
 
 def require_place(path: Path) -> None:
@@ -116,29 +127,38 @@ def load(path: str | Path) -> CompiledModel:
     manifest, contents = _read(path)
     try:
         chip = read_spec(contents["chip.yaml"].decode(), name=f"{path}/chip.yaml")
-        graph = graph_from_parts(json.loads(contents["graph.json"]), load_tensors(contents["weights.safetensors"]))
-        workload = parse_workload(contents["workload.txt"].decode())
-        mapping = parse_mapping(contents["mapping.txt"].decode())
-        text = contents.get("program.txt")
-        program = None if text is None else parse_program(text.decode())
         ranges = _RANGES.validate_json(contents["ranges.json"])
+        entries = _entries(manifest, contents, chip)
     except (AimcError, SafetensorError, ValidationError, ValueError, KeyError) as error:
         raise ArtifactError(f"{path} cannot be read by this version: {error}; compile the network again") from error
-    verify_workload(workload)
-    verify_mapping(mapping, workload, chip)
+    workloads = [entry.workload for entry in entries]
+    for workload in workloads:
+        verify_workload(workload)
     with without_collection():
-        if program is None:
-            program = lower_mapping(workload, mapping, chip)
-        verify_program(program)
-    return CompiledModel(
-        graph=graph,
-        workload=workload,
-        mapping=mapping,
-        program=program,
-        chip=chip,
-        ranges=ranges,
-        seed=manifest["seed"],
-    )
+        verify_entries([entry.mapping for entry in entries], workloads, chip)
+        for entry in entries:
+            verify_program(entry.program)
+    return CompiledModel(entries=entries, chip=chip, ranges=ranges, seed=manifest["seed"])
+
+
+def _entries(manifest: dict[str, Any], contents: dict[str, bytes], chip: ChipSpec) -> list[CompiledEntry]:
+    """Every entry with its levels, as they were written."""
+    names = _names(manifest)
+    parts = {name: json.loads(contents[_member(name, "graph.json")]) for name in names}
+    graphs = graphs_from_parts(parts, load_tensors(contents["weights.safetensors"]))
+    placed = parse_mapping(contents["mapping.txt"].decode())
+    entries = []
+    for name, graph in graphs.items():
+        workload = parse_workload(contents[_member(name, "workload.txt")].decode())
+        own = parse_mapping(contents[_member(name, "units.txt")].decode())
+        mapping = replace(placed, workload=own.workload, units=own.units)
+        text = contents.get(_member(name, "program.txt"))
+        with without_collection():
+            program = lower_mapping(workload, mapping, chip) if text is None else parse_program(text.decode())
+        entries.append(
+            CompiledEntry(name=name, graph=graph, workload=workload, mapping=mapping, program=program, chip=chip)
+        )
+    return entries
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -147,30 +167,60 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     try:
         with zipfile.ZipFile(path) as archive:
             names = set(archive.namelist())
-            _require_members(path, (MANIFEST, *_SMALL_MEMBERS), names)
+            _require_members(path, (MANIFEST,), names)
             manifest = json.loads(archive.read(MANIFEST))
-            members = _members(not isinstance(manifest, dict) or manifest.get("weights", True) is not False)
-            _require_members(path, members, names)
-            contents = {name: archive.read(name) for name in members}
+            _check_manifest(path, manifest)
+            members = _members(manifest)
+            _require_members(path, tuple(member for member, _ in members), names)
+            contents = {member: archive.read(member) for member, _ in members}
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}; give the path of an artifact") from error
     except (zipfile.BadZipFile, ValueError) as error:
         raise ArtifactError(f"{path} is damaged or no artifact ({error}); compile the network again") from error
-    if not isinstance(manifest, dict):
-        raise ArtifactError(f"{path}: {MANIFEST} is no JSON object, so this is no artifact; compile the network again")
-    if manifest.get("format") != FORMAT or manifest.get("format_version") != FORMAT_VERSION:
-        found = f"{manifest.get('format')} version {manifest.get('format_version')}"
-        raise ArtifactError(f"{path} is {found}; this version reads {FORMAT} version {FORMAT_VERSION}: compile again")
     for name, content in contents.items():
         if manifest.get("sha256", {}).get(name) != hashlib.sha256(content).hexdigest():
             raise ArtifactError(f"{path}: {name} does not match its checksum, so the file is damaged: compile again")
+    return manifest, {name: contents[member] for member, name in members}
+
+
+def _check_manifest(path: Path, manifest: Any) -> None:
+    if not isinstance(manifest, dict):
+        raise ArtifactError(f"{path}: {MANIFEST} is no JSON object, so this is no artifact; compile the network again")
+    if manifest.get("format") != FORMAT or manifest.get("format_version") not in _READ:
+        found = f"{manifest.get('format')} version {manifest.get('format_version')}"
+        versions = " and ".join(map(str, _READ))
+        raise ArtifactError(f"{path} is {found}; this version reads {FORMAT} version {versions}: compile again")
     if type(manifest.get("seed")) is not int:
         raise ArtifactError(f"{path}: {MANIFEST} has no whole number as seed, so it is damaged: compile again")
-    return manifest, contents
+    if not isinstance(manifest.get("sha256"), dict):
+        raise ArtifactError(f"{path}: {MANIFEST} has no checksums, so it is damaged: compile again")
+    if manifest["format_version"] == 1:
+        return
+    names = manifest.get("entries")
+    whole = isinstance(names, list) and names and all(map(is_name, names)) and len(set(names)) == len(names)
+    if not whole:
+        raise ArtifactError(
+            f"{path}: {MANIFEST} names the entries {names!r}, which are no names of their own each, so it is damaged: "
+            "compile again"
+        )
 
 
-def _members(weights: bool) -> tuple[str, ...]:
-    return MEMBERS if weights else _SMALL_MEMBERS
+def _names(manifest: dict[str, Any]) -> list[str]:
+    return [ONLY] if manifest["format_version"] == 1 else list(manifest["entries"])
+
+
+def _members(manifest: dict[str, Any]) -> list[tuple[str, str]]:
+    """The members of the file, each with what it is called in this version."""
+    own = _OF_ENTRY if manifest.get("weights", True) is not False else _OF_ENTRY[:-1]
+    common = [(name, name) for name in _COMMON]
+    if manifest["format_version"] == 1:
+        return common + [("mapping.txt" if name == "units.txt" else name, _member(ONLY, name)) for name in own]
+    names = [_member(entry, name) for entry in _names(manifest) for name in own]
+    return common + [(name, name) for name in names]
+
+
+def _member(entry: str, name: str) -> str:
+    return f"entries/{entry}/{name}"
 
 
 def _require_members(path: Path, members: tuple[str, ...], names: set[str]) -> None:

@@ -2,6 +2,7 @@
 
 from aimc_compiler.executor.batches import as_call, run_batches
 from aimc_compiler.executor.device import Counts, Device, RunResult
+from aimc_compiler.executor.entry import CompiledEntry, find_entry
 from aimc_compiler.executor.level import run_graph, run_mapping
 from aimc_compiler.executor.on_tiles import contraction_of, matrix_on_tiles
 from aimc_compiler.executor.programming import ProgrammingCost
@@ -10,6 +11,7 @@ from aimc_compiler.executor.repeats import Repeats, price_repeats
 
 __all__ = [
     "BoundRow",
+    "CompiledEntry",
     "Counts",
     "Device",
     "InputRanges",
@@ -20,6 +22,7 @@ __all__ = [
     "RunResult",
     "as_call",
     "contraction_of",
+    "find_entry",
     "matrix_on_tiles",
     "price_repeats",
     "run_batches",

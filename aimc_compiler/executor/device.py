@@ -6,7 +6,7 @@ MVMs alone: samples are numbered from deployment on, and their noise follows the
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -18,21 +18,22 @@ from aimc_compiler.analog.fast import Choice, Precision
 from aimc_compiler.analog.piece_bounds import NO_BOUNDS
 from aimc_compiler.analog.tile_readings import TileReadings
 from aimc_compiler.chip import ChipSpec
-from aimc_compiler.errors import CalibrationError, DataError, InternalError
+from aimc_compiler.errors import CalibrationError, DataError
 from aimc_compiler.executor.batches import run_batches
 from aimc_compiler.executor.beside import SideBySide, Visit
 from aimc_compiler.executor.correction import ColumnFit, Fit, NormFit, Recorded
+from aimc_compiler.executor.entry import CompiledEntry, find_entry
+from aimc_compiler.executor.entry_on_chip import EntryOnChip
 from aimc_compiler.executor.level import run_graph
-from aimc_compiler.executor.on_tiles import Clock, OnTiles, batch_axis, entries_together, matrix_on_tiles, on_tiles_type
+from aimc_compiler.executor.on_tiles import Clock, OnTiles, Programmed, matrix_on_tiles
 from aimc_compiler.executor.programming import ProgrammingCost, programming_cost
 from aimc_compiler.executor.ranges import InputRanges
 from aimc_compiler.executor.repeats import Repeats, price_repeats
-from aimc_compiler.graph import Graph
-from aimc_compiler.mapping import Mapping as PieceMapping
-from aimc_compiler.program import Program, Timing, mvm_names
+from aimc_compiler.graph import Graph, MatrixModule
+from aimc_compiler.program import Timing
 from aimc_compiler.records import record
 from aimc_compiler.units import print_time
-from aimc_compiler.workload import Workload
+from aimc_compiler.workload import MatrixOp
 
 
 @record
@@ -61,61 +62,38 @@ class Device:
     """One programmed chip; made by ``CompiledModel.deploy``.
 
     Calling it runs samples: ``device(x, time_s=3600.0)`` gives outputs like the model's own. It numbers them and keeps
-    its state at the last time, so one thread calls it at a time: deploy one for each.
+    its state at the last time, so one thread calls it at a time: deploy one for each. Several entries run on the same
+    tiles: ``device(x, entry="step")``; each numbers its own samples.
     """
 
     def __init__(
         self,
         *,
-        graph: Graph,
-        workload: Workload,
-        mapping: PieceMapping,
-        program: Program,
+        entries: Sequence[CompiledEntry],
         chip: ChipSpec,
         ranges: InputRanges | None,
-        timing: Callable[[], Timing],
         seed: int,
         chip_index: int = 0,
         torch_device: torch.device | str = "cpu",
         precision: Precision = "auto",
     ) -> None:
         self.seed, self.chip_index = seed, chip_index
-        self._timing, self._program = timing, program
-        self._events = _mvm_events(program)
-        self._conversions = sum(task.events * task.adc_conversions for task in program.tasks)
         self._clock = Clock()
         self._write_verify = chip.nonidealities.device.write_verify
-        modules, nodes = graph.matrix_modules(), graph.matrix_nodes()
-        calls: dict[str, int] = {}
+        program = _Programmer(entries, chip, ranges, seed, chip_index, torch_device, precision)
+        self._entries = {
+            entry.name: EntryOnChip(entry, number, program.operations(entry), self._clock)
+            for number, entry in enumerate(entries)
+        }
+        #: Of several entries that have one, the first.
         self._ops: dict[str, OnTiles] = {}
-        self._mvm_names = {op.name: mvm_names(op.name, mapping.pieces_of(op.matrix)) for op in workload.analog_ops}
-        readings = TileReadings(mapping.pieces)
-        for op in workload.analog_ops:
-            bounds = NO_BOUNDS if ranges is None or ranges.outputs is None else ranges.outputs.of(op.name)
-            tiles = matrix_on_tiles(
-                op,
-                modules[op.name],
-                mapping,
-                chip,
-                seed=seed,
-                chip_index=chip_index,
-                precision=precision,
-                bounds=bounds,
-                readings=readings,
-            ).to(torch_device)
-            scale = None if ranges is None else ranges.of(op.name)
-            axis = batch_axis(graph, op.name, nodes[op.name])
-            made = on_tiles_type(graph, nodes[op.name])
-            call, inner = calls.get(op.matrix, 0), entries_together(nodes[op.name])
-            self._ops[op.name] = made(tiles, scale, self._clock, call, axis, modules[op.name], inner)
-            calls[op.matrix] = calls.get(op.matrix, 0) + op.windows
-        self._graph = graph.with_modules(dict(self._ops))
-        self._float_graph = graph
+        for each in self._entries.values():
+            self._ops |= {name: op for name, op in each.ops.items() if name not in self._ops}
 
     @property
     def samples(self) -> int:
-        """Samples run since deployment."""
-        return self._clock.first_sample
+        """Samples run since deployment, of all entries."""
+        return sum(each.samples for each in self._entries.values())
 
     @property
     def precision(self) -> dict[str, Choice]:
@@ -125,60 +103,62 @@ class Device:
         """
         return {name: op.tiles.choice for name, op in self._ops.items()}
 
+    def precision_in(self, entry: str | None = None) -> dict[str, Choice]:
+        """The same of the operations of one entry."""
+        return {name: op.tiles.choice for name, op in self._entry(entry).ops.items()}
+
     @property
     def repeated(self) -> Counter[str]:
-        """MVMs that bound management repeated since deployment, by their task in the program; ``price_repeats``."""
-        counts: Counter[str] = Counter()
-        for name, op in self._ops.items():
-            for piece, count in op.tiles.repeats.items():
-                counts[self._mvm_names[name][piece]] += count
-        return counts
+        """As ``repeated_in`` the first entry."""
+        return self.repeated_in()
 
-    def __call__(self, *args: Any, time_s: float = 0.0, **kwargs: Any) -> Any:
+    def repeated_in(self, entry: str | None = None) -> Counter[str]:
+        """MVMs that bound management repeated since deployment in an entry, by their task in its program;
+        ``price_repeats``."""
+        return self._entry(entry).repeated.copy()
+
+    def __call__(self, *args: Any, time_s: float = 0.0, entry: str | None = None, **kwargs: Any) -> Any:
         """Outputs, structured like the model's own, ``time_s`` seconds after programming.
 
-        Inputs are those of the network, any number of samples along the batch dimension. Raises DataError on other
-        inputs, and on a time that is negative, not finite or before the last recalibration.
+        Inputs are those of the network, any number of samples along the batch dimension; entry: which way into it
+        (default: the first). Raises DataError on other inputs, on an unknown entry, and on a time that is negative, not
+        finite or before the last recalibration.
         """
         self._require_time(time_s)
-        count = self._graph.sample_count(*args, **kwargs)
-        before = {name: op.tiles.mvms for name, op in self._ops.items()}
-        conversions = sum(op.tiles.adc_conversions for op in self._ops.values())
-        self._clock.time_s, self._clock.count = time_s, count
+        chip = self._entry(entry)
+        run = chip.begin(time_s, chip.graph.sample_count(*args, **kwargs))
         with torch.no_grad():
-            outputs = self._graph(*args, **kwargs)
-        self._clock.first_sample += count
-        self._check(before, conversions, count)
+            outputs = chip.graph(*args, **kwargs)
+        chip.done(run, counted=True)
         return outputs
 
-    def beside(self, visit: Visit, *args: Any, time_s: float = 0.0, **kwargs: Any) -> None:
+    def beside(self, visit: Visit, *args: Any, time_s: float = 0.0, entry: str | None = None, **kwargs: Any) -> None:
         """Run the samples here and in floating point side by side; ``visit`` sees both values of every operation.
 
         It sees too what each operation of the chip makes of the float input, with the noise of the same samples; so
         MVMs are made twice, which ``repeated`` counts. Raises as a call does.
         """
         self._require_time(time_s)
-        count = self._graph.sample_count(*args, **kwargs)
-        self._clock.time_s, self._clock.count = time_s, count
+        chip = self._entry(entry)
+        run = chip.begin(time_s, chip.graph.sample_count(*args, **kwargs))
         with torch.no_grad():
-            twin = SideBySide(self._float_graph.module, self._graph.module, visit)
-            twin.run(*self._graph.flatten(*args, **kwargs))
-        self._clock.first_sample += count
+            twin = SideBySide(chip.entry.graph.module, chip.graph.module, visit)
+            twin.run(*chip.graph.flatten(*args, **kwargs))
+        chip.done(run, counted=False)
 
-    def run(self, *args: Any, time_s: float = 0.0, **kwargs: Any) -> RunResult:
+    def run(self, *args: Any, time_s: float = 0.0, entry: str | None = None, **kwargs: Any) -> RunResult:
         """Outputs together with the time, energy and counts of the program that made them."""
-        before, repeated = sum(op.tiles.mvms for op in self._ops.values()), self.repeated
-        first = self.samples
-        outputs = self(*args, time_s=time_s, **kwargs)
-        samples = self.samples - first
-        timing = self._timing()
-        mvms = sum(op.tiles.mvms for op in self._ops.values()) - before
+        chip = self._entry(entry)
+        first, before, repeated = chip.samples, chip.mvms, chip.repeated.copy()
+        outputs = self(*args, time_s=time_s, entry=entry, **kwargs)
+        samples = chip.samples - first
+        timing = chip.entry.timing
         return RunResult(
             outputs=outputs,
             timing=timing,
             energy_j=samples * timing.energy_j,
-            counts=Counts(samples=samples, mvms=mvms),
-            repeats=price_repeats(self._program, self.repeated - repeated),
+            counts=Counts(samples=samples, mvms=chip.mvms - before),
+            repeats=price_repeats(chip.entry.program, chip.repeated - repeated),
         )
 
     def recalibrate(self, time_s: float | None) -> None:
@@ -191,67 +171,84 @@ class Device:
             _require_age(time_s, "recalibrated")
         self._clock.recalibrated_s = time_s
 
-    def correct_columns(self, batches: Iterable[Any] | None, time_s: float = 0.0) -> None:
+    def correct_columns(self, batches: Iterable[Any] | None, time_s: float = 0.0, *, entry: str | None = None) -> None:
         """Fit an affine map of each output to the chip at ``time_s``, and keep it; None takes it back.
 
         batches: inputs, as for ``compile``'s calibration. The chip and the floating-point network run them once, and
-        each operation's products are compared. Batch norms stay as they are. Raises CalibrationError on no batches or
-        such that do not run.
+        each operation's products are compared. Batch norms stay as they are. entry: whose inputs they are, and whose
+        operations are corrected, in the other entries too where they share them (default: the first; None takes back
+        those of all). Raises CalibrationError on no batches or such that do not run.
         """
         if batches is None:
-            for op in self._ops.values():
+            for op in self._taken_back(entry):
                 op.scaling.gain = op.scaling.offset = None
                 op.rescale(op.scaling)
             return
-        recorded = {name: Recorded(op.scaling.module, op.batch_axis) for name, op in self._ops.items()}
-        fits = {name: ColumnFit(op.scaling.copy(), recorded[name]) for name, op in self._ops.items()}
-        self._correct(fits, batches, time_s, self._float_graph.with_modules(dict(recorded)))
+        chip = self._entry(entry)
+        recorded = {name: Recorded(op.scaling.module, op.batch_axis) for name, op in chip.ops.items()}
+        fits = {name: ColumnFit(op.scaling.copy(), recorded[name]) for name, op in chip.ops.items()}
+        self._correct(chip, fits, batches, time_s, chip.entry.graph.with_modules(dict(recorded)))
 
-    def recalibrate_norms(self, batches: Iterable[Any] | None, time_s: float = 0.0) -> None:
+    def recalibrate_norms(
+        self, batches: Iterable[Any] | None, time_s: float = 0.0, *, entry: str | None = None
+    ) -> None:
         """Measure mean and variance of every folded batch norm on the chip at ``time_s``; None takes them back.
 
-        batches: inputs, of some hundred samples in all. A column correction stays and comes before. Raises
-        CalibrationError on no batches, such that do not run, and networks whose analog operations have no batch norm.
+        batches: inputs, of some hundred samples in all; entry: as for ``correct_columns``. A column correction stays
+        and comes before. Raises CalibrationError on no batches, such that do not run, and networks whose analog
+        operations have no batch norm.
         """
         if batches is None:
-            for op in self._ops.values():
+            for op in self._taken_back(entry):
                 op.scaling.norm = op.scaling.module.norm
                 op.rescale(op.scaling)
             return
-        norms = {name: op.scaling.module.norm for name, op in self._ops.items()}
-        fits = {name: NormFit(self._ops[name].scaling.copy(), norm) for name, norm in norms.items() if norm is not None}
+        chip = self._entry(entry)
+        norms = {name: op.scaling.module.norm for name, op in chip.ops.items()}
+        fits = {name: NormFit(chip.ops[name].scaling.copy(), norm) for name, norm in norms.items() if norm is not None}
         if not fits:
             raise CalibrationError(
                 "no analog operation of this network has a batch norm folded into it, so there are no statistics to "
                 "measure: correct columns instead"
             )
-        self._correct(fits, batches, time_s)
+        self._correct(chip, fits, batches, time_s)
 
     def _correct(
-        self, fits: Mapping[str, Fit], batches: Iterable[Any], time_s: float, beside: Graph | None = None
+        self,
+        chip: EntryOnChip,
+        fits: Mapping[str, Fit],
+        batches: Iterable[Any],
+        time_s: float,
+        beside: Graph | None = None,
     ) -> None:
         """Run the batches with these fits, in ``beside`` and on the chip; where that fails, everything is as it was."""
 
         def run(*args: Any, **kwargs: Any) -> int:
             if beside is not None:
                 run_graph(beside, *args, **kwargs)
-            self(*args, time_s=time_s, **kwargs)
+            self(*args, time_s=time_s, entry=chip.entry.name, **kwargs)
             return 1
 
-        after = {name: self._ops[name].scaling for name in fits}
+        after = {name: chip.ops[name].scaling for name in fits}
         try:
             for name, fit in fits.items():
-                self._ops[name].fit(fit)
+                chip.ops[name].fit(fit)
             if not run_batches(batches, run, batch_name="batch", place="on the chip"):
                 raise CalibrationError("there are no batches to correct by: give at least one batch of inputs")
             after = {name: fit.scaling for name, fit in fits.items()}
         finally:
             for name, scaling in after.items():
-                self._ops[name].rescale(scaling)
+                chip.ops[name].rescale(scaling)
+
+    def _taken_back(self, entry: str | None) -> Iterator[OnTiles]:
+        """The operations of an entry, of all for None."""
+        chosen = self._entries.values() if entry is None else (self._entry(entry),)
+        return (op for chip in chosen for op in chip.ops.values())
 
     def rewind(self) -> None:
-        """Number samples from 0 again: the same inputs then give the same bytes."""
-        self._clock.first_sample = 0
+        """Number samples from 0 again, in all entries: the same inputs then give the same bytes."""
+        for chip in self._entries.values():
+            chip.samples = 0
 
     def conductances(self, op: str, time_s: float) -> Tensor:
         """(groups, columns, rows) normalised weights of one operation as the devices hold them at ``time_s``."""
@@ -283,15 +280,53 @@ class Device:
                 "give a later time_s, or recalibrate(None) to read the tiles at every time that is asked for"
             )
 
-    def _check(self, before: dict[str, int], conversions: int, samples: int) -> None:
-        """The numerics and the program are one description: their MVMs and conversions agree."""
-        for name, op in self._ops.items():
-            done, planned = op.tiles.mvms - before[name], samples * self._events[name]
-            if done != planned:
-                raise InternalError(f"{name}: {done} MVMs were computed, the program has {planned}")
-        converted = sum(op.tiles.adc_conversions for op in self._ops.values()) - conversions
-        if converted != samples * self._conversions:
-            raise InternalError(f"{converted} outputs were converted, the program has {samples * self._conversions}")
+    def _entry(self, name: str | None) -> EntryOnChip:
+        return self._entries[find_entry(tuple(self._entries), name)]
+
+
+class _Programmer:
+    """Programs the operations of a chip; entries that share one get the same."""
+
+    def __init__(
+        self,
+        entries: Sequence[CompiledEntry],
+        chip: ChipSpec,
+        ranges: InputRanges | None,
+        seed: int,
+        chip_index: int,
+        torch_device: torch.device | str,
+        precision: Precision,
+    ) -> None:
+        self._chip, self._ranges, self._seed, self._chip_index = chip, ranges, seed, chip_index
+        self._torch_device, self._precision = torch_device, precision
+        self._readings = TileReadings(entries[0].mapping.pieces)
+        self._made: dict[tuple[str, str], Programmed] = {}
+
+    def operations(self, entry: CompiledEntry) -> dict[str, Programmed]:
+        """The analog operations of an entry by name."""
+        modules, found = entry.graph.matrix_modules(), {}
+        for op in entry.workload.analog_ops:
+            known = self._made.get((op.name, op.matrix))
+            shared = known is not None and known.serves(modules[op.name])
+            found[op.name] = known if known is not None and shared else self._program(entry, op, modules[op.name])
+            self._made.setdefault((op.name, op.matrix), found[op.name])
+        return found
+
+    def _program(self, entry: CompiledEntry, op: MatrixOp, module: MatrixModule) -> Programmed:
+        ranges = self._ranges
+        bounds = NO_BOUNDS if ranges is None or ranges.outputs is None else ranges.outputs.of(op.name)
+        tiles = matrix_on_tiles(
+            op,
+            module,
+            entry.mapping,
+            self._chip,
+            seed=self._seed,
+            chip_index=self._chip_index,
+            precision=self._precision,
+            bounds=bounds,
+            readings=self._readings,
+        ).to(self._torch_device)
+        return Programmed(tiles, None if ranges is None else ranges.of(op.name), module)
 
 
 def _require_age(time_s: object, done: str) -> None:
@@ -299,12 +334,3 @@ def _require_age(time_s: object, done: str) -> None:
         raise DataError(
             f"a chip cannot be {done} at time_s={time_s!r}: give seconds after programming, a finite number, 0 or later"
         )
-
-
-def _mvm_events(program: Program) -> dict[str, int]:
-    """MVMs a sample of each operation."""
-    events: dict[str, int] = {}
-    for task in program.tasks:
-        if task.mvms:
-            events[task.op] = events.get(task.op, 0) + task.events * task.mvms
-    return events

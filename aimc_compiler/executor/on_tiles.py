@@ -12,6 +12,7 @@ from aimc_compiler.chip import ChipSpec
 from aimc_compiler.errors import NotBuiltError
 from aimc_compiler.executor.correction import Fit, OutputScaling
 from aimc_compiler.graph import Graph, MatrixModule
+from aimc_compiler.graph.entries import same_values
 from aimc_compiler.graph.recurrent import RecurrentModule, Stepped
 from aimc_compiler.graph.values import tensor_of
 from aimc_compiler.mapping import Mapping as PieceMapping
@@ -19,7 +20,8 @@ from aimc_compiler.workload import MatrixOp
 
 
 class Clock:
-    """What changes from run to run, shared by all operations of a device."""
+    """What changes from run to run, shared by all operations of a device. first_sample: number of the first sample of
+    this run, by which its noise is drawn."""
 
     def __init__(self) -> None:
         self.time_s = 0.0
@@ -28,24 +30,45 @@ class Clock:
         self.count = 1
 
 
+class Programmed:
+    """The tiles of a matrix operation with its input ranges and the digital scaling of its outputs.
+
+    Entries that share the operation share all of this: what is corrected through one is corrected in the others.
+    """
+
+    def __init__(self, tiles: MatrixOnTiles, ranges: Tensor | None, module: MatrixModule) -> None:
+        self.tiles, self.ranges, self.module = tiles, ranges, module
+        self.scaling = OutputScaling(module)
+
+    def serves(self, module: MatrixModule) -> bool:
+        """Whether an operation of another entry that has this one's name and matrix is this very one."""
+        mine = self.module
+        same = contraction_of(mine) == contraction_of(module)
+        pairs = ((mine.factor, module.factor), (mine.bias, module.bias), (mine.own_bias, module.own_bias))
+        same &= (mine.norm is None) == (module.norm is None)
+        return same and all(one is other or _alike(one, other) for one, other in pairs)
+
+
+def _alike(one: Tensor | None, other: Tensor | None) -> bool:
+    return one is not None and other is not None and same_values(one, other)
+
+
 class OnTiles(nn.Module):
-    """A matrix operation of the graph, run on its tiles."""
+    """A matrix operation of the graph of one entry, run on its tiles."""
 
     def __init__(
-        self,
-        tiles: MatrixOnTiles,
-        ranges: Tensor | None,
-        clock: Clock,
-        first_call: int,
-        batch_axis: int,
-        module: MatrixModule,
-        inner: int | None = None,
+        self, programmed: Programmed, clock: Clock, first_call: int, batch_axis: int, inner: int | None = None
     ) -> None:
         super().__init__()
-        self.tiles, self.ranges, self.clock = tiles, ranges, clock
+        self.programmed, self.clock = programmed, clock
+        self.tiles, self.ranges = programmed.tiles, programmed.ranges
         self.first_call, self.batch_axis, self.inner = first_call, batch_axis, inner
-        self.scaling = OutputScaling(module)
         self._fit: Fit | None = None
+
+    @property
+    def scaling(self) -> OutputScaling:
+        """In force now."""
+        return self.programmed.scaling
 
     def forward(self, x: Tensor) -> Tensor:
         """x: the operation's input; returns its output in the same dtype."""
@@ -86,7 +109,7 @@ class OnTiles(nn.Module):
 
     def rescale(self, scaling: OutputScaling) -> None:
         """Use this scaling from now on."""
-        self._fit, self.scaling = None, scaling
+        self._fit, self.programmed.scaling = None, scaling
         self.tiles.rescale_outputs(*scaling.digital())
 
 

@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -43,24 +44,26 @@ def capture(
     example_kwargs: Mapping[str, Any] | None = None,
     batch_dim: int | tuple[int | None, ...] | None = 0,
     *,
+    method: str = "forward",
     allow_unpriced: bool = False,
 ) -> Graph:
     """The network as a Graph in normal form; the network itself is not changed and its weights are copied.
 
     model: in evaluation mode. example_inputs, example_kwargs: one call's inputs; their values are used. batch_dim:
     the batch dimension of all inputs, or one entry for each flat input (None: it has none), or None: the whole
-    example is one sample. allow_unpriced: operations without a cost class are recorded in ``graph.unpriced`` instead
-    of raising.
+    example is one sample. method: the network's method that is called. allow_unpriced: operations without a cost class
+    are recorded in ``graph.unpriced`` instead of raising.
 
-    Raises CaptureError (training mode, torch.export fails, the network changes its inputs or buffers), BatchError
-    (the samples of a batch influence each other) and UnsupportedOpError (operations without a place on a chip).
+    Raises CaptureError (training mode, torch.export fails, the network changes its inputs or buffers, or has no such
+    method), BatchError (the samples of a batch influence each other) and UnsupportedOpError (operations without a place
+    on a chip).
 
     Example:
         >>> graph = capture(nn.Sequential(nn.Linear(4, 2), nn.ReLU()).eval(), (torch.zeros(1, 4),))
         >>> graph(torch.ones(8, 4)).shape
         torch.Size([8, 2])
     """
-    traced = trace(model, example_inputs, example_kwargs, batch_dim)
+    traced = trace(model, example_inputs, example_kwargs, batch_dim, method)
     unpriced = check_operations(traced.nodes, allow_unpriced=allow_unpriced)
     module = make_module(traced.root, traced.nodes)
     outputs = check_values(traced, module)
@@ -99,19 +102,21 @@ def trace(
     example_inputs: Sequence[Any],
     example_kwargs: Mapping[str, Any] | None,
     batch_dim: int | tuple[int | None, ...] | None,
+    method: str = "forward",
 ) -> Traced:
     """The first half of ``capture``: export, normal form, folding; the value of every node is recorded."""
     name = type(model).__name__
     _check_call(model, name, example_inputs)
+    _check_method(model, name, method)
     call = (tuple(example_inputs), dict(example_kwargs or {}))
     leaves, in_spec = pytree.tree_flatten(call)
-    network = FlatNetwork(model, in_spec)
+    network = FlatNetwork(model, in_spec, method)
     samples = None
     if batch_dim is not None:
         samples = make_samples(leaves, batch_dims(leaves, _names(call), batch_dim))
     program, samples, reason = _export(network, name, tuple(leaves), samples)
     root, nodes = _normal_form(program, name)
-    name_inputs(nodes, _input_names(model, call))
+    name_inputs(nodes, _input_names(model, call, method))
     _record(root, nodes, samples.first if samples else tuple(leaves))
     fold_batch_norms(root, nodes)
     drop_dead(nodes)
@@ -134,6 +139,17 @@ def _check_call(model: nn.Module, name: str, example_inputs: Sequence[Any]) -> N
             f"{name}: {first} is in training mode, where dropout and batch norm act differently: call model.eval() "
             "before compiling"
         )
+
+
+def _check_method(model: nn.Module, name: str, method: str) -> None:
+    if callable(getattr(model, method, None)):
+        return
+    # What torch's own module has is no way to call this network.
+    own = [each for each in dir(type(model)) if not each.startswith("_") and not hasattr(nn.Module, each)]
+    methods = ["forward", *(each for each in own if callable(getattr(type(model), each)))]
+    close = get_close_matches(method, methods, n=1)
+    hint = f"did you mean {close[0]!r}" if close else f"it has {', '.join(methods)}"
+    raise CaptureError(f"{name} has no method {method!r}: {hint}")
 
 
 def _acts(module: nn.Module) -> bool:
@@ -230,10 +246,10 @@ def _names(tree: Any) -> tuple[str, ...]:
     return tuple(pytree.keystr(path) or "[0]" for path, _ in pytree.tree_flatten_with_path(tree)[0])
 
 
-def _input_names(model: nn.Module, call: tuple[tuple[Any, ...], dict[str, Any]]) -> tuple[str, ...]:
+def _input_names(model: nn.Module, call: tuple[tuple[Any, ...], dict[str, Any]], method: str) -> tuple[str, ...]:
     """A name for each flat input: the argument's, followed by the keys inside it."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(model.forward).parameters.values()
+    parameters = inspect.signature(getattr(model, method)).parameters.values()
     positional = [parameter.name for parameter in parameters if parameter.kind in kinds]
     names = []
     for path, _ in pytree.tree_flatten_with_path(call)[0]:

@@ -28,20 +28,24 @@ _STANDARD_LIBRARY = sysconfig.get_paths()["stdlib"]
 class FlatNetwork(nn.Module):
     """A network with flat inputs and outputs; ``out_spec`` says how the outputs of the last call nested.
 
-    Flat arguments let one rule say which dimension of which input varies, however the network takes them.
+    Flat arguments let one rule say which dimension of which input varies, however the network takes them. method: what
+    is called, "forward" or another of its methods; paths of modules and parameters are the same for all.
     """
 
-    def __init__(self, network: nn.Module, in_spec: pytree.TreeSpec) -> None:
+    def __init__(self, network: nn.Module, in_spec: pytree.TreeSpec, method: str = "forward") -> None:
         super().__init__()
         self.network = network
         self.in_spec = in_spec
+        self.method = method
         self.out_specs: list[pytree.TreeSpec] = []
         # Not train(): that would change the modes of the network's own modules.
         self.training = network.training
 
     def forward(self, *leaves: Any) -> tuple[Any, ...]:
         args, kwargs = pytree.tree_unflatten(list(leaves), self.in_spec)
-        nested = self.network(*args, **kwargs)
+        # Called as a module where it can be: that runs the user's hooks.
+        call = self.network if self.method == "forward" else getattr(self.network, self.method)
+        nested = call(*args, **kwargs)
         outputs, spec = pytree.tree_flatten(nested)
         _check_outputs(type(self.network).__name__, nested)
         self.out_specs[:] = [spec]

@@ -7,6 +7,7 @@ input at all is no operation.
 """
 
 import operator
+from collections.abc import Mapping
 from math import prod
 
 from torch import fx
@@ -28,16 +29,24 @@ from aimc_compiler.graph.recurrent import RecurrentModule
 from aimc_compiler.graph.values import tensor_of
 from aimc_compiler.workload.ir import Access, DigitalOp, Matrix, MatrixOp, TensorShape, Workload
 
+#: The name of a matrix by its parameter and groups, which identify it.
+MatrixNames = Mapping[tuple[str, int], str]
 
-def lower(graph: Graph, partition: Partition) -> Workload:
-    """One sample's work, with each matrix operation where ``partition`` puts it."""
-    return _Lowering(graph, partition).run()
+
+def lower(graph: Graph, partition: Partition, names: MatrixNames | None = None) -> Workload:
+    """One sample's work, with each matrix operation where ``partition`` puts it.
+
+    names: what matrices are called that other entries use as well (``lower_entries``); the others after their
+    first use.
+    """
+    return _Lowering(graph, partition, names or {}).run()
 
 
 class _Lowering:
-    def __init__(self, graph: Graph, partition: Partition) -> None:
+    def __init__(self, graph: Graph, partition: Partition, names: MatrixNames) -> None:
         self.graph = graph
         self.partition = partition
+        self.names = names
         self.modules = graph.matrix_modules()
         self.kinds = {node: self.modules[name].kind for name, node in graph.matrix_nodes().items()}
         self.depends = input_dependent(graph.module.graph)
@@ -162,10 +171,11 @@ class _Lowering:
             self._append(node, "getitem", FREE, (self.loops[loop][place],), (ALL,), 1, 0)
 
     def _matrix_of(self, name: str, module: MatrixModule) -> Matrix:
+        key = (module.parameter, module.groups)
         return self.matrices.setdefault(
-            (module.parameter, module.groups),
+            key,
             Matrix(
-                name=name,
+                name=self.names.get(key, name),
                 parameter=module.parameter,
                 rows=module.rows,
                 columns=module.columns,

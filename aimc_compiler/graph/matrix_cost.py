@@ -1,5 +1,7 @@
 """What a matrix operation costs, from shapes alone: its cells, its multiply-accumulates a sample, its tiles."""
 
+from collections.abc import Iterable
+from dataclasses import replace
 from math import prod
 
 from torch import fx
@@ -35,6 +37,16 @@ def matrix_costs(graph: Graph) -> dict[str, MatrixCost]:
     modules = graph.matrix_modules()
     nodes = graph.matrix_nodes()
     return {name: _cost(name, module, _elements(nodes[name], name, module)) for name, module in modules.items()}
+
+
+def joint_costs(graphs: Iterable[Graph]) -> dict[str, MatrixCost]:
+    """The cost of every matrix operation of several entries by name; one that several have adds up its work."""
+    joint: dict[str, MatrixCost] = {}
+    for graph in graphs:
+        for name, cost in matrix_costs(graph).items():
+            known = joint.get(name)
+            joint[name] = cost if known is None else replace(known, macs=known.macs + cost.macs)
+    return joint
 
 
 def rule_path(op: str) -> str:

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from aimc_compiler.chip.spec import ChipSpec
 from aimc_compiler.errors import RuleError
 from aimc_compiler.graph.ir import Graph, op_name
-from aimc_compiler.graph.matrix_cost import MatrixCost, matrix_costs
+from aimc_compiler.graph.matrix_cost import MatrixCost, joint_costs
 from aimc_compiler.graph.origin import Origin
 from aimc_compiler.graph.rules import Rule, Rules, read_rules, suggest
 from aimc_compiler.records import record
@@ -39,8 +39,11 @@ class Partition:
         return next(assignment for assignment in self.assignments if assignment.op == op)
 
 
-def partition(graph: Graph, rules: Rules, chip: ChipSpec) -> Partition:
+def partition(graph: Graph | Sequence[Graph], rules: Rules, chip: ChipSpec) -> Partition:
     """Assign every matrix operation to tiles or to digital units.
+
+    graph: or those of all entries of a network, in order, which get one partition: what rules say of "all matrices"
+    they say of all entries together, and the work of an operation is that of one sample of each.
 
     rules: (pattern, settings) in order of precedence, or presets by name among them; pattern: shell glob (``*``, ``?``,
     ``[...]``) on the module path, where ``*`` also crosses dots; settings: ``analog`` (bool), ``tile_type`` (a name of
@@ -54,10 +57,11 @@ def partition(graph: Graph, rules: Rules, chip: ChipSpec) -> Partition:
         >>> partition(graph, {"head": {"analog": False}}, chip).of("head").reason
         "rule 'head' says digital"
     """
-    costs = matrix_costs(graph)
-    found = read_rules(rules, graph, chip)
+    graphs = (graph,) if isinstance(graph, Graph) else tuple(graph)
+    costs = joint_costs(graphs)
+    found = read_rules(rules, graphs, chip)
     winners = {name: _winner(cost.path, found) for name, cost in costs.items()}
-    _check_matches(graph, found, [cost.path for cost in costs.values()], list(winners.values()))
+    _check_matches(graphs, found, [cost.path for cost in costs.values()], list(winners.values()))
     default_type = next(iter(chip.tile_types))
     places: dict[str, tuple[bool, str]] = {
         name: (True, "default: every matrix is analog") for name, winner in winners.items() if winner is None
@@ -81,7 +85,7 @@ def partition(graph: Graph, rules: Rules, chip: ChipSpec) -> Partition:
                 groups_per_tile=None if winner is None else found[winner].groups_per_tile,
             )
         )
-    _check_agreement(assignments)
+    _check_agreement(assignments, graphs)
     return Partition(assignments=tuple(assignments))
 
 
@@ -148,7 +152,7 @@ def _within_budget(
     return places
 
 
-def _check_matches(graph: Graph, rules: list[Rule], paths: list[str], winners: list[int | None]) -> None:
+def _check_matches(graphs: Sequence[Graph], rules: list[Rule], paths: list[str], winners: list[int | None]) -> None:
     for index, rule in enumerate(rules):
         if index in winners:
             continue
@@ -161,7 +165,7 @@ def _check_matches(graph: Graph, rules: list[Rule], paths: list[str], winners: l
                 f"{rule.title} never applies: {matched[0]!r} and all else it matches is taken by earlier rules "
                 f"({taken!r}); the first match wins, so put the narrower pattern first"
             )
-        digital = _digital_match(graph, rule.pattern)
+        digital = _digital_match(graphs, rule.pattern)
         if digital:
             raise RuleError(
                 f"{rule.title} matches no matrix operation, only the digital {digital}, which is never analog: "
@@ -170,23 +174,30 @@ def _check_matches(graph: Graph, rules: list[Rule], paths: list[str], winners: l
         raise RuleError(f"{rule.title} matches no matrix operation{suggest(rule.pattern, paths)}")
 
 
-def _digital_match(graph: Graph, pattern: str) -> str:
-    for node in graph.nodes:
+def _digital_match(graphs: Sequence[Graph], pattern: str) -> str:
+    for node in (node for graph in graphs for node in graph.nodes):
         path = node.meta.get("origin", Origin()).path
         if node.op == "call_function" and path and fnmatchcase(path, pattern):
             return f"{op_name(node)} at {path!r}"
     return ""
 
 
-def _check_agreement(assignments: Sequence[Assignment]) -> None:
+def _check_agreement(assignments: Sequence[Assignment], graphs: Sequence[Graph]) -> None:
     first: dict[str, Assignment] = {}
     for assignment in assignments:
         other = first.setdefault(assignment.parameter, assignment)
         if _place(other) != _place(assignment):
             raise RuleError(
-                f"{other.op!r} and {assignment.op!r} use one matrix ({assignment.parameter}), but rules put them in "
-                f"different places ({other.reason}; {assignment.reason}): write a rule that matches both"
+                f"{_place_name(other, graphs)} and {_place_name(assignment, graphs)} use one matrix "
+                f"({assignment.parameter}), but rules put them in different places ({other.reason}; "
+                f"{assignment.reason}): write a rule that matches both"
             )
+
+
+def _place_name(assignment: Assignment, graphs: Sequence[Graph]) -> str:
+    """The operation, and of several entries the first that has it."""
+    name = next(graph.name for graph in graphs if assignment.op in graph.matrix_nodes())
+    return repr(assignment.op) if len(graphs) == 1 else f"{assignment.op!r} of entry {name.rpartition(':')[2]!r}"
 
 
 def _place(assignment: Assignment) -> tuple[bool, str, int | None]:

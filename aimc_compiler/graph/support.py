@@ -77,6 +77,7 @@ def support_of(
     example_kwargs: Mapping[str, Any] | None = None,
     batch_dim: int | tuple[int | None, ...] | None = 0,
     *,
+    method: str = "forward",
     chip: ChipSpec | None = None,
     rules: Rules | None = None,
 ) -> Support:
@@ -92,7 +93,7 @@ def support_of(
     """
     if rules and chip is None:
         raise RuleError("rules place matrices on a chip's tiles: give the chip as well")
-    traced, faults = _traced(model, example_inputs, example_kwargs, batch_dim)
+    traced, faults = _traced(model, example_inputs, example_kwargs, batch_dim, method)
     module = make_module(traced.root, traced.nodes)
     try:
         outputs = check_values(traced, module)
@@ -116,12 +117,13 @@ def _traced(
     example_inputs: Sequence[Any],
     example_kwargs: Mapping[str, Any] | None,
     batch_dim: int | tuple[int | None, ...] | None,
+    method: str,
 ) -> tuple[Traced, list[str]]:
     """The network in normal form; where it has no batch of samples, the whole example as one, and the fault."""
     try:
-        return trace(model, example_inputs, example_kwargs, batch_dim), []
+        return trace(model, example_inputs, example_kwargs, batch_dim, method), []
     except BatchError as error:
-        return trace(model, example_inputs, example_kwargs, None), [str(error)]
+        return trace(model, example_inputs, example_kwargs, None, method), [str(error)]
 
 
 def _operations(graph: Graph, chip: ChipSpec | None, assigned: Mapping[str, Assignment]) -> tuple[OpSupport, ...]:

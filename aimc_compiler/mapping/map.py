@@ -5,7 +5,7 @@ several matrices on a tile or move tiles on the mesh belong between placing and 
 pieces.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from itertools import accumulate, product
 
@@ -18,6 +18,7 @@ from aimc_compiler.mapping.ir import Mapping, Piece
 from aimc_compiler.mapping.pack import groups_on_tiles, tiles_needed
 from aimc_compiler.mapping.place import first_tiles, mesh_shape, tile_counts
 from aimc_compiler.workload.ir import Matrix, Workload
+from aimc_compiler.workload.joint import MatrixUses, join_matrices
 
 OBJECTIVES = ("tiles",)
 
@@ -32,38 +33,54 @@ def map_workload(
     mesh. objective: "tiles"; limits: None. Raises NotBuiltError for others, RuleError for a tile type that the chip
     lacks and uses of one matrix that disagree, SpecError for a price that the spec lacks.
     """
+    found = map_entries((workload,), chip, objective, limits)
+    return found if isinstance(found, DoesNotFit) else found[0]
+
+
+def map_entries(
+    workloads: Sequence[Workload], chip: ChipSpec, objective: str = "tiles", limits: object = None
+) -> tuple[Mapping, ...] | DoesNotFit:
+    """The same of the workloads of several entries of one network, which share their tiles: of each its Mapping.
+
+    All of them hold the pieces of all matrices, placed once, in the order of the entries; each has units of its own, as
+    one entry runs at a time.
+    """
     if objective not in OBJECTIVES:
         raise NotBuiltError(f"objective {objective!r} is not built: give one of {', '.join(OBJECTIVES)}")
     if limits is not None:
         raise NotBuiltError(f"limits={limits!r}: limits are not built yet: leave them out; the chip's tile count holds")
-    types, group_limits = tile_types_of(workload, chip), group_limits_of(workload)
-    demand = _demand(workload, chip, types, group_limits)
-    refusal = _find_misfit(workload, chip, types, group_limits, demand)
+    uses = join_matrices(workloads)
+    types, group_limits = tile_types_of(uses, chip), group_limits_of(uses)
+    demand = _demand(uses, chip, types, group_limits)
+    refusal = _find_misfit(uses, chip, types, group_limits, demand)
     if refusal is not None:
         return refusal
-    pieces = _place(workload, chip, types, group_limits, demand)
+    pieces = _place(uses, chip, types, group_limits, demand)
     counts = tile_counts(chip, demand)
     auto = any(tile.count == "auto" for tile in chip.tile_types.values())
     row_blocks = {piece.matrix: 0 for piece in pieces}
     for piece in pieces:
         row_blocks[piece.matrix] = max(row_blocks[piece.matrix], piece.row_block + 1)
-    return Mapping(
-        workload=workload.name,
-        chip=chip.name,
-        mesh=mesh_shape(chip, sum(counts.values())),
-        tiles_available=None if auto else sum(counts.values()),
-        pieces=pieces,
-        units=assign_units(workload, chip, row_blocks),
+    return tuple(
+        Mapping(
+            workload=workload.name,
+            chip=chip.name,
+            mesh=mesh_shape(chip, sum(counts.values())),
+            tiles_available=None if auto else sum(counts.values()),
+            pieces=pieces,
+            units=assign_units(workload, chip, row_blocks),
+        )
+        for workload in workloads
     )
 
 
-def tile_types_of(workload: Workload, chip: ChipSpec) -> dict[str, str]:
+def tile_types_of(uses: MatrixUses, chip: ChipSpec) -> dict[str, str]:
     """Tile type of each matrix that has an analog use, in execution order of the first.
 
     Raises RuleError where the chip has no such type or two uses of one matrix ask for different ones.
     """
     types: dict[str, str] = {}
-    for op in workload.analog_ops:
+    for op in uses.analog_ops:
         if op.tile_type not in chip.tile_types:
             close = get_close_matches(op.tile_type, chip.tile_types, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
@@ -79,13 +96,13 @@ def tile_types_of(workload: Workload, chip: ChipSpec) -> dict[str, str]:
     return types
 
 
-def group_limits_of(workload: Workload) -> dict[str, int | None]:
+def group_limits_of(uses: MatrixUses) -> dict[str, int | None]:
     """How many groups of each matrix that has an analog use may share a tile, None for as many as fit.
 
     Raises RuleError where two uses of one matrix ask for different numbers.
     """
     limits: dict[str, int | None] = {}
-    for op in workload.analog_ops:
+    for op in uses.analog_ops:
         if limits.setdefault(op.matrix, op.groups_per_tile) != op.groups_per_tile:
             raise RuleError(
                 f"{op.name!r} asks for groups_per_tile {op.groups_per_tile}, an earlier use of its matrix "
@@ -128,7 +145,7 @@ def cut_matrix(
 
 
 def _find_misfit(
-    workload: Workload,
+    uses: MatrixUses,
     chip: ChipSpec,
     types: dict[str, str],
     group_limits: dict[str, int | None],
@@ -137,8 +154,8 @@ def _find_misfit(
     """The first tile type with more demand than tiles, else the whole mesh where its shape is given."""
 
     def refuse(tile_type: str, room: int, *, fixed_mesh: bool) -> DoesNotFit:
-        matrices = tuple(workload.matrix(name) for name, wanted in types.items() if wanted == tile_type)
-        return explain(workload.name, chip, tile_type, matrices, room, fixed_mesh, group_limits)
+        matrices = tuple(uses.matrix(name) for name, wanted in types.items() if wanted == tile_type)
+        return explain(uses.name, chip, tile_type, matrices, room, fixed_mesh, group_limits)
 
     for tile_type, tile in chip.tile_types.items():
         if tile.count != "auto" and demand[tile_type] > tile.count:
@@ -153,7 +170,7 @@ def _find_misfit(
 
 
 def _place(
-    workload: Workload,
+    uses: MatrixUses,
     chip: ChipSpec,
     types: dict[str, str],
     group_limits: dict[str, int | None],
@@ -162,19 +179,17 @@ def _place(
     following = first_tiles(chip, demand)
     pieces: list[Piece] = []
     for name, tile_type in types.items():
-        pieces += cut_matrix(workload.matrix(name), chip, tile_type, following[tile_type], group_limits[name])
+        pieces += cut_matrix(uses.matrix(name), chip, tile_type, following[tile_type], group_limits[name])
         following[tile_type] = pieces[-1].tile + 1
     return tuple(pieces)
 
 
 def _demand(
-    workload: Workload, chip: ChipSpec, types: dict[str, str], group_limits: dict[str, int | None]
+    uses: MatrixUses, chip: ChipSpec, types: dict[str, str], group_limits: dict[str, int | None]
 ) -> dict[str, int]:
     """Tiles of each type that the matrices take."""
     demand = dict.fromkeys(chip.tile_types, 0)
     for name, tile_type in types.items():
         tile = chip.tile_types[tile_type]
-        demand[tile_type] += tiles_needed(
-            workload.matrix(name), tile.weight_rows, tile.weight_columns, group_limits[name]
-        )
+        demand[tile_type] += tiles_needed(uses.matrix(name), tile.weight_rows, tile.weight_columns, group_limits[name])
     return demand

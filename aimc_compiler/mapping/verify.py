@@ -1,5 +1,6 @@
 """Invariants of a Mapping: every weight in exactly one cell a replica, no cell used twice, every tile on the mesh."""
 
+from collections.abc import Sequence
 from itertools import groupby, product
 
 import numpy as np
@@ -10,14 +11,26 @@ from aimc_compiler.errors import VerificationError
 from aimc_compiler.mapping.ir import Mapping, Piece
 from aimc_compiler.mapping.place import first_tiles, tile_counts
 from aimc_compiler.workload.ir import DigitalOp, Matrix, Workload
+from aimc_compiler.workload.joint import MatrixUses, join_matrices
 
 
 def verify_mapping(mapping: Mapping, workload: Workload, chip: ChipSpec) -> None:
     """Raises VerificationError with the piece or operation that breaks an invariant."""
-    _verify_sites(mapping, chip)
-    _verify_overlaps(mapping)
-    _verify_cover(workload, mapping)
-    _verify_units(workload, mapping, chip)
+    verify_entries((mapping,), (workload,), chip)
+
+
+def verify_entries(mappings: Sequence[Mapping], workloads: Sequence[Workload], chip: ChipSpec) -> None:
+    """The same of the mappings of several entries of one network, which hold the same pieces at the same sites."""
+    first = mappings[0]
+    _verify_sites(first, chip)
+    _verify_overlaps(first)
+    _verify_cover(join_matrices(workloads), first)
+    for mapping, workload in zip(mappings, workloads, strict=True):
+        if (mapping.pieces, mapping.mesh) != (first.pieces, first.mesh):
+            raise VerificationError(
+                f"workload {workload.name!r} has other pieces or another mesh than the entries before"
+            )
+        _verify_units(workload, mapping, chip)
 
 
 def _verify_sites(mapping: Mapping, chip: ChipSpec) -> None:
@@ -69,7 +82,7 @@ def _overlap(one: Piece, other: Piece) -> bool:
     )
 
 
-def _verify_cover(workload: Workload, mapping: Mapping) -> None:
+def _verify_cover(workload: MatrixUses, mapping: Mapping) -> None:
     pieces_of: dict[str, list[Piece]] = {}
     for piece in mapping.pieces:
         pieces_of.setdefault(piece.matrix, []).append(piece)

@@ -8,6 +8,7 @@ from aimc_compiler.report.comparison import (
     comparison_table,
     plot_comparison,
 )
+from aimc_compiler.report.entries import entries_json, entries_table
 from aimc_compiler.report.evaluation import evaluation_json, evaluation_table, precision_line, repeats_line
 from aimc_compiler.report.layers import counted, layer_rows, layers_table
 from aimc_compiler.report.mvm_error import mvm_error_json, mvm_error_lines, mvm_error_table, plot_mvm_error
@@ -31,6 +32,8 @@ __all__ = [
     "counted",
     "energy_note",
     "energy_table",
+    "entries_json",
+    "entries_table",
     "evaluation_json",
     "evaluation_table",
     "find_timing",

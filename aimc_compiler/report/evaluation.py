@@ -95,6 +95,7 @@ def evaluation_json(result: Evaluation) -> dict[str, Any]:
         "corrections": list(result.corrections),
         "precision": dict(result.precision),
         "held_after_s": result.held_after_s,
+        "entry": result.entry,
         **({"repeats": repeats} if repeats else {}),
     }
 

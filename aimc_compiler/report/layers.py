@@ -32,9 +32,9 @@ class LayerRow:
     mvms: int
 
 
-def layer_rows(compiled: CompiledModel) -> tuple[LayerRow, ...]:
-    """Every matrix operation in execution order."""
-    workload, mapping = compiled.workload, compiled.mapping
+def layer_rows(compiled: CompiledModel, entry: str | None = None) -> tuple[LayerRow, ...]:
+    """Every matrix operation of an entry (default: the first) in execution order."""
+    workload, mapping = compiled.entry(entry).workload, compiled.mapping
     fill = {layer.name: layer.utilization for layer in compiled.utilization.layers}
     pieces: dict[str, list[Piece]] = {}
     for piece in mapping.pieces:
@@ -64,9 +64,9 @@ def layer_rows(compiled: CompiledModel) -> tuple[LayerRow, ...]:
     return tuple(rows)
 
 
-def layers_table(compiled: CompiledModel) -> Table:
+def layers_table(compiled: CompiledModel, entry: str | None = None) -> Table:
     """The rows as a table for the terminal; a reason that all share, and reasons of many words, stand below."""
-    rows = layer_rows(compiled)
+    rows = layer_rows(compiled, entry)
     reasons = list(dict.fromkeys(escape(row.reason) for row in rows))
     shared = reasons[0] if len(reasons) == 1 and len(rows) > 1 else None
     below = shared is None and len(rows) > 1 and max(map(len, reasons)) > _INLINE

@@ -8,8 +8,11 @@ from rich.table import Table
 
 from aimc_compiler.compiler import CompiledModel
 from aimc_compiler.program import count
+from aimc_compiler.report.entries import entries_json
 from aimc_compiler.report.layers import counted, layer_json, layer_rows, percent
 from aimc_compiler.report.timing import find_timing, timing_json
+from aimc_compiler.workload import MatrixOp
+from aimc_compiler.workload.joint import join_matrices
 
 
 def summary_table(compiled: CompiledModel, *more: tuple[str, str]) -> Table:
@@ -23,8 +26,8 @@ def summary_table(compiled: CompiledModel, *more: tuple[str, str]) -> Table:
 
 
 def _summary(compiled: CompiledModel) -> tuple[tuple[str, str], ...]:
-    use, workload = compiled.utilization, compiled.workload
-    analog = len(workload.analog_ops)
+    use, ops = compiled.utilization, _matrix_ops(compiled)
+    analog = sum(op.analog for op in ops)
     available = "as many as needed" if use.tiles_available is None else f"{use.tiles_available:,}"
     ranges = compiled.ranges
     if not compiled.needs_calibration:
@@ -38,29 +41,37 @@ def _summary(compiled: CompiledModel) -> tuple[tuple[str, str], ...]:
             f"of a row block are clipped (in {worst.op})"
         )
     types = ", ".join(f"{tile.rows} x {tile.columns}" for tile in compiled.chip.tile_types.values())
-    weights = sum(matrix.cells for matrix in workload.matrices)
+    uses = join_matrices([compiled.entry(name).workload for name in compiled.entries])
+    weights = sum(matrix.cells for matrix in uses.matrices)
     return (
         (
             "network",
-            f"{workload.name}: {counted(len(workload.matrix_ops), 'matrix operation')}, {analog:,} of them analog; "
+            f"{compiled.network}: {counted(len(ops), 'matrix operation')}, {analog:,} of them analog; "
             f"{weights:,} weights",
         ),
+        *((("entries", ", ".join(compiled.entries)),) if len(compiled.entries) > 1 else ()),
         ("chip", f"{compiled.chip.name}: tiles of {types}; tiles on the chip: {available}"),
         (
             "placed on",
             f"{counted(use.tiles_used, 'tile')}, {percent(use.utilization)} of their cells used "
             f"({use.matrix_cells_used:,} weights)",
         ),
-        *((("kept digital", _digital(compiled)),) if analog < len(workload.matrix_ops) else ()),
+        *((("kept digital", _digital(ops)),) if analog < len(ops) else ()),
         ("input ranges", calibrated),
         *((("output bounds", _bounds(compiled)),) if compiled.needs_bounds else ()),
     )
 
 
-def _digital(compiled: CompiledModel, most: int = 3) -> str:
+def _matrix_ops(compiled: CompiledModel) -> tuple[MatrixOp, ...]:
+    """The matrix operations of all entries, those that several share once."""
+    workloads = [compiled.entry(name).workload for name in compiled.entries]
+    return tuple({op.name: op for workload in workloads for op in workload.matrix_ops}.values())
+
+
+def _digital(ops: tuple[MatrixOp, ...], most: int = 3) -> str:
     """Matrix operations that stay digital, reason by reason; the first names of each."""
     names: dict[str, list[str]] = {}
-    for op in compiled.workload.matrix_ops:
+    for op in ops:
         if not op.analog:
             names.setdefault(op.reason, []).append(op.name)
     parts = [f"{', '.join(held[:most])}{_more(len(held) - most)} ({reason})" for reason, held in names.items()]
@@ -82,21 +93,24 @@ def _bounds(compiled: CompiledModel) -> str:
     return f"{outputs.method} of the same samples: {found}; {clipped}"
 
 
-def inspect_json(compiled: CompiledModel) -> dict[str, Any]:
+def inspect_json(compiled: CompiledModel, entry: str | None = None) -> dict[str, Any]:
     """Keys of ``inspect --json``: fractions, seconds, joules and counts.
 
-    Where the program is too large to be timed, ``timing`` holds ``refused`` alone: why.
+    Layers, row-group activations and timing are those of one entry (default: the first), tiles those of all. Where the
+    program is too large to be timed, ``timing`` holds ``refused`` alone: why.
     """
-    use, timing = compiled.utilization, find_timing(compiled)
+    use, timing, shown = compiled.utilization, find_timing(compiled, entry), compiled.entry(entry)
     return {
-        "network": compiled.workload.name,
+        "network": compiled.network,
+        "entry": shown.name,
+        "entries": entries_json(compiled),
         "chip": compiled.chip.name,
         "tiles_used": use.tiles_used,
         "tiles_available": use.tiles_available,
         "utilization": use.utilization,
-        "row_group_activations": count(compiled.program).row_group_activations,
+        "row_group_activations": count(shown.program).row_group_activations,
         "matrix_cells_used": use.matrix_cells_used,
-        "layers": [layer_json(row) for row in layer_rows(compiled)],
+        "layers": [layer_json(row) for row in layer_rows(compiled, entry)],
         "tiles": [
             {
                 "tile": tile.tile,

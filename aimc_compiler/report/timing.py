@@ -22,10 +22,10 @@ _COMPONENT_NAMES = {
 }
 
 
-def find_timing(compiled: CompiledModel) -> Timing | str:
-    """The timing, or why a program of this size has none."""
+def find_timing(compiled: CompiledModel, entry: str | None = None) -> Timing | str:
+    """The timing of an entry (default: the first), or why a program of this size has none."""
     try:
-        return compiled.timing
+        return compiled.entry(entry).timing
     except NotBuiltError as error:
         return str(error)
 

@@ -17,7 +17,7 @@ from aimc_compiler.analog.fast import Precision
 from aimc_compiler.chip.costs import FREE
 from aimc_compiler.compiler import CompiledModel
 from aimc_compiler.errors import DataError
-from aimc_compiler.executor import Device, as_call
+from aimc_compiler.executor import CompiledEntry, Device, as_call
 from aimc_compiler.graph import OP_COSTS, MatrixModule
 from aimc_compiler.graph.check_ops import run_time_operations
 from aimc_compiler.graph.ir import matrix_name, op_name
@@ -85,11 +85,12 @@ def compare(
     threshold_db: float = THRESHOLD_DB,
     recalibration: str | Recalibration = "always",
     precision: Precision = "auto",
+    entry: str | None = None,
 ) -> Comparison:
     """Run the float network and programmed chips on the same samples, side by side.
 
     data: batches of inputs alone, as for ``calibrate``; of each batch only sums are kept. time_s: seconds after
-    programming; recalibration, precision: as for ``evaluate``. Raises DataError on data that does not run and on
+    programming; recalibration, precision, entry: as for ``evaluate``. Raises DataError on data that does not run and on
     figures out of range, CalibrationError without input ranges.
 
     Example:
@@ -104,7 +105,8 @@ def compare(
             f"{len(batches)} batches and {threshold_db} dB"
         )
     policy = Recalibration.parse(recalibration) if isinstance(recalibration, str) else recalibration
-    operations = run_time_operations(compiled.graph.module.graph)
+    ran = compiled.entry(entry)
+    operations = run_time_operations(ran.graph.module.graph)
     sums = {node.name: _Sums() for node in operations if op_name(node) != "getitem"}
     count = 0
     for chip_index in range(n_chips):
@@ -112,9 +114,9 @@ def compare(
         chip.recalibrate(policy.last_s(time_s))
         for each in sums.values():
             each.begin()
-        count = _run(chip, batches, time_s, sums)
+        count = _run(chip, batches, time_s, sums, ran.name)
     return Comparison(
-        network=compiled.workload.name,
+        network=ran.workload.name,
         chip=compiled.chip.name,
         time_s=time_s,
         n_samples=count,
@@ -122,7 +124,7 @@ def compare(
         seed=seed,
         recalibration=str(policy),
         threshold_db=float(threshold_db),
-        ops=_rows(compiled, [node for node in operations if node.name in sums], sums),
+        ops=_rows(ran, [node for node in operations if node.name in sums], sums),
     )
 
 
@@ -190,7 +192,7 @@ def _energy(values: Tensor) -> float:
     return math.inf if math.isnan(found) else found
 
 
-def _run(chip: Device, batches: list[Any], time_s: float, sums: dict[str, _Sums]) -> int:
+def _run(chip: Device, batches: list[Any], time_s: float, sums: dict[str, _Sums], entry: str) -> int:
     """Add every batch to the sums; the number of samples."""
 
     def visit(node: fx.Node, plain: Any, on_chip: Any, own: Any) -> None:
@@ -200,7 +202,7 @@ def _run(chip: Device, batches: list[Any], time_s: float, sums: dict[str, _Sums]
     for number, batch in enumerate(batches):
         args, kwargs = as_call(batch)
         try:
-            chip.beside(visit, *args, time_s=time_s, **kwargs)
+            chip.beside(visit, *args, time_s=time_s, entry=entry, **kwargs)
         except (TypeError, ValueError, RuntimeError, DataError) as error:
             raise DataError(
                 f"batch {number} cannot be compared: {error}. Each batch must be the network's inputs alone (a tensor, "
@@ -209,15 +211,15 @@ def _run(chip: Device, batches: list[Any], time_s: float, sums: dict[str, _Sums]
     return chip.samples
 
 
-def _rows(compiled: CompiledModel, nodes: list[fx.Node], sums: dict[str, _Sums]) -> tuple[OpComparison, ...]:
-    modules = compiled.graph.matrix_modules()
-    pieces = {op.name: len(compiled.mapping.pieces_of(op.matrix)) for op in compiled.workload.analog_ops}
-    returned = _returned(compiled.graph.module.graph)
+def _rows(ran: CompiledEntry, nodes: list[fx.Node], sums: dict[str, _Sums]) -> tuple[OpComparison, ...]:
+    modules = ran.graph.matrix_modules()
+    pieces = {op.name: len(ran.mapping.pieces_of(op.matrix)) for op in ran.workload.analog_ops}
+    returned = _returned(ran.graph.module.graph)
     rows = []
     for node in nodes:
         found, origin = sums[node.name], read_origin(node)
         matrix = matrix_name(node) if node.op == "call_module" else ""
-        names = compiled.graph.held(node) if matrix else {}  # of a loop, those of all its matrices
+        names = ran.graph.held(node) if matrix else {}  # of a loop, those of all its matrices
         cost = OP_COSTS.get(op_name(node))
         shown = bool(found.compared and sum(found.signal))
         rows.append(

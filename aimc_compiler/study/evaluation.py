@@ -16,7 +16,7 @@ from aimc_compiler.analog.fast import Precision
 from aimc_compiler.chip.devices import held_after_s
 from aimc_compiler.compiler import CompiledModel
 from aimc_compiler.errors import DataError
-from aimc_compiler.executor import Device, Repeats, as_call, price_repeats
+from aimc_compiler.executor import CompiledEntry, Device, Repeats, as_call, price_repeats, run_graph
 from aimc_compiler.records import record
 from aimc_compiler.study.metric import Metric, MetricFunction, find_metric, join_outputs, join_targets, normalised
 from aimc_compiler.study.recalibration import Recalibration
@@ -49,7 +49,8 @@ class Evaluation:
     when the chips were read for drift compensation; corrections: "columns", "norms", made at each time; precision: of
     each analog operation on the last chip, "fast", or "exact" and why; held_after_s: results later than this rest on
     device statistics held on from their last measurement, None: none do; repeats: what bound management repeated in
-    all scored runs together (``n_samples`` on every chip at every time), beside the program's time and energy."""
+    all scored runs together (``n_samples`` on every chip at every time), beside the program's time and energy; entry:
+    of the program, which was run."""
 
     metric: str
     float_metric: float
@@ -63,6 +64,7 @@ class Evaluation:
     precision: tuple[tuple[str, str], ...] = ()
     held_after_s: float | None = None
     repeats: Repeats | None = None
+    entry: str = "main"
 
 
 def evaluate(
@@ -78,6 +80,7 @@ def evaluate(
     columns: Iterable[Any] | None = None,
     norms: Iterable[Any] | None = None,
     precision: Precision = "auto",
+    entry: str | None = None,
     progress: bool | None = None,
 ) -> Evaluation:
     """Program ``n_chips`` chips and score each at each time.
@@ -89,31 +92,33 @@ def evaluate(
     default. recalibration: when each chip is read for drift compensation: "always" (at every one of the times),
     "never" (after programming and not again), "1h" (at the latest full hour), or times as in "0s,1d". columns, norms:
     batches of inputs by which each chip's columns are corrected, then its batch norms recalibrated, at each time
-    (``Device.correct_columns``, ``Device.recalibrate_norms``). precision: as of ``CompiledModel.deploy``. progress: a
-    bar on standard error; by default where that is a terminal.
+    (``Device.correct_columns``, ``Device.recalibrate_norms``). precision: as of ``CompiledModel.deploy``. entry: of a
+    program of several, the one whose inputs these are (default: the first). progress: a bar on standard error; by
+    default where that is a terminal.
 
     Chip k of a seed is the same chip whatever ``n_chips`` and ``times_s`` are.
     """
     times = require_times(compiled.chip.evaluation.times_s if times_s is None else times_s)
     policy = Recalibration.parse(recalibration) if isinstance(recalibration, str) else recalibration
     batches, corrections = list(data), _Corrections(columns, norms)
+    ran = compiled.entry(entry)
     _require_some(n_chips, batches)
     scored = find_metric(metric)
     targets = join_targets([_pair(batch, number)[1] for number, batch in enumerate(batches)])
     shown = sys.stderr.isatty() if progress is None else progress
     with _progress(shown, total=len(batches) * (1 + n_chips * len(times))) as advance:
-        reference = _measured(scored, _float_outputs(compiled, batches, advance), targets, "the float network")
+        compiled.require_values("run")
+        bench = _Bench(ran, batches, scored, targets, advance)
+        reference = bench.float_metric()
         values: list[list[float]] = [[] for _ in times]
         repeated: Counter[str] = Counter()
         for chip_index in range(n_chips):
             chip = compiled.deploy(seed, chip_index=chip_index, precision=precision)
             for place, time_s in enumerate(times):
-                _age(chip, time_s, policy, corrections)
-                before = chip.repeated
-                outputs = _chip_outputs(compiled, chip, time_s, batches, advance)
-                repeated += chip.repeated - before
-                where = f"chip_index {chip_index} at {print_time(time_s)}"
-                values[place].append(_measured(scored, outputs, targets, where))
+                _age(chip, time_s, policy, corrections, ran.name)
+                before = chip.repeated_in(ran.name)
+                values[place].append(bench.score(chip, time_s))
+                repeated += chip.repeated_in(ran.name) - before
     base = chance if chance is not None or scored.chance is None else scored.chance(targets)
     results = tuple(_summary(time, found, reference, base) for time, found in zip(times, values, strict=True))
     return Evaluation(
@@ -122,13 +127,14 @@ def evaluate(
         chance=base,
         times=results,
         n_chips=n_chips,
-        n_samples=_count(compiled, batches),
+        n_samples=_count(ran, batches),
         seed=seed,
         recalibration=str(policy),
         corrections=corrections.names,
-        precision=tuple((name, str(choice)) for name, choice in chip.precision.items()),
+        precision=tuple((name, str(choice)) for name, choice in chip.precision_in(ran.name).items()),
         held_after_s=_held_after(compiled, times),
-        repeats=price_repeats(compiled.program, repeated),
+        repeats=price_repeats(ran.program, repeated),
+        entry=ran.name,
     )
 
 
@@ -158,54 +164,59 @@ class _Corrections:
         given = {"columns": self.columns, "norms": self.norms}
         return tuple(name for name, batches in given.items() if batches is not None)
 
-    def apply(self, chip: Device, time_s: float) -> None:
+    def apply(self, chip: Device, time_s: float, entry: str) -> None:
         if self.norms is not None:
             chip.recalibrate_norms(None)
         if self.columns is not None:
-            chip.correct_columns(self.columns, time_s)
+            chip.correct_columns(self.columns, time_s, entry=entry)
         if self.norms is not None:
-            chip.recalibrate_norms(self.norms, time_s)
+            chip.recalibrate_norms(self.norms, time_s, entry=entry)
 
 
-def _age(chip: Device, time_s: float, policy: Recalibration, corrections: _Corrections) -> None:
+def _age(chip: Device, time_s: float, policy: Recalibration, corrections: _Corrections, entry: str) -> None:
     """Recalibrated and corrected; samples are numbered from 0 at each time, those that correct the chip first."""
     chip.rewind()
     chip.recalibrate(policy.last_s(time_s))
-    corrections.apply(chip, time_s)
+    corrections.apply(chip, time_s, entry)
 
 
-def _count(compiled: CompiledModel, batches: list[Any]) -> int:
+def _count(ran: CompiledEntry, batches: list[Any]) -> int:
     calls = [as_call(inputs) for inputs, _ in batches]
-    return sum(compiled.graph.sample_count(*args, **kwargs) for args, kwargs in calls)
+    return sum(ran.graph.sample_count(*args, **kwargs) for args, kwargs in calls)
 
 
-def _float_outputs(compiled: CompiledModel, batches: list[Any], advance: Advance) -> Any:
-    parts = []
-    for number, (inputs, _) in enumerate(batches):
-        args, kwargs = as_call(inputs)
-        try:
-            parts.append(compiled.float_outputs(*args, **kwargs))
-        except (TypeError, ValueError, RuntimeError, DataError) as error:
-            raise DataError(
-                f"batch {number} of the evaluation data does not run through the network: {error}. Give inputs of the "
-                "shapes and types of the example that it was compiled with"
-            ) from error
-        advance("float network")
-    return join_outputs(parts, _output_dims(compiled))
+class _Bench:
+    """The data of an evaluation, the entry that runs it and the metric that scores it."""
 
+    def __init__(self, ran: CompiledEntry, batches: list[Any], metric: Metric, targets: Any, advance: Advance) -> None:
+        self._ran, self._metric, self._targets, self._advance = ran, metric, targets, advance
+        self._calls = [as_call(inputs) for inputs, _ in batches]
+        self._dims = ran.graph.batch.outputs if ran.graph.batch.dynamic else None
 
-def _chip_outputs(compiled: CompiledModel, chip: Device, time_s: float, batches: list[Any], advance: Advance) -> Any:
-    parts = []
-    for inputs, _ in batches:
-        args, kwargs = as_call(inputs)
-        parts.append(chip(*args, time_s=time_s, **kwargs))
-        advance(f"chip {chip.chip_index + 1}, {print_time(time_s)}")
-    return join_outputs(parts, _output_dims(compiled))
+    def float_metric(self) -> float:
+        """Of the floating-point network."""
+        parts = []
+        for number, (args, kwargs) in enumerate(self._calls):
+            try:
+                parts.append(run_graph(self._ran.graph, *args, **kwargs))
+            except (TypeError, ValueError, RuntimeError, DataError) as error:
+                raise DataError(
+                    f"batch {number} of the evaluation data does not run through the network: {error}. Give inputs of "
+                    "the shapes and types of the example that it was compiled with"
+                ) from error
+            self._advance("float network")
+        return self._measured(parts, "the float network")
 
+    def score(self, chip: Device, time_s: float) -> float:
+        """Of a chip at a time."""
+        parts = []
+        for args, kwargs in self._calls:
+            parts.append(chip(*args, time_s=time_s, entry=self._ran.name, **kwargs))
+            self._advance(f"chip {chip.chip_index + 1}, {print_time(time_s)}")
+        return self._measured(parts, f"chip_index {chip.chip_index} at {print_time(time_s)}")
 
-def _output_dims(compiled: CompiledModel) -> tuple[int | None, ...] | None:
-    batch = compiled.graph.batch
-    return batch.outputs if batch.dynamic else None
+    def _measured(self, parts: list[Any], where: str) -> float:
+        return _measured(self._metric, join_outputs(parts, self._dims), self._targets, where)
 
 
 def _measured(metric: Metric, outputs: Any, targets: Any, where: str) -> float:

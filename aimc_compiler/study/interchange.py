@@ -122,9 +122,14 @@ def as_aihwkit(model: nn.Module, compiled: CompiledModel) -> nn.Module:
 
     model: the network that was compiled; it is copied. Call ``program_analog_weights()`` of the result for a new chip,
     and ``drift_analog_weights(time_s)`` for its state ``time_s`` seconds after programming. Raises DataError where
-    an analog operation is no linear or convolution module of its own, CalibrationError without input ranges, SpecError
-    and MissingDependencyError as ``rpu_config_of``.
+    there are several entries or an analog operation is no linear or convolution module of its own, CalibrationError
+    without input ranges, SpecError and MissingDependencyError as ``rpu_config_of``.
     """
+    if len(compiled.entries) > 1:
+        raise DataError(
+            f"this program has several entries ({', '.join(compiled.entries)}), and a network in aihwkit has one: "
+            "compile the network for one example"
+        )
     if compiled.ranges is None:
         raise CalibrationError("this program has no input ranges: call compiled.calibrate(batches) first")
     names = _analog_modules(model, compiled)

@@ -62,7 +62,7 @@ def layer_of(module: nn.Module) -> Any:
 
 
 def _by_path(chip: ChipSpec, rules: Rules | None, found: dict[str, nn.Module]) -> tuple[Choice, ...]:
-    read = read_rules(rules or (), None, chip)
+    read = read_rules(rules or (), (), chip)
     if any(rule.max_tiles is not None for rule in read):
         raise RuleError("max_tiles needs the network's graph: give example_inputs")
     default = next(iter(chip.tile_types))

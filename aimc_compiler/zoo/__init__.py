@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from aimc_compiler.zoo.fashion import fashion_images
+from aimc_compiler.zoo.generation import GENERATORS
 from aimc_compiler.zoo.registry import NETWORKS, Entry, Example, Input
 
-__all__ = ["DATASETS", "NETWORKS", "Batches", "Entry", "Example", "Input"]
+__all__ = ["DATASETS", "GENERATORS", "NETWORKS", "Batches", "Entry", "Example", "Input"]
 
 Batches = Iterator[tuple[Tensor, Tensor]]
 

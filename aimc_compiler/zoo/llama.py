@@ -58,14 +58,18 @@ LLAMA3_70B = LlamaShape(
 )
 
 
-def rotary_angles(x: Tensor, size: int, base: float) -> tuple[Tensor, Tensor]:
-    """(cosines, sines), each (time, size), of the positions of x (batch, time, ...), in x's floating type.
+#: Keys and values of a layer, each (batch, key heads, time, size).
+KeysValues = tuple[Tensor, Tensor]
+
+
+def rotary_angles(x: Tensor, size: int, base: float, time: int) -> tuple[Tensor, Tensor]:
+    """(cosines, sines), each (time, size), of the first positions; in x's floating type, on its device.
 
     Su et al., "RoFormer", arXiv:2104.09864, equation 15; the two halves of a head turn together, as in the weights that
     are in use.
     """
     exponents = torch.arange(0, size, 2, dtype=torch.float32, device=x.device) / size
-    steps = torch.arange(x.shape[1], dtype=torch.float32, device=x.device)
+    steps = torch.arange(time, dtype=torch.float32, device=x.device)
     angles = (steps[:, None] * base**-exponents).repeat(1, 2)
     return angles.cos().to(x.dtype), angles.sin().to(x.dtype)
 
@@ -79,7 +83,8 @@ def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
 class GroupedAttention(nn.Module):
     """Causal attention whose keys and values serve several query heads: Ainslie et al., arXiv:2305.13245, figure 2.
 
-    x: (batch, time, width); returns the same shape.
+    x: (batch, time, width); returns (the same shape, keys and values). past: keys and values of earlier calls, with
+    room for those of x, which stand at ``position`` (batch,): x is then one token.
     """
 
     def __init__(self, shape: LlamaShape) -> None:
@@ -90,15 +95,26 @@ class GroupedAttention(nn.Module):
         self.v_proj = nn.Linear(shape.width, shape.key_heads * shape.head, bias=False)
         self.o_proj = nn.Linear(shape.heads * shape.head, shape.width, bias=False)
 
-    def forward(self, x: Tensor, cosines: Tensor, sines: Tensor, mask: Tensor) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        cosines: Tensor,
+        sines: Tensor,
+        mask: Tensor,
+        past: KeysValues | None = None,
+        position: Tensor | None = None,
+    ) -> tuple[Tensor, KeysValues]:
         query = rotate(split_heads(self.q_proj(x), self.heads), cosines, sines)
         key = rotate(split_heads(self.k_proj(x), self.key_heads), cosines, sines)
         value = split_heads(self.v_proj(x), self.key_heads)
+        if past is not None and position is not None:
+            place = position[:, None, None, None].expand_as(key)
+            key, value = past[0].scatter(2, place, key), past[1].scatter(2, place, value)
         # (batch, key heads, group, time, size): a group's queries meet one set of keys and values.
         grouped = torch.unflatten(query, 1, (self.key_heads, -1))
         context = attend(grouped, key.unsqueeze(2), value.unsqueeze(2), mask)
         y: Tensor = self.o_proj(join_heads(context.flatten(1, 2)))
-        return y
+        return y, (key, value)
 
 
 class GatedLayer(nn.Module):
@@ -116,7 +132,7 @@ class GatedLayer(nn.Module):
 
 
 class LlamaLayer(nn.Module):
-    """Norm and attention, norm and gated layer, each added to its input."""
+    """Norm and attention, norm and gated layer, each added to its input; arguments as of ``GroupedAttention``."""
 
     def __init__(self, shape: LlamaShape) -> None:
         super().__init__()
@@ -125,14 +141,27 @@ class LlamaLayer(nn.Module):
         self.input_layernorm = nn.RMSNorm(shape.width, eps=shape.epsilon)
         self.post_attention_layernorm = nn.RMSNorm(shape.width, eps=shape.epsilon)
 
-    def forward(self, x: Tensor, cosines: Tensor, sines: Tensor, mask: Tensor) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), cosines, sines, mask)
+    def forward(
+        self,
+        x: Tensor,
+        cosines: Tensor,
+        sines: Tensor,
+        mask: Tensor,
+        past: KeysValues | None = None,
+        position: Tensor | None = None,
+    ) -> tuple[Tensor, KeysValues]:
+        mixed, kept = self.self_attn(self.input_layernorm(x), cosines, sines, mask, past, position)
+        x = x + mixed
         y: Tensor = self.mlp(self.post_attention_layernorm(x))
-        return x + y
+        return x + y, kept
 
 
 class LlamaDecoder(nn.Module):
-    """Tokens (batch, time) to states (batch, time, width)."""
+    """Tokens (batch, time) to states (batch, time, width), with the keys and values of every layer.
+
+    past: keys and values of earlier calls, a pair a layer, of as many places as the context has; then there is one
+    token, which stands at ``position`` (batch,), and all places behind it are masked.
+    """
 
     def __init__(self, shape: LlamaShape) -> None:
         super().__init__()
@@ -141,14 +170,30 @@ class LlamaDecoder(nn.Module):
         self.layers = nn.ModuleList(LlamaLayer(shape) for _ in range(shape.layers))
         self.norm = nn.RMSNorm(shape.width, eps=shape.epsilon)
 
-    def forward(self, input_ids: Tensor) -> Tensor:
+    def forward(
+        self, input_ids: Tensor, past: tuple[KeysValues, ...] | None = None, position: Tensor | None = None
+    ) -> tuple[Tensor, tuple[KeysValues, ...]]:
         x = self.embed_tokens(input_ids)
-        cosines, sines = rotary_angles(x, self.head, self.rotary_base)
-        mask = causal_mask(x)
-        for layer in self.layers:
-            x = layer(x, cosines, sines, mask)
+        cosines, sines, mask = self._whole(x) if past is None or position is None else self._at(x, past, position)
+        kept = []
+        for number, layer in enumerate(self.layers):
+            x, held = layer(x, cosines, sines, mask, None if past is None else past[number], position)
+            kept.append(held)
         states: Tensor = self.norm(x)
-        return states
+        return states, tuple(kept)
+
+    def _whole(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Cosines, sines and mask of all positions of x."""
+        return *rotary_angles(x, self.head, self.rotary_base, x.shape[1]), causal_mask(x)
+
+    def _at(self, x: Tensor, past: tuple[KeysValues, ...], position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same of one position, looked up in tables."""
+        time = past[0][0].shape[2]
+        tables = rotary_angles(x, self.head, self.rotary_base, time)
+        cosines, sines = (F.embedding(position, table)[:, None, None, :] for table in tables)
+        behind = torch.arange(time, device=x.device) > position[:, None]
+        mask = torch.zeros(1, time, dtype=x.dtype, device=x.device).masked_fill(behind, float("-inf"))
+        return cosines, sines, mask[:, None, None, None, :]
 
 
 class Llama(nn.Module):
@@ -163,7 +208,8 @@ class Llama(nn.Module):
         initialise_transformer(self)
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        logits: Tensor = self.lm_head(self.model(input_ids))
+        states, _ = self.model(input_ids)
+        logits: Tensor = self.lm_head(states)
         return logits
 
 

@@ -44,13 +44,14 @@ def test_no_pickle_inside(compiled: aimc.CompiledModel, tmp_path: Path) -> None:
     with zipfile.ZipFile(compiled.save(tmp_path / "net.aimc")) as archive:
         assert sorted(archive.namelist()) == [
             "chip.yaml",
-            "graph.json",
+            "entries/main/graph.json",
+            "entries/main/program.txt",
+            "entries/main/units.txt",
+            "entries/main/workload.txt",
             "manifest.json",
             "mapping.txt",
-            "program.txt",
             "ranges.json",
             "weights.safetensors",
-            "workload.txt",
         ]
 
 
@@ -82,7 +83,7 @@ def test_other_format_versions_are_refused(compiled: aimc.CompiledModel, tmp_pat
     path = compiled.save(tmp_path / "net.aimc")
     with zipfile.ZipFile(path) as archive:
         manifest = archive.read("manifest.json")
-    _rewrite(path, {"manifest.json": manifest.replace(b'"format_version": 1', b'"format_version": 99')})
+    _rewrite(path, {"manifest.json": manifest.replace(b'"format_version": 2', b'"format_version": 99')})
     with pytest.raises(ArtifactError, match="version 99; this version reads"):
         aimc.load(path)
     for wrong in (b"[]", b"3", manifest.replace(b'"seed": 5', b'"seed": "x"'), manifest.replace(b'"seed": 5,', b"")):

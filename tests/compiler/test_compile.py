@@ -8,7 +8,7 @@ from torch import nn
 
 import aimc_compiler as aimc
 from aimc_compiler.chip import override
-from aimc_compiler.errors import CalibrationError, CaptureError, DoesNotFitError, NotBuiltError, RuleError, SpecError
+from aimc_compiler.errors import CalibrationError, CaptureError, DoesNotFitError, RuleError, SpecError
 from aimc_compiler.mapping import DoesNotFit
 
 
@@ -43,11 +43,9 @@ def test_rules_leave_a_matrix_digital_and_say_why() -> None:
         aimc.compile(model, "ideal", (x[:1],), rules=[("heads", {"analog": False})])
 
 
-def test_training_mode_and_entries() -> None:
+def test_training_mode() -> None:
     with pytest.raises(CaptureError, match=r"eval\(\)"):
         aimc.compile(nn.Sequential(nn.Linear(3, 3), nn.Dropout()), "ideal", (torch.zeros(1, 3),))
-    with pytest.raises(NotBuiltError, match="entries"):
-        aimc.compile(nn.Linear(3, 3).eval(), "ideal", (torch.zeros(1, 3),), entries={"a": None})
 
 
 def test_with_chip_refuses_another_geometry() -> None:

@@ -2,10 +2,12 @@
 
 import zipfile
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 from typer.testing import CliRunner
 
@@ -14,7 +16,7 @@ from aimc_compiler.cli.app import app
 from aimc_compiler.errors import ArtifactError, CaptureError, NotBuiltError
 from aimc_compiler.program import events as events_module
 from aimc_compiler.program.links import Links
-from aimc_compiler.report import find_timing, inspect_json
+from aimc_compiler.report import entries_table, find_timing, inspect_json
 from aimc_compiler.zoo.llama import LLAMA_TINY, llama
 
 SHAPE = replace(LLAMA_TINY, width=256, inner=512, heads=4, key_heads=2)
@@ -62,9 +64,9 @@ def test_a_missing_program_is_refused_where_weights_are(tmp_path: Path) -> None:
     full = aimc.compile(model, CHIP, (torch.zeros(1, 4),)).save(tmp_path / "full.aimc")
     with zipfile.ZipFile(full) as archive, zipfile.ZipFile(tmp_path / "cut.aimc", "w") as cut:
         for name in archive.namelist():
-            if name != "program.txt":
+            if name != "entries/main/program.txt":
                 cut.writestr(name, archive.read(name))
-    with pytest.raises(ArtifactError, match=r"lacks program\.txt"):
+    with pytest.raises(ArtifactError, match=r"lacks entries/main/program\.txt"):
         aimc.load(tmp_path / "cut.aimc")
 
 
@@ -84,7 +86,14 @@ def test_what_cannot_be_timed_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NotBuiltError, match="timing is built for up to 10"):
         compiled.timing  # noqa: B018
     assert "time fewer layers" in str(find_timing(compiled))
-    assert "time fewer layers" in inspect_json(compiled)["timing"]["refused"]
+    found = inspect_json(compiled)
+    assert "time fewer layers" in found["timing"]["refused"]
+    assert found["entries"]["main"]["timing"] == found["timing"]
+    console = Console(width=200, file=StringIO())
+    console.print(entries_table(compiled))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "not timed" in shown
+    assert "time fewer layers" in shown
 
 
 def test_the_command_line_compiles_and_inspects_it(tmp_path: Path) -> None:

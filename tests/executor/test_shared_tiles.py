@@ -47,7 +47,7 @@ def compiled_on(places: dict[str, tuple[int, int, int]], kind: str = "tile") -> 
     verify_mapping(mapping, compiled.workload, chip)
     program = lower_mapping(compiled.workload, mapping, chip)
     verify_program(program)
-    return compiled._replace(mapping=mapping, program=program)
+    return compiled._replace(entries=[replace(compiled.entry(), mapping=mapping, program=program)])
 
 
 @pytest.fixture(scope="module")

@@ -69,6 +69,9 @@ def test_networks_without_a_counterpart_are_refused() -> None:
         as_aihwkit(grouped, bare)
     with pytest.raises(DataError, match=r"'0' has no counterpart in aihwkit, which converts linear and convolution"):
         as_aihwkit(grouped, bare.calibrate([x]))
+    several = aimc.compile(grouped, "aihwkit", entries={"small": (x,), "large": (torch.ones(1, 4, 9, 9),)})
+    with pytest.raises(DataError, match=r"several entries \(small, large\), and a network in aihwkit has one"):
+        as_aihwkit(grouped, several)
 
 
 @needs_aihwkit

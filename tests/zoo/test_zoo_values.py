@@ -69,7 +69,7 @@ def test_padding_does_not_change_the_result() -> None:
 def test_rotary_scores_depend_on_the_distance_alone() -> None:
     x = numbers(1, 9, 8)
     query, key = (torch.tile(vector, (9, 1))[None, None] for vector in x[0, :2])
-    angles = rotary_angles(x, 8, 10000.0)
+    angles = rotary_angles(x, 8, 10000.0, x.shape[1])
     scores = (rotate(query, *angles) @ rotate(key, *angles).transpose(-1, -2))[0, 0]
     for distance in range(-8, 9):
         along = torch.diagonal(scores, distance)
