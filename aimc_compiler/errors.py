@@ -38,6 +38,10 @@ class CalibrationError(AimcError):
     """Input ranges are missing, or the calibration data cannot set them."""
 
 
+class CalibrationWarning(UserWarning):
+    """Data that the chip's converters cut: it runs, and what is lost is said."""
+
+
 class DoesNotFitError(AimcError):
     """The network does not fit the chip; ``reason`` is the value that says by how much and what would help."""
 

@@ -86,7 +86,29 @@ def finish(
     load = main if sums.load is None else sums.load.contiguous()
     power = main if sums.power is None else sums.power.contiguous()
     run = _rows if layout == "sample_call_column" else _planes
-    return run((main, load, power), columns, far_at, further, _constants(rows, settings), draw)
+    return run(
+        _Given(
+            sums=(main, load, power),
+            columns=columns,
+            far_at=far_at,
+            further=further,
+            constants=_constants(rows, settings),
+            draw=draw,
+        )
+    )
+
+
+@record
+class _Given:
+    """What the kernels finish. sums: of w, its load and power; far_at: column of the sums of w p, 0 without; further:
+    the offset of the first row, of each column; constants: as of ``_constants``."""
+
+    sums: tuple[Tensor, Tensor, Tensor]
+    columns: int
+    far_at: int
+    further: npt.NDArray[np.float32]
+    constants: npt.NDArray[np.float32]
+    draw: Draw | None
 
 
 def _constants(rows: int, settings: MvmSettings) -> npt.NDArray[np.float32]:
@@ -105,55 +127,42 @@ def _constants(rows: int, settings: MvmSettings) -> npt.NDArray[np.float32]:
     )
 
 
-def _rows(
-    sums: tuple[Tensor, Tensor, Tensor],
-    columns: int,
-    far_at: int,
-    further: npt.NDArray[np.float32],
-    constants: npt.NDArray[np.float32],
-    draw: Draw | None,
-) -> Tensor:
+def _rows(given: _Given) -> Tensor:
     from aimc_compiler.analog.finish_kernels import finish_rows
 
-    batch, windows = sums[0].shape[:2]
-    out = sums[0].new_empty(batch, windows, columns)
-    main, load, power, made = (part.numpy().reshape(batch * windows, -1) for part in (*sums, out))
-    keys, widths, sample, call, entries = _streams(draw)
+    columns = given.columns
+    batch, windows = given.sums[0].shape[:2]
+    out = given.sums[0].new_empty(batch, windows, columns)
+    main, load, power, made = (part.numpy().reshape(batch * windows, -1) for part in (*given.sums, out))
+    keys, widths, sample, call, entries = _streams(given.draw)
 
     def work(items: Iterator[tuple[int, int]]) -> None:
         scratch = np.empty((9, columns + 8), np.float32)
         for first, last in items:
             finish_rows(
-                made, main, load, power, far_at, further, constants, keys, widths, sample, call, windows * entries,
-                first, last, scratch,
+                made, main, load, power, given.far_at, given.further, given.constants, keys, widths, sample, call,
+                windows * entries, first, last, scratch,
             )  # fmt: skip
 
     _in_parts(work, batch * windows, out.numel())
     return out
 
 
-def _planes(
-    sums: tuple[Tensor, Tensor, Tensor],
-    columns: int,
-    far_at: int,
-    further: npt.NDArray[np.float32],
-    constants: npt.NDArray[np.float32],
-    draw: Draw | None,
-) -> Tensor:
+def _planes(given: _Given) -> Tensor:
     from aimc_compiler.analog.finish_kernels import finish_planes
 
-    (batch, groups), spatial = sums[0].shape[:2], sums[0].shape[3:]
+    (batch, groups), spatial = given.sums[0].shape[:2], given.sums[0].shape[3:]
     windows = prod(spatial)
-    out = sums[0].new_empty(batch, groups, columns, *spatial)
-    main, load, power, made = (part.flatten(3).numpy() for part in (*sums, out))
-    keys, widths, sample, call, entries = _streams(draw)
+    out = given.sums[0].new_empty(batch, groups, given.columns, *spatial)
+    main, load, power, made = (part.flatten(3).numpy() for part in (*given.sums, out))
+    keys, widths, sample, call, entries = _streams(given.draw)
 
     def work(items: Iterator[tuple[int, int]]) -> None:
         numbers, scratch = np.empty((2, windows), np.uint64), np.empty((8, windows), np.float32)
         for first, last in items:
             finish_planes(
-                made, main, load, power, far_at, further, constants, keys, widths, sample, call, entries, first, last,
-                numbers, scratch,
+                made, main, load, power, given.far_at, given.further, given.constants, keys, widths, sample, call,
+                entries, first, last, numbers, scratch,
             )  # fmt: skip
 
     _in_parts(work, batch, out.numel())

@@ -6,6 +6,7 @@ al., Nat. Commun. 14, 5282 (2023), Methods, "AIMC MVM"). All column blocks of a 
 and so share its range.
 """
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,7 +18,8 @@ from aimc_compiler.analog import RangeObserver
 from aimc_compiler.calibration.method import RangeMethod
 from aimc_compiler.calibration.outputs import OUTPUT_METHOD, ObservedOutputs, OutputObserver
 from aimc_compiler.chip import ChipSpec
-from aimc_compiler.errors import CalibrationError
+from aimc_compiler.chip.spec import Tile
+from aimc_compiler.errors import CalibrationError, CalibrationWarning
 from aimc_compiler.executor import (
     CompiledEntry,
     InputRanges,
@@ -47,7 +49,7 @@ def calibrate_ranges(
     data is one whose analog operations others cover. output_method: how output bounds are chosen where
     ``adc.out_bound`` is calibrated (default: ``outputs.OUTPUT_METHOD``). Raises CalibrationError on no data, on inputs
     that the network does not take, on values that are not finite, on operations that no data reaches, and on an
-    output_method for a chip with fixed bounds.
+    output_method for a chip with fixed bounds. Warns where inputs of either sign meet output converters without sign.
     """
     given = [entry for entry in entries if entry.name in data]
     ops = _covered(entries, given)
@@ -61,9 +63,13 @@ def calibrate_ranges(
     if bounded:  # run twice
         batches = {name: list(each) if isinstance(each, Iterator) else each for name, each in data.items()}
     observers: dict[str, BlockObservers] = {}
+    observed: list[ObservedMatrix] = []
     samples = 0
     for entry in given:
-        samples += _run(entry, _observing(entry, observers), batches[entry.name], several=len(entries) > 1)
+        observing = _observing(entry, observers)
+        samples += _run(entry, dict(observing), batches[entry.name], several=len(entries) > 1)
+        observed += observing.values()
+    _warn_of_signs(observed, {name: chip.tile_types[op.tile_type] for name, op in ops.items()})
     levels = {name: chip.tile_types[op.tile_type].dac.steps for name, op in ops.items()}
     rows = tuple(row for name in ops for row in range_rows(name, observers[name], method, levels[name]))
     ranges = InputRanges(method=str(method), samples=samples, rows=rows)
@@ -84,6 +90,29 @@ def calibrate_ranges(
     return replace(ranges, outputs=OutputBounds(method=str(chosen), rows=bounds))
 
 
+def _warn_of_signs(observing: Sequence["ObservedMatrix"], tiles: dict[str, Tile]) -> None:
+    """Warn where converters without sign read sums that may be below zero: those of inputs of either sign."""
+    cut = [seen for seen in observing if seen.below and not _takes_signs(tiles[seen.op])]
+    if not cut:
+        return
+    seen = max(cut, key=lambda each: each.below / each.inputs)
+    others = len({each.op for each in cut}) - 1
+    more = f", and so are some of {others:,} more operations" if others else ""
+    warnings.warn(
+        f"{100 * seen.below / seen.inputs:.2g} % of the inputs of {seen.op!r} are below 0 (the least is "
+        f"{seen.least:.3g}){more}, but the output converters of their tiles have no sign (adc.signed: false), so that "
+        "sums below 0 read as 0. Give inputs bit by bit in two's complement (dac.input_mode: bit_serial, dac.bit_code: "
+        "twos_complement), set adc.signed: true, or keep such operations digital by a rule",
+        CalibrationWarning,
+        stacklevel=3,
+    )
+
+
+def _takes_signs(tile: Tile) -> bool:
+    """Whether inputs may have either sign: in two's complement no plane is negative, and signs are put in digitally."""
+    return tile.adc.signed or (tile.dac.planes > 0 and tile.dac.bit_code == "twos_complement")
+
+
 def _covered(entries: Sequence[CompiledEntry], given: Sequence[CompiledEntry]) -> dict[str, MatrixOp]:
     """Every analog operation by name, entry after entry. Raises CalibrationError where no data reaches one."""
     seen = {op.name for entry in given for op in entry.workload.analog_ops}
@@ -100,10 +129,10 @@ def _covered(entries: Sequence[CompiledEntry], given: Sequence[CompiledEntry]) -
     return ops
 
 
-def _observing(entry: CompiledEntry, observers: dict[str, "BlockObservers"]) -> dict[str, nn.Module]:
+def _observing(entry: CompiledEntry, observers: dict[str, "BlockObservers"]) -> dict[str, "ObservedMatrix"]:
     """The analog operations of an entry, each with the observers of its row blocks, which other entries may share."""
     modules = entry.graph.matrix_modules()
-    observing: dict[str, nn.Module] = {}
+    observing: dict[str, ObservedMatrix] = {}
     for op in entry.workload.analog_ops:
         observed = ObservedMatrix(op.name, modules[op.name], entry.mapping.pieces_of(op.matrix), observers.get(op.name))
         observers[op.name], observing[op.name] = observed.observers, observed
@@ -160,11 +189,16 @@ class ObservedMatrix(nn.Module):
         extents = {(piece.group, piece.row_block): (piece.first_row, piece.rows) for piece in pieces}
         self.extents = dict(sorted(extents.items()))
         self.observers = observers or {block: RangeObserver() for block in self.extents}
+        #: All inputs seen, those below zero, and the least.
+        self.inputs, self.below, self.least = 0, 0, 0.0
 
     def forward(self, x: Tensor) -> Tensor:
         """x: the operation's input; returns its output."""
         if not bool(torch.isfinite(x).all()):
             raise CalibrationError(f"an input of {self.op!r} is not finite during calibration: check the data")
+        self.inputs += x.numel()
+        self.below += int((x < 0).sum())
+        self.least = min(self.least, float(x.min())) if x.numel() else self.least
         seen = x[None] if x.dim() == self.contraction.sample_axes else x
         for (group, block), (first_row, rows) in self.extents.items():
             touched = self.contraction.inputs_of(seen, self.module.groups, first_row, rows)

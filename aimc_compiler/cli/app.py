@@ -201,11 +201,10 @@ def run(
     compiled = aimc.load(artifact)
     ran = compiled.entry(entry)
     batches = limit_samples(find_data(data, batch, ran.name), limit)
-    chosen = None if times is None else parse_times(times)
     result = aimc.evaluate(
         compiled,
         batches,
-        times_s=chosen,
+        times_s=None if times is None else parse_times(times),
         n_chips=chips,
         seed=seed,
         recalibration=recalibrate,
@@ -221,7 +220,14 @@ def run(
 
 
 def _print_evaluation(compiled: aimc.CompiledModel, result: "Evaluation") -> None:
-    from aimc_compiler.report import counted, evaluation_table, precision_line, repeats_line, timing_table
+    from aimc_compiler.report import (
+        counted,
+        evaluation_table,
+        mixtures_note,
+        precision_line,
+        repeats_line,
+        timing_table,
+    )
 
     console = terminal()
     console.print(
@@ -234,8 +240,8 @@ def _print_evaluation(compiled: aimc.CompiledModel, result: "Evaluation") -> Non
     console.print(evaluation_table(result))
     console.print()
     console.print(timing_table(compiled.entry(result.entry).timing))
-    if repeats := repeats_line(result):
-        console.print(f"\n{repeats}")
+    for line in filter(None, (mixtures_note(compiled.entry(result.entry)), repeats_line(result))):
+        console.print(f"\n{line}", markup=False)
 
 
 @app.command("mvm-error")

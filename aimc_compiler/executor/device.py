@@ -38,10 +38,14 @@ from aimc_compiler.workload import MatrixOp
 
 @record
 class Counts:
-    """What a run did: samples, and the MVMs of all pieces, as the program has them."""
+    """What a run did: samples, and the MVMs of all pieces that its values took.
+
+    timed_mvms: MVMs that time and energy are of; fewer where experts of a mixture are timed by an assumed routing.
+    """
 
     samples: int
     mvms: int
+    timed_mvms: int
 
 
 @record
@@ -157,7 +161,7 @@ class Device:
             outputs=outputs,
             timing=timing,
             energy_j=samples * timing.energy_j,
-            counts=Counts(samples=samples, mvms=chip.mvms - before),
+            counts=Counts(samples=samples, mvms=chip.mvms - before, timed_mvms=samples * chip.planned.timed),
             repeats=price_repeats(chip.entry.program, chip.repeated - repeated),
         )
 

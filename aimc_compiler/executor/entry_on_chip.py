@@ -6,7 +6,8 @@ from typing import Any
 from aimc_compiler.errors import InternalError
 from aimc_compiler.executor.entry import CompiledEntry
 from aimc_compiler.executor.on_tiles import Clock, OnTiles, Programmed, batch_axis, entries_together, on_tiles_type
-from aimc_compiler.program import Program, mvm_names
+from aimc_compiler.executor.planned import planned_work
+from aimc_compiler.program import mvm_names
 
 #: Samples of each entry are numbered from a multiple of this on, so that no two entries draw the same noise.
 SAMPLES_PER_ENTRY = 1 << 40
@@ -22,8 +23,7 @@ class EntryOnChip:
         self.entry, self._clock, self._origin = entry, clock, number * SAMPLES_PER_ENTRY
         self.samples = 0
         self.repeated: Counter[str] = Counter()
-        self._events = _mvm_events(entry.program)
-        self._conversions = sum(task.events * task.adc_conversions for task in entry.program.tasks)
+        self.planned = planned_work(entry.workload, entry.mapping, entry.program, entry.chip)
         graph, nodes = entry.graph, entry.graph.matrix_nodes()
         calls: dict[str, int] = {}
         self.ops: dict[str, OnTiles] = {}
@@ -34,7 +34,7 @@ class EntryOnChip:
             call, inner = calls.get(op.matrix, 0), entries_together(nodes[op.name])
             self.ops[op.name] = made(programmed[op.name], clock, call, axis, inner)
             self._mvm_names[op.name] = mvm_names(op.name, entry.mapping.pieces_of(op.matrix))
-            calls[op.matrix] = calls.get(op.matrix, 0) + op.windows
+            calls[op.matrix] = calls.get(op.matrix, 0) + op.computed_windows
         self.graph = graph.with_modules(dict(self.ops))
 
     @property
@@ -61,12 +61,13 @@ class EntryOnChip:
     def _check(self, run: "Run") -> None:
         """The numerics and the program are one description: their MVMs and conversions agree."""
         for name, op in self.ops.items():
-            done, planned = op.tiles.mvms - run.mvms[name], run.count * self._events[name]
+            done, planned = op.tiles.mvms - run.mvms[name], run.count * self.planned.mvms[name]
             if done != planned:
                 raise InternalError(f"{name}: {done} MVMs were computed, the program has {planned}")
         converted = sum(op.tiles.adc_conversions for op in self.ops.values()) - run.conversions
-        if converted != run.count * self._conversions:
-            raise InternalError(f"{converted} outputs were converted, the program has {run.count * self._conversions}")
+        if converted != run.count * self.planned.conversions:
+            planned = run.count * self.planned.conversions
+            raise InternalError(f"{converted} outputs were converted, the program has {planned}")
 
 
 class Run:
@@ -77,12 +78,3 @@ class Run:
         self.mvms = {name: op.tiles.mvms for name, op in chip.ops.items()}
         self.repeats = {name: op.tiles.repeats.copy() for name, op in chip.ops.items()}
         self.conversions = sum(op.tiles.adc_conversions for op in chip.ops.values())
-
-
-def _mvm_events(program: Program) -> dict[str, int]:
-    """MVMs a sample of each operation."""
-    events: dict[str, int] = {}
-    for task in program.tasks:
-        if task.mvms:
-            events[task.op] = events.get(task.op, 0) + task.events * task.mvms
-    return events

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from aimc_compiler.errors import BatchError, CaptureError
@@ -73,7 +73,8 @@ def capture(
 @record
 class Traced:
     """A network in normal form, before what it computes is checked. samples: two of them, None where the whole example
-    is one; reason: why, in words; leaves: the flat inputs of the example."""
+    is one; reason: why, in words; leaves: the flat inputs of the example; expected: what the network itself gives for
+    both samples, or for the example; single: what the graph gives for the first, None if it has changed since."""
 
     name: str
     network: FlatNetwork
@@ -82,6 +83,8 @@ class Traced:
     leaves: tuple[Any, ...]
     samples: Samples | None
     reason: str
+    expected: tuple[Any, ...]
+    single: tuple[Any, ...] | None
 
     def graph(self, module: fx.GraphModule, outputs: tuple[int | None, ...], unpriced: tuple[str, ...] = ()) -> Graph:
         """The Graph of ``module``; outputs: the batch dimension of each flat output."""
@@ -112,16 +115,26 @@ def trace(
     leaves, in_spec = pytree.tree_flatten(call)
     network = FlatNetwork(model, in_spec, method)
     samples = None
-    if batch_dim is not None:
-        samples = make_samples(leaves, batch_dims(leaves, _names(call), batch_dim))
-    program, samples, reason = _export(network, name, tuple(leaves), samples)
+    dims = None if batch_dim is None else batch_dims(leaves, _names(call), batch_dim)
+    _check_elements(name, _names(call), leaves)
+    if dims is not None:
+        samples = make_samples(leaves, dims)
+    program, samples, reason, expected = _export(network, name, tuple(leaves), samples)
     root, nodes = _normal_form(program, name)
     name_inputs(nodes, _input_names(model, call, method))
-    _record(root, nodes, samples.first if samples else tuple(leaves))
-    fold_batch_norms(root, nodes)
+    recorded = _record(root, nodes, samples.first if samples else tuple(leaves))
+    folded = fold_batch_norms(root, nodes)
     drop_dead(nodes)
     return Traced(
-        name=name, network=network, root=root, nodes=nodes, leaves=tuple(leaves), samples=samples, reason=reason
+        name=name,
+        network=network,
+        root=root,
+        nodes=nodes,
+        leaves=tuple(leaves),
+        samples=samples,
+        reason=reason,
+        expected=expected,
+        single=None if folded else recorded,
     )
 
 
@@ -152,6 +165,15 @@ def _check_method(model: nn.Module, name: str, method: str) -> None:
     raise CaptureError(f"{name} has no method {method!r}: {hint}")
 
 
+def _check_elements(name: str, names: Sequence[str], leaves: Sequence[Any]) -> None:
+    for place, leaf in zip(names, leaves, strict=True):
+        if isinstance(leaf, Tensor) and not leaf.numel():
+            raise CaptureError(
+                f"{name}: input {place} of the example has shape {tuple(leaf.shape)}, which holds no elements, so "
+                "there is nothing to plan for: give an example of the size that the network is to run at"
+            )
+
+
 def _acts(module: nn.Module) -> bool:
     """Whether a module of its own, not through its children, computes."""
     return not any(True for _ in module.children()) and type(module) is not nn.Module
@@ -159,15 +181,16 @@ def _acts(module: nn.Module) -> bool:
 
 def _export(
     network: FlatNetwork, name: str, leaves: tuple[Any, ...], samples: Samples | None
-) -> tuple[Any, Samples | None, str]:
-    """(program, samples or None where the whole example is one, reason)."""
+) -> tuple[Any, Samples | None, str, tuple[Any, ...]]:
+    """(program, samples or None where the whole example is one, reason, the network's own outputs)."""
     reason = "the whole example is one sample: batch_dim=None"
     if samples is not None:
         try:
             with quiet(), torch.no_grad():
-                network(*samples.both)  # a network exported for one batch size refuses others only when it runs
+                # A network exported for one batch size refuses others only when it runs.
+                expected = network(*samples.both)
             program = export(network, samples.both, samples.dims)
-            return program, samples, f"any number of samples along dimensions {_dims_text(samples.dims)}"
+            return program, samples, f"any number of samples along dimensions {_dims_text(samples.dims)}", expected
         except (Warning, CaptureError):
             # Ours, or the caller has turned warnings into errors: no answer to whether the batch can vary.
             raise
@@ -175,7 +198,9 @@ def _export(
             # torch.export raises errors of many types; a fault of the network itself appears again below.
             reason = f"the whole example is one sample: its batch cannot vary ({first_line(error)})"
     try:
-        return export(network, leaves, None), None, reason
+        program = export(network, leaves, None)
+        with quiet(), torch.no_grad():
+            return program, None, reason, network(*leaves)
     except (Warning, CaptureError):
         raise
     except Exception as error:
@@ -197,12 +222,13 @@ def _normal_form(program: Any, name: str) -> tuple[nn.Module, fx.Graph]:
     return result
 
 
-def _record(root: nn.Module, nodes: fx.Graph, leaves: tuple[Any, ...]) -> None:
+def _record(root: nn.Module, nodes: fx.Graph, leaves: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Note the value of every node for these inputs; the outputs."""
     with torch.no_grad():
         module = fx.GraphModule(root, nodes)
         try:
             # With the graph itself, not the module's copy: values are noted on the nodes we go on with.
-            ValueRecorder(module, graph=nodes).run(*leaves)
+            return tuple(ValueRecorder(module, graph=nodes).run(*leaves))
         except (RuntimeError, ValueError, IndexError) as error:
             raise BatchError(
                 f"the network was captured for two samples and fails on one ({first_line(error)}): an operation may "
@@ -215,14 +241,17 @@ def check_values(traced: Traced, module: fx.GraphModule) -> tuple[int | None, ..
     network, name, samples, leaves = traced.network, traced.name, traced.samples, traced.leaves
     allowed = tolerance([value.dtype for value in map(tensor_of, module.graph.nodes) if value is not None])
     with quiet(), torch.no_grad():
-        expected = network(*(samples.both if samples else leaves))
         recorder = BatchRecorder(module)
         actual = recorder.run(*samples.both) if samples else module(*leaves)
-        names = _names(pytree.tree_unflatten(list(expected), network.out_specs[0]))
-        _check_same(name, names, expected, actual, allowed)
+        names = _names(pytree.tree_unflatten(list(traced.expected), network.out_specs[0]))
+        _check_same(name, names, traced.expected, actual, allowed)
         if samples is None:
-            return (None,) * len(expected)
-        first, second = TurnRecorder(module, recorder.joined).run(*samples.first), module(*samples.second)
+            return (None,) * len(traced.expected)
+        if recorder.joined:
+            first = TurnRecorder(module, recorder.joined).run(*samples.first)
+        else:
+            first = module(*samples.first) if traced.single is None else traced.single
+        second = module(*samples.second)
         alone = network(*samples.first)
     dims = output_dims(first, actual, names)
     check_samples(first, second, actual, dims, names, allowed)

@@ -1,5 +1,6 @@
 """Checking that every operation has its place: matrix operations are mapped, all others have a cost class."""
 
+import torch
 from torch import fx
 
 from aimc_compiler.chip.costs import COST_CLASSES
@@ -31,7 +32,11 @@ def operation_faults(graph: fx.Graph) -> dict[fx.Node, tuple[str, bool]]:
     faults = {}
     for node in run_time_operations(graph):
         name = op_name(node)
-        if node.op == "call_function" and name not in OP_COSTS and name != "getitem":
+        if _is_empty(node):
+            faults[node] = (_EMPTY, False)
+        elif node.op == "call_function" and _counts_by_values(node):
+            faults[node] = (_COUNTED, False)
+        elif node.op == "call_function" and name not in OP_COSTS and name != "getitem":
             fault = _fault(name)
             faults[node] = (fault or _UNPRICED, fault is None)
     return faults
@@ -52,6 +57,43 @@ _UNPRICED = (
     f"has no cost class ({', '.join(COST_CLASSES)}): write it with operations that have one, add it to the table in "
     "aimc_compiler/graph/ops.py, or allow it unpriced (allow_unpriced=True)"
 )
+
+
+#: How many elements it finds depends on values, so no program of fixed size can follow it.
+_COUNTED = (
+    "how many elements it gives depends on the values of its input, and a chip's program is the same for all inputs: "
+    "write it with a mask that keeps all elements, as torch.where(mask, x, 0); of a mixture of experts, let every "
+    "expert multiply all tokens and weigh its outputs by zero where the router did not choose it"
+)
+
+
+#: A tensor of size zero has no windows to pass on, and a matrix without rows or columns no cells.
+_EMPTY = (
+    "gives a tensor without elements, of which a chip has nothing to compute: leave it out (an empty slice, a layer of "
+    "width 0)"
+)
+
+
+def _is_empty(node: fx.Node) -> bool:
+    value = value_of(node)
+    return isinstance(value, TensorValue) and 0 in value.shape
+
+
+def _counts_by_values(node: fx.Node) -> bool:
+    """Whether the shape of a result depends on values: nonzero, where of a condition alone, an index that is a mask."""
+    name = op_name(node)
+    if name == "where":
+        return len(node.args) == 1
+    if name == "one_hot":
+        return len(node.args) < 2 or bool(node.args[1] == -1)
+    if name == "index":
+        return any(_is_mask(index) for index in node.all_input_nodes[1:])
+    return bool(torch.Tag.dynamic_output_shape in getattr(node.target, "tags", ()))
+
+
+def _is_mask(index: fx.Node) -> bool:
+    value = value_of(index)
+    return isinstance(value, TensorValue) and value.dtype in ("bool", "uint8")
 
 
 def _fault(name: str) -> str | None:

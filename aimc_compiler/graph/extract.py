@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from aimc_compiler.graph.arguments import arguments, spread
-from aimc_compiler.graph.ir import attribute_name, constant_name, constant_path, op_name
+from aimc_compiler.graph.ir import EXPERT, attribute_name, constant_name, constant_path, op_name
 from aimc_compiler.graph.matrix import MatrixKind, MatrixModule
 from aimc_compiler.graph.origin import Origin, read_origin
 from aimc_compiler.graph.transposed import Overlap, products_weight
@@ -17,7 +17,9 @@ from aimc_compiler.graph.transposed import Overlap, products_weight
 _LAYER = re.compile(r"^(Parametrized)?(NonDynamicallyQuantizable)?(Lazy)?(Linear|Conv[123]d|ConvTranspose[123]d)$")
 _TRANSPOSITIONS = frozenset(["t", "numpy_T", "mT", "transpose", "permute", "swapaxes"])
 _KINDS: dict[int, MatrixKind] = {1: "conv1d", 2: "conv2d", 3: "conv3d"}
-_RESHAPINGS = frozenset(["reshape", "view", "flatten", "unflatten", "permute", "transpose", "squeeze", "unsqueeze"])
+_RESHAPINGS = frozenset(
+    ["reshape", "view", "flatten", "unflatten", "permute", "transpose", "squeeze", "unsqueeze", "select"]
+)
 _RENAMINGS = frozenset(["detach", "alias", "contiguous", "clone", "lift_fresh_copy"])
 
 
@@ -136,7 +138,8 @@ class Extraction:
 
     def name(self, node: fx.Node, parameter: str) -> str:
         """A new name for a matrix operation that ``node`` makes with this weight."""
-        return self.unique(_name(read_origin(node), parameter))
+        own = _name(read_origin(node), parameter)
+        return self.unique(f"{own}.{node.meta[EXPERT]}" if EXPERT in node.meta else own)
 
     def constant(self, node: fx.Node, path: str, value: Tensor) -> fx.Node:
         """A constant of our own, before ``node``; one of a path, which says what it is."""

@@ -16,9 +16,9 @@ from aimc_compiler.graph.matrix import MatrixModule, NormStatistics
 from aimc_compiler.graph.values import tensor_of
 
 
-def fold_batch_norms(root: nn.Module, graph: fx.Graph) -> None:
-    """Fold every batch norm that can be; values must have been recorded."""
-    constants = Constants(root)
+def fold_batch_norms(root: nn.Module, graph: fx.Graph) -> int:
+    """Fold every batch norm that can be, and return how many; values must have been recorded."""
+    constants, folded = Constants(root), 0
     for node in list(graph.nodes):
         if node.op != "call_function" or op_name(node) != "batch_norm":
             continue
@@ -30,6 +30,8 @@ def fold_batch_norms(root: nn.Module, graph: fx.Graph) -> None:
         module.fold_norm(statistics)
         node.replace_all_uses_with(source)
         graph.erase_node(node)
+        folded += 1
+    return folded
 
 
 def _foldable(root: nn.Module, source: Any) -> MatrixModule | None:

@@ -20,6 +20,10 @@ from aimc_compiler.graph.recurrent import RecurrentModule
 from aimc_compiler.graph.values import TensorValue, Value, value_of
 from aimc_compiler.records import record
 
+#: Notes on nodes: which of a stack of matrices an operation multiplies, where an index chooses among their results; and
+#: that a node only puts these side by side, for the choice, which moves nothing.
+EXPERT, BESIDE = "expert", "beside"
+
 
 @record
 class BatchRule:

@@ -18,7 +18,7 @@ from aimc_compiler.errors import InternalError
 from aimc_compiler.graph.access import ALL, SAME, Layout, sizes, sliding
 from aimc_compiler.graph.check_ops import input_dependent
 from aimc_compiler.graph.digital import Plan, Step, plan, tensor_value, work
-from aimc_compiler.graph.ir import Graph, matrix_name
+from aimc_compiler.graph.ir import BESIDE, Graph, matrix_name
 from aimc_compiler.graph.layout import natural_layout, wanted_layout
 from aimc_compiler.graph.lower_recurrent import Loop, LoopMatrix, lower_loop, one_window
 from aimc_compiler.graph.matrix import MatrixModule
@@ -27,6 +27,7 @@ from aimc_compiler.graph.origin import Origin
 from aimc_compiler.graph.partition import Partition
 from aimc_compiler.graph.recurrent import RecurrentModule
 from aimc_compiler.graph.values import tensor_of
+from aimc_compiler.workload.experts import deal_windows
 from aimc_compiler.workload.ir import Access, DigitalOp, Matrix, MatrixOp, TensorShape, Workload
 
 #: The name of a matrix by its parameter and groups, which identify it.
@@ -34,12 +35,12 @@ MatrixNames = Mapping[tuple[str, int], str]
 
 
 def lower(graph: Graph, partition: Partition, names: MatrixNames | None = None) -> Workload:
-    """One sample's work, with each matrix operation where ``partition`` puts it.
+    """One sample's work, with each matrix operation where ``partition`` puts it, and the windows it deals to experts.
 
     names: what matrices are called that other entries use as well (``lower_entries``); the others after their
-    first use.
+    first use. Raises RuleError where experts cannot be timed as a rule says.
     """
-    return _Lowering(graph, partition, names or {}).run()
+    return deal_windows(_Lowering(graph, partition, names or {}).run())
 
 
 class _Lowering:
@@ -114,6 +115,7 @@ class _Lowering:
                 reason=assignment.reason,
                 tile_type=assignment.tile_type,
                 groups_per_tile=assignment.groups_per_tile,
+                routing=assignment.routing,
                 source=_source(node),
             )
         )
@@ -188,7 +190,7 @@ class _Lowering:
         step = self._step(node)
         chosen = plan(step)
         cost = OP_COSTS.get(step.name)
-        cost_class = FREE if cost is None else cost.cost_class
+        cost_class = FREE if cost is None or BESIDE in node.meta else cost.cost_class
         first = self.first_results.setdefault(step.node, node)
         if first is not node and cost_class != FREE:
             self._further_result(node, step, first, chosen.layout)

@@ -132,4 +132,5 @@ def _matrix_op(loop: Loop, matrix: LoopMatrix, given: str, output: str, access: 
         tile_type=matrix.where.tile_type,
         source=loop.source,
         initial=initial,
+        routing=matrix.where.routing,
     )

@@ -8,7 +8,7 @@ from torch import fx
 
 from aimc_compiler.chip.spec import Tile
 from aimc_compiler.errors import InternalError
-from aimc_compiler.graph.ir import Graph
+from aimc_compiler.graph.ir import EXPERT, Graph
 from aimc_compiler.graph.matrix import MatrixModule
 from aimc_compiler.graph.values import TensorValue, value_of
 from aimc_compiler.mapping.pack import tiles_needed
@@ -19,13 +19,15 @@ from aimc_compiler.workload.ir import Matrix
 @record
 class MatrixCost:
     """One use of a matrix. path: the module path that rules match; matrix: its shape, ``matrix.parameter`` its
-    identity; kind: "linear" or "conv1d" to "conv3d"; macs: multiply-accumulates of this use, of one sample."""
+    identity; kind: "linear" or "conv1d" to "conv3d"; macs: multiply-accumulates of this use, of one sample; chosen:
+    whether it is one of a stack of which an index chooses for each vector."""
 
     op: str
     path: str
     kind: str
     matrix: Matrix
     macs: int
+    chosen: bool = False
 
     def tiles(self, tile: Tile, groups_per_tile: int | None = None) -> int:
         """Tiles of this type that the matrix takes; groups_per_tile: as in rules, None: as many as fit."""
@@ -36,7 +38,7 @@ def matrix_costs(graph: Graph) -> dict[str, MatrixCost]:
     """The cost of every matrix operation by name, in execution order."""
     modules = graph.matrix_modules()
     nodes = graph.matrix_nodes()
-    return {name: _cost(name, module, _elements(nodes[name], name, module)) for name, module in modules.items()}
+    return {name: _cost(name, module, nodes[name]) for name, module in modules.items()}
 
 
 def joint_costs(graphs: Iterable[Graph]) -> dict[str, MatrixCost]:
@@ -54,7 +56,7 @@ def rule_path(op: str) -> str:
     return op.partition("@")[0]
 
 
-def _cost(name: str, module: MatrixModule, elements: int) -> MatrixCost:
+def _cost(name: str, module: MatrixModule, node: fx.Node) -> MatrixCost:
     matrix = Matrix(
         name=name,
         parameter=module.parameter,
@@ -63,7 +65,14 @@ def _cost(name: str, module: MatrixModule, elements: int) -> MatrixCost:
         groups=module.groups,
         kernel=prod(module.kernel),
     )
-    return MatrixCost(op=name, path=rule_path(name), kind=module.kind, matrix=matrix, macs=elements * module.rows)
+    return MatrixCost(
+        op=name,
+        path=rule_path(name),
+        kind=module.kind,
+        matrix=matrix,
+        macs=_elements(node, name, module) * module.rows,
+        chosen=EXPERT in node.meta,
+    )
 
 
 def _elements(node: fx.Node, name: str, module: MatrixModule) -> int:

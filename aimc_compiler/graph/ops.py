@@ -92,6 +92,6 @@ OP_COSTS: dict[str, OpCost] = {
 }
 
 #: Matrix operations that are known, but that mapping cannot place yet.
-NOT_MAPPED: frozenset[str] = frozenset(["convolution", "bilinear"])
+NOT_MAPPED: frozenset[str] = frozenset(["convolution"])
 #: Operations that are several priced ones at once: splitting them is not built yet.
 NOT_SPLIT: frozenset[str] = frozenset(["scaled_dot_product_attention", "einsum", "cdist", "baddbmm_"])

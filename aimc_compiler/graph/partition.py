@@ -5,11 +5,13 @@ from fnmatch import fnmatchcase
 
 from aimc_compiler.chip.spec import ChipSpec
 from aimc_compiler.errors import RuleError
+from aimc_compiler.graph.experts import find_routings
 from aimc_compiler.graph.ir import Graph, op_name
 from aimc_compiler.graph.matrix_cost import MatrixCost, joint_costs
 from aimc_compiler.graph.origin import Origin
 from aimc_compiler.graph.rules import Rule, Rules, read_rules, suggest
 from aimc_compiler.records import record
+from aimc_compiler.workload.ir import Routing
 
 __all__ = ["Assignment", "Partition", "Rules", "partition"]
 
@@ -17,7 +19,8 @@ __all__ = ["Assignment", "Partition", "Rules", "partition"]
 @record
 class Assignment:
     """Where a matrix operation runs. path: the module path that rules match; reason: why, in words; groups_per_tile: at
-    most so many groups of its matrix share a tile, None for as many as fit.
+    most so many groups of its matrix share a tile, None for as many as fit; routing: of an expert, how its mixture is
+    timed, None for every window.
     """
 
     op: str
@@ -27,6 +30,7 @@ class Assignment:
     tile_type: str
     reason: str
     groups_per_tile: int | None = None
+    routing: Routing | None = None
 
 
 @record
@@ -49,7 +53,8 @@ def partition(graph: Graph | Sequence[Graph], rules: Rules, chip: ChipSpec) -> P
     ``[...]``) on the module path, where ``*`` also crosses dots; settings: ``analog`` (bool), ``tile_type`` (a name of
     the chip's), ``groups_per_tile`` (at most so many groups of a grouped convolution on one tile), ``min_cells`` and
     ``min_rows`` (matrices of fewer stay digital), ``max_tiles`` (for all matrices that the rule decides: those with the
-    most multiply-accumulates a tile first, as far as each fits into what is left), ``reason`` (words for the report).
+    most multiply-accumulates a tile first, as far as each fits into what is left), ``experts``, ``active`` and
+    ``balance`` (how a mixture of experts is timed), ``reason`` (words for the report).
     Raises RuleError for a rule that matches nothing or never applies, an unknown setting, preset or tile type, and uses
     of one matrix that disagree.
 
@@ -66,9 +71,11 @@ def partition(graph: Graph | Sequence[Graph], rules: Rules, chip: ChipSpec) -> P
     places: dict[str, tuple[bool, str]] = {
         name: (True, "default: every matrix is analog") for name, winner in winners.items() if winner is None
     }
+    routings: dict[str, Routing] = {}
     for index, rule in enumerate(found):
         decided = [costs[name] for name, winner in winners.items() if winner == index]
         places |= _decide(rule, decided, chip, default_type)
+        routings |= find_routings(rule, decided)
     assignments = []
     for name, cost in costs.items():
         winner, (analog, reason) = winners[name], places[name]
@@ -83,6 +90,7 @@ def partition(graph: Graph | Sequence[Graph], rules: Rules, chip: ChipSpec) -> P
                 tile_type=tile_type,
                 reason=reason,
                 groups_per_tile=None if winner is None else found[winner].groups_per_tile,
+                routing=routings.get(name),
             )
         )
     _check_agreement(assignments, graphs)
@@ -95,7 +103,8 @@ def _winner(path: str, rules: list[Rule]) -> int | None:
 
 def _decide(rule: Rule, costs: list[MatrixCost], chip: ChipSpec, default_type: str) -> dict[str, tuple[bool, str]]:
     """(analog, reason) of each operation that a rule decides."""
-    why = f": {rule.reason}" if rule.reason else ""
+    routed = f", timed for {timed}" if (timed := rule.assumption) else ""
+    why = f"{routed}: {rule.reason}" if rule.reason else routed
     if not rule.analog:
         return {cost.op: (False, f"{rule.title} says digital{why}") for cost in costs}
     on = f" on tile type {rule.tile_type!r}" if rule.tile_type else ""

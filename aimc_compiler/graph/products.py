@@ -14,7 +14,7 @@ from torch import Tensor, fx
 
 from aimc_compiler.graph.arguments import arguments
 from aimc_compiler.graph.extract import Constants
-from aimc_compiler.graph.ir import op_name
+from aimc_compiler.graph.ir import BESIDE, EXPERT, op_name
 from aimc_compiler.graph.split import Writer
 
 _ATEN = torch.ops.aten
@@ -120,7 +120,7 @@ def _grouped(write: Writer, x: fx.Node, weight: fx.Node) -> fx.Node | None:
 def _routed(write: Writer, constants: Constants, left: fx.Node, right: fx.Node) -> fx.Node | None:
     """Each vector with the matrix of a stack that an index chooses for it, as experts are.
 
-    A matrix stands still, so every vector meets all of the stack side by side, and the index chooses among the results.
+    A matrix stands still, so every vector meets each matrix of the stack, and the index chooses among the results.
     """
     for chosen, x, side in ((left, right, 2), (right, left, 1)):
         found = _chosen(constants, chosen)
@@ -129,10 +129,11 @@ def _routed(write: Writer, constants: Constants, left: fx.Node, right: fx.Node) 
             continue
         weight, index = found
         experts, first, last = write.shape(weight)
-        outputs, inputs = (first, last) if side == 2 else (last, first)
-        rows = weight if side == 2 else write.call(_ATEN.transpose.int, weight, 1, 2)
-        flat = write.call(_ATEN.reshape.default, rows, [experts * outputs, inputs])
-        every = write.call(_ATEN.linear.default, write.call(_ATEN.squeeze.dim, x, side), flat)
+        outputs = first if side == 2 else last
+        vectors = write.call(_ATEN.squeeze.dim, x, side)
+        made = [_expert(write, vectors, weight, expert, turned=side == 1) for expert in range(experts)]
+        every = write.call(_ATEN.cat.default, made, 1)
+        every.meta[BESIDE] = True
         apart = write.call(_ATEN.reshape.default, every, [-1, experts, outputs])
         counted = write.call(_ATEN.remainder.Scalar, index, experts)  # an index may count from the end
         spread = write.call(_ATEN.reshape.default, counted, [-1, 1, 1])
@@ -140,6 +141,15 @@ def _routed(write: Writer, constants: Constants, left: fx.Node, right: fx.Node) 
         result = write.call(_ATEN.gather.default, apart, 1, spread)
         return result if side == 1 else _turned(write, result)
     return None
+
+
+def _expert(write: Writer, vectors: fx.Node, stack: fx.Node, expert: int, *, turned: bool) -> fx.Node:
+    """All vectors with one matrix of a stack, (outputs, inputs) or turned."""
+    weight = write.call(_ATEN.select.int, stack, 0, expert)
+    rows = write.call(_ATEN.transpose.int, weight, 0, 1) if turned else weight
+    made = write.call(_ATEN.linear.default, vectors, rows)
+    made.meta[EXPERT] = expert
+    return made
 
 
 def _chosen(constants: Constants, node: fx.Node) -> tuple[fx.Node, fx.Node] | None:

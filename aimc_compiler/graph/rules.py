@@ -11,6 +11,7 @@ from aimc_compiler.errors import RuleError, SpecError
 from aimc_compiler.graph.ir import Graph
 from aimc_compiler.graph.presets import PRESETS, preset_rules
 from aimc_compiler.records import record
+from aimc_compiler.workload.ir import Routing
 
 #: The name of a preset, or patterns on module paths with their settings, in order: a mapping, or a sequence of pairs,
 #: of mappings and of presets.
@@ -22,17 +23,23 @@ _SETTINGS: dict[str, type] = {
     "min_cells": int,
     "min_rows": int,
     "max_tiles": int,
+    "experts": int,
+    "active": int,
+    "balance": str,
     "reason": str,
 }
 #: Settings that choose among matrices, and so say nothing of matrices that stay digital.
 CHOICES = ("min_cells", "min_rows", "max_tiles")
+#: How the tokens of a mixture of experts are assumed to be dealt.
+BALANCES = ("even", "worst")
 
 
 @record
 class Rule:
     """One rule. min_cells, min_rows: matrices of fewer stay digital; max_tiles: for all matrices that the rule
     decides, None: no limit; tile_type: "" for the chip's first; groups_per_tile: at most so many, None: as many as
-    fit; reason: in words; preset: whose rule it is."""
+    fit; experts, active, balance: time a mixture of ``experts`` as if each token took ``active`` of them, dealt "even"
+    or "worst" (all to the same), None: every expert for every token; reason: in words; preset: whose rule it is."""
 
     pattern: str
     analog: bool = True
@@ -41,8 +48,20 @@ class Rule:
     min_cells: int = 0
     min_rows: int = 0
     max_tiles: int | None = None
+    experts: int | None = None
+    active: int | None = None
+    balance: str = "even"
     reason: str = ""
     preset: str = ""
+
+    @property
+    def assumption(self) -> str:
+        """How a mixture is timed, in words; "" where every expert takes every token."""
+        if self.experts is None or self.active is None:
+            return ""
+        return Routing(
+            mixture="", experts=self.experts, active=self.active, balance="worst" if self.balance == "worst" else "even"
+        ).assumption
 
     @property
     def title(self) -> str:
@@ -132,10 +151,27 @@ def _check_settings(pattern: str, settings: Mapping[str, Any], chip: ChipSpec) -
     choices = [key for key in CHOICES if key in settings]
     if choices and settings.get("analog") is False:
         raise RuleError(f"rule {pattern!r}: analog is False, so {choices[0]} chooses nothing: leave out one of the two")
+    _check_experts(pattern, settings)
     tile_type = settings.get("tile_type")
     if tile_type is not None and tile_type not in chip.tile_types:
         known = list(chip.tile_types)
         raise RuleError(f"rule {pattern!r}: {chip.name} has no tile type {tile_type!r}{suggest(tile_type, known)}")
+
+
+def _check_experts(pattern: str, settings: Mapping[str, Any]) -> None:
+    given = [key for key in ("experts", "active", "balance") if key in settings]
+    if not given:
+        return
+    experts, active, balance = settings.get("experts"), settings.get("active"), settings.get("balance", "even")
+    if experts is None or active is None:
+        raise RuleError(
+            f"rule {pattern!r}: {', '.join(given)} without {'experts' if experts is None else 'active'}: a mixture "
+            "needs both, as in {'experts': 8, 'active': 2}"
+        )
+    if active > experts:
+        raise RuleError(f"rule {pattern!r}: active is {active}, more than the {experts} experts there are: give fewer")
+    if balance not in BALANCES:
+        raise RuleError(f"rule {pattern!r}: there is no balance {balance!r}{suggest(balance, list(BALANCES))}")
 
 
 def suggest(word: str, known: list[str]) -> str:

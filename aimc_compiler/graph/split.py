@@ -1,6 +1,7 @@
 """Splitting operations that are several priced ones at once: attention into products, a mask and a softmax; einsum
-of two operands into a product."""
+into products of two operands each; a bilinear form into a matrix and a product of activations."""
 
+from itertools import combinations
 from math import prod, sqrt
 from string import ascii_letters
 from typing import Any
@@ -98,11 +99,25 @@ def _masked(write: Writer, scores: fx.Node, mask: fx.Node, *, boolean: bool) -> 
     return write.call(_ATEN.masked_fill.Scalar, scores, hidden, float("-inf"))
 
 
+def _bilinear(graph: fx.Graph, node: fx.Node) -> None:
+    """x1^T W_o x2 for each output o: the first input meets all W_o as one matrix, the second what comes of it."""
+    values = arguments(node)
+    write, weight = Writer(graph, node), values["weight"]
+    outputs, first, second = (_size(weight, axis) for axis in range(3))
+    rows = write.call(_ATEN.reshape.default, write.call(_ATEN.transpose.int, weight, 1, 2), [outputs * second, first])
+    met = write.call(_ATEN.linear.default, values["input1"], rows)
+    apart = write.call(_ATEN.unflatten.int, met, -1, [outputs, second])
+    product = write.call(_ATEN.matmul.default, apart, write.call(_ATEN.unsqueeze.default, values["input2"], -1))
+    result = write.call(_ATEN.squeeze.dim, product, -1)
+    write.finish(result if values["bias"] is None else write.call(_ATEN.add.Tensor, result, values["bias"]))
+
+
 def _einsum(graph: fx.Graph, node: fx.Node) -> None:
+    """Pair by pair; a path that torch was given is only a hint at their order."""
     values = arguments(node)
     operands = list(values["tensors"])
     letters = values["equation"].replace(" ", "")
-    if len(operands) != 2 or values["path"] is not None:
+    if len(operands) < 2:
         return
     inputs, arrow, output = letters.partition("->")
     parts = inputs.split(",")
@@ -111,7 +126,31 @@ def _einsum(graph: fx.Graph, node: fx.Node) -> None:
         output = output.replace("...", shared) if arrow else shared + _implied(*(p.replace(shared, "") for p in parts))
     elif not arrow:
         output = _implied(*parts)
-    _contract(Writer(graph, node), operands, (parts[0], parts[1]), output)
+    write, pairs = Writer(graph, node), []
+    while len(operands) > 2:
+        left, right = _next_pair(operands, parts)
+        apart = "".join(part for place, part in enumerate(parts) if place not in (left, right)) + output
+        kept = "".join(letter for letter in dict.fromkeys(parts[left] + parts[right]) if letter in apart)
+        equation = f"{parts[left]},{parts[right]}->{kept}"
+        pairs.append(write.call(_ATEN.einsum.default, equation, [operands[left], operands[right]]))
+        for place in sorted((left, right), reverse=True):
+            del operands[place], parts[place]
+        operands.append(pairs[-1])
+        parts.append(kept)
+    _contract(write, operands, (parts[0], parts[1]), output)
+    for pair in pairs:
+        _einsum(graph, pair)
+
+
+def _next_pair(operands: list[fx.Node], parts: list[str]) -> tuple[int, int]:
+    """The pair to multiply first: an activation and a weight that share a letter, else any two that do."""
+    pairs = list(combinations(range(len(parts)), 2))
+
+    def rank(pair: tuple[int, int]) -> tuple[bool, bool]:
+        weights = [operands[place].op == "get_attr" for place in pair]
+        return not set(parts[pair[0]]) & set(parts[pair[1]]), weights[0] == weights[1]
+
+    return min(pairs, key=rank)
 
 
 def _without_dots(operands: list[fx.Node], parts: list[str]) -> tuple[list[str], str]:
@@ -161,9 +200,10 @@ def _fit(operands: list[fx.Node], letters: tuple[str, str]) -> bool:
     return all(str(first[letter]) == str(second[letter]) for letter in first if letter in second)
 
 
-def _implied(left: str, right: str) -> str:
+def _implied(*parts: str) -> str:
     """Without an arrow: the letters that stand once, in order."""
-    return "".join(sorted(letter for letter in set(left + right) if (left + right).count(letter) == 1))
+    letters = "".join(parts)
+    return "".join(sorted(letter for letter in set(letters) if letters.count(letter) == 1))
 
 
 def _grouped(write: Writer, operand: fx.Node, letters: str, groups: tuple[list[str], ...]) -> fx.Node:
@@ -214,4 +254,9 @@ def _dtype(node: fx.Node) -> torch.dtype:
     return value.dtype
 
 
-_SPLITTERS = {"scaled_dot_product_attention": _attention, "einsum": _einsum, "tensordot": _tensordot}
+_SPLITTERS = {
+    "scaled_dot_product_attention": _attention,
+    "einsum": _einsum,
+    "tensordot": _tensordot,
+    "bilinear": _bilinear,
+}

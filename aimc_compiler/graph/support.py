@@ -15,7 +15,7 @@ from aimc_compiler.errors import BatchError, RuleError, SpecError
 from aimc_compiler.graph.capture import Traced, check_values, trace
 from aimc_compiler.graph.check_ops import operation_faults, run_time_operations
 from aimc_compiler.graph.digital import Step, work
-from aimc_compiler.graph.ir import Graph, make_module, matrix_name, op_name
+from aimc_compiler.graph.ir import BESIDE, Graph, make_module, matrix_name, op_name
 from aimc_compiler.graph.lower_recurrent import CELL_COSTS
 from aimc_compiler.graph.matrix_cost import MatrixCost, matrix_costs
 from aimc_compiler.graph.ops import OP_COSTS
@@ -27,6 +27,7 @@ from aimc_compiler.graph.values import tensor_of
 from aimc_compiler.mapping.assign import MATRIX_CLASS
 from aimc_compiler.mapping.ticks import class_price
 from aimc_compiler.records import record
+from aimc_compiler.workload.ir import Routing, distinct_routings
 
 Place = Literal["analog", "digital", "unsupported"]
 #: A network on an unknown chip has every matrix analog.
@@ -53,13 +54,15 @@ class OpSupport:
 @record
 class Support:
     """A network's operations in execution order. chip: "" without one; samples: what a sample is, in words; faults:
-    what else would stop the compiler (samples that influence each other, too few tiles)."""
+    what else would stop the compiler (samples that influence each other, too few tiles); routings: how rules time each
+    mixture of experts."""
 
     network: str
     chip: str
     samples: str
     ops: tuple[OpSupport, ...]
     faults: tuple[str, ...]
+    routings: tuple[Routing, ...] = ()
 
     @property
     def unsupported(self) -> tuple[OpSupport, ...]:
@@ -109,6 +112,7 @@ def support_of(
         samples=graph.batch.reason,
         ops=ops,
         faults=(*faults, *_too_few_tiles(ops, chip, {each.op: each.tile_type for each in assigned})),
+        routings=distinct_routings(each.routing for each in assigned),
     )
 
 
@@ -203,6 +207,7 @@ def _matrix(
 def _digital(node: fx.Node, fault: tuple[str, bool] | None, chip: ChipSpec | None) -> OpSupport:
     name, origin = op_name(node), read_origin(node)
     cost_class = OP_COSTS[name].cost_class if name in OP_COSTS else ""
+    cost_class = FREE if BESIDE in node.meta else cost_class
     reason = fault[0] if fault else ""
     if chip is not None and not fault and cost_class != FREE:
         reason = _unpriced(chip, cost_class, node.name, origin)

@@ -55,7 +55,7 @@ class BatchRecorder(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
         value = n.meta["value"] = _with_batch(value_of(n), describe(result))
-        feeds = any(user.op == "call_module" for user in n.users)
+        feeds = any(user.op == "call_module" for user in n.users) and isinstance(result, Tensor) and not result.is_meta
         if feeds and isinstance(value, TensorValue) and value.batch is not None and value.shape[value.batch] > 1:
             self.joined[n.name] = result
         return result
@@ -72,7 +72,7 @@ class TurnRecorder(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
         both, value = self._joined.get(n.name), value_of(n)
-        if both is not None and isinstance(value, TensorValue) and value.batch is not None and not both.is_meta:
+        if both is not None and isinstance(value, TensorValue) and value.batch is not None:
             n.meta["value"] = replace(value, inner=_entries_together(result, both, value.batch))
         return result
 

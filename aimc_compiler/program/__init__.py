@@ -4,7 +4,7 @@ from aimc_compiler.program.bounds import Bound, bound_energy, resource_loads
 from aimc_compiler.program.engine import Schedule, schedule_program
 from aimc_compiler.program.ir import COMPONENTS, Need, Program, Resource, Task
 from aimc_compiler.program.lower import lower_mapping
-from aimc_compiler.program.lower_matrix import mvm_names
+from aimc_compiler.program.lower_matrix import mvm_names, output_conversions
 from aimc_compiler.program.text import disassemble, parse_program, print_program
 from aimc_compiler.program.timing import Counts, Timing, count, energy_by_component, simulate, summarise
 from aimc_compiler.program.verify import verify_program
@@ -25,6 +25,7 @@ __all__ = [
     "energy_by_component",
     "lower_mapping",
     "mvm_names",
+    "output_conversions",
     "parse_program",
     "print_program",
     "resource_loads",

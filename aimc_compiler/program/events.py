@@ -26,6 +26,11 @@ Ints = NDArray[np.int64]
 EVENT_LIMIT = 50_000_000
 #: Each use of a resource by a task (a link of a transfer is one) is an object here at first: more would fill memory.
 USE_LIMIT = 5_000_000
+#: What refusals advise.
+FEWER_EVENTS = (
+    "larger tiles (--set tile.rows=..., --set tile.columns=...) make fewer, and so do rules that let more groups share "
+    "a tile (groups_per_tile) or leave depthwise layers digital"
+)
 
 
 @lru_cache(maxsize=256)
@@ -38,6 +43,8 @@ def last_needed(access: Access, windows: int, input_windows: int) -> Ints:
         return np.minimum(window, input_windows - 1)
     if access.kind == "all":
         return np.full(windows, input_windows - 1, dtype=np.int64)
+    if access.kind == "dealt":
+        return -(-(window + 1) * access.input_size[0] // access.output_size[0]) - 1
     repeat, window = np.divmod(window, prod(access.output_size))
     last = np.zeros(windows, dtype=np.int64)
     for axis, size in enumerate(access.output_size):
@@ -127,8 +134,7 @@ def _check_count(program: Program, count: int) -> None:
     if count > EVENT_LIMIT:
         raise NotBuiltError(
             f"{program.workload!r} on {program.chip!r} has {count} events a sample: timing is built for up "
-            f"to {EVENT_LIMIT}; larger tiles (--set tile.rows=..., --set tile.columns=...) make fewer, and so does a "
-            "rule that leaves depthwise layers digital"
+            f"to {EVENT_LIMIT}; {FEWER_EVENTS}"
         )
 
 
@@ -137,8 +143,8 @@ def _check_links(program: Program) -> None:
     if uses > USE_LIMIT:
         raise NotBuiltError(
             f"{program.workload!r} on {program.chip!r} uses {uses} links, tiles and units, those of each task "
-            f"counted: timing is built for up to {USE_LIMIT}. Mapping and program are complete; time fewer layers, or "
-            "use larger tiles (--set tile.rows=..., --set tile.columns=...)"
+            f"counted: timing event by event is built for up to {USE_LIMIT}. Mapping and program are complete; time "
+            f"fewer layers. Otherwise, {FEWER_EVENTS}"
         )
 
 

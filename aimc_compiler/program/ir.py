@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator
 
 from aimc_compiler.records import record
-from aimc_compiler.workload.ir import Access
+from aimc_compiler.workload.ir import Access, Routing
 
 ResourceKind = Literal["tile", "local", "unit", "link", "host"]
 TaskKind = Literal["input", "transfer", "mvm", "local", "digital", "view", "output"]
@@ -84,7 +84,8 @@ class Task:
 class Program:
     """Tasks in an order in which every task stands behind those it needs, except for what it needs of a step before.
 
-    macs: multiply-accumulates of all matrix operations a sample; tiles, tiles_bound: used, and at least needed.
+    macs: multiply-accumulates of all matrix operations a sample; tiles, tiles_bound: used, and at least needed;
+    routings: what is assumed of each mixture of experts, whose tasks have the windows that follow from it.
     """
 
     workload: str
@@ -96,6 +97,7 @@ class Program:
     energy_per_bit_j: float
     resources: tuple[Resource, ...]
     tasks: tuple[Task, ...]
+    routings: tuple[Routing, ...] = ()
 
     @property
     def events(self) -> int:

@@ -28,6 +28,18 @@ class Links(Sequence[tuple[int, int]]):
         follows[self._heads] = self._before
         return follows
 
+    @property
+    def heads(self) -> list[int]:
+        """Uses where a straight piece of the tree begins, the first one among them."""
+        heads: list[int] = self._heads.tolist()
+        return heads
+
+    @property
+    def heads_before(self) -> list[int]:
+        """(pieces,), what each of ``heads`` follows, -1 for nothing."""
+        before: list[int] = self._before.tolist()
+        return before
+
     def __len__(self) -> int:
         return len(self.resources)
 

@@ -44,6 +44,7 @@ def lower_mapping(workload: Workload, mapping: Mapping, chip: ChipSpec) -> Progr
         energy_per_bit_j=chip.network.energy_per_bit_j,
         tasks=lowering.run(),
         resources=tuple(lowering.builder.resources),
+        routings=workload.routings,
     )
 
 
@@ -75,6 +76,8 @@ class _Lowering:
 
     def _lower_op(self, op: MatrixOp | DigitalOp) -> tuple[Part, ...]:
         unit = self.units.get(op.name)
+        if self._idle(op):
+            return ()
         if isinstance(op, MatrixOp):
             matrix, inputs = self.matrices[op.matrix], self._given(op)
             if op.analog:
@@ -86,6 +89,12 @@ class _Lowering:
         if self.units[op.name].local:
             return tuple(self._local(op, part) for part in self.parts[op.inputs[0]])
         return self._digital(op, self.units[op.name].unit)
+
+    def _idle(self, op: MatrixOp | DigitalOp) -> bool:
+        """Whether it makes nothing: an expert that sees no token, and what reads only such experts."""
+        if isinstance(op, MatrixOp) and not op.windows:
+            return True
+        return bool(op.inputs) and all(self.parts.get(name) == () for name in op.inputs)
 
     def _given(self, op: MatrixOp | DigitalOp) -> tuple[Given, ...]:
         """The inputs that are made already; the others are noted, to be fed back."""

@@ -7,7 +7,7 @@ multiplies group after group, and the tile's digital unit takes their outputs to
 from dataclasses import replace
 from fractions import Fraction
 
-from aimc_compiler.chip.spec import Tile
+from aimc_compiler.chip.spec import ChipSpec, Tile
 from aimc_compiler.errors import NotBuiltError
 from aimc_compiler.mapping.assign import MATRIX_CLASS
 from aimc_compiler.mapping.ir import Piece
@@ -193,7 +193,6 @@ def _one_event(builder: ProgramBuilder, piece: Piece, groups: int) -> Task:
     """What runs of as many pieces of this size on tiles of this type have in common."""
     tile = builder.chip.tile_types[piece.tile_type]
     mode = tile.mvm.active
-    passes = 2 if builder.chip.nonidealities.mvm.passes == "digital" else 1
     latency, interval = in_ticks(mode.time_s, builder.chip), in_ticks(mode.initiation_interval_s, builder.chip)
     # Each starts on a tick, as it would in an event of its own.
     before = (groups - 1) * round_up(interval)
@@ -208,8 +207,14 @@ def _one_event(builder: ProgramBuilder, piece: Piece, groups: int) -> Task:
         energy_j=tuple((component, groups * energy_j) for component, energy_j in _mvm_energy(tile, piece)),
         mvms=groups,
         dac_conversions=groups * piece.rows * tile.device.rows_per_weight * max(1, tile.dac.planes),
-        adc_conversions=groups * piece.columns * tile.adc_conversions_per_column * passes,
+        adc_conversions=groups * output_conversions(builder.chip, piece),
     )
+
+
+def output_conversions(chip: ChipSpec, piece: Piece) -> int:
+    """Conversions of a piece's outputs in one MVM."""
+    passes = 2 if chip.nonidealities.mvm.passes == "digital" else 1
+    return piece.columns * chip.tile_types[piece.tile_type].adc_conversions_per_column * passes
 
 
 def _mvm_energy(tile: Tile, piece: Piece) -> tuple[tuple[str, float], ...]:

@@ -2,6 +2,7 @@
 
 from aimc_compiler.program.ir import Program, Resource, Task
 from aimc_compiler.records import parse_headed, print_records, record
+from aimc_compiler.workload.ir import Routing
 
 
 @record
@@ -15,6 +16,7 @@ class Header:
     tiles: int
     tiles_bound: int
     energy_per_bit_j: float
+    routings: tuple[Routing, ...] = ()
 
 
 _KINDS: dict[str, type] = {"program": Header, "resource": Resource, "task": Task}
@@ -30,6 +32,7 @@ def print_program(program: Program) -> str:
         tiles=program.tiles,
         tiles_bound=program.tiles_bound,
         energy_per_bit_j=program.energy_per_bit_j,
+        routings=program.routings,
     )
     resources = [("resource", resource) for resource in program.resources]
     return print_records([("program", header), *resources, *(("task", task) for task in program.tasks)])
@@ -46,6 +49,7 @@ def parse_program(text: str) -> Program:
         tiles=header.tiles,
         tiles_bound=header.tiles_bound,
         energy_per_bit_j=header.energy_per_bit_j,
+        routings=header.routings,
         resources=tuple(item for item in records if isinstance(item, Resource)),
         tasks=tuple(item for item in records if isinstance(item, Task)),
     )
@@ -57,6 +61,7 @@ def disassemble(program: Program) -> str:
         f"# {program.workload} on {program.chip}: {len(program.tasks)} tasks, {program.events} events a sample, "
         f"tick {program.tick_s:g} s\n"
     )
+    head += "".join(f"# {routing.mixture}: {routing.assumption}\n" for routing in program.routings)
     return head + "".join(_line(program, index, task) for index, task in enumerate(program.tasks))
 
 

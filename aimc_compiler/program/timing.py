@@ -2,11 +2,14 @@
 
 from collections.abc import Iterable
 from math import fsum
+from typing import Literal
 
 from aimc_compiler.mapping.ticks import exact
 from aimc_compiler.program.bounds import Bound, bound_energy
-from aimc_compiler.program.engine import Schedule, schedule_program
+from aimc_compiler.program.engine import Schedule
 from aimc_compiler.program.ir import COMPONENTS, Program, Task
+from aimc_compiler.program.phases import PhaseSchedule
+from aimc_compiler.program.schedule import find_schedule
 from aimc_compiler.records import record
 
 
@@ -27,8 +30,10 @@ class Timing:
     """What one sample costs.
 
     latency: one sample alone in the machine; interval: between two samples in steady state, proven sustainable, so
-    throughput is its inverse; steady_latency: of a sample among others. energy_j: the sum of ``energy_by_component``,
-    and of ``energy_by_op``. busy_ticks: a sample, by resource in use; utilization: that over the interval.
+    throughput is its inverse; steady_latency: of a sample among others. schedule: how start times were found, event
+    by event ("events") or, where they are very many, phase by phase ("phases"). energy_j: the sum of
+    ``energy_by_component``, and of ``energy_by_op``. busy_ticks: a sample, by resource in use; utilization: that over
+    the interval.
     rounding_s: time that rounding up to whole ticks added, summed over all events. tops: 1 MAC = 2 operations.
     """
 
@@ -41,6 +46,7 @@ class Timing:
     interval_s: float
     steady_latency_ticks: int
     steady_latency_s: float
+    schedule: Literal["events", "phases"]
     throughput_per_s: float
     energy_j: float
     energy_by_component: dict[str, float]
@@ -58,12 +64,12 @@ class Timing:
 def simulate(program: Program) -> Timing:
     """Simulates a program once, exactly; the result depends on no data.
 
-    Raises NotBuiltError for programs of more events than memory holds.
+    Raises NotBuiltError for programs that no schedule takes (``find_schedule``).
     """
-    return summarise(program, schedule_program(program))
+    return summarise(program, find_schedule(program))
 
 
-def summarise(program: Program, schedule: Schedule) -> Timing:
+def summarise(program: Program, schedule: Schedule | PhaseSchedule) -> Timing:
     """The figures of a schedule."""
     latency_s, interval_s = (_seconds(ticks, program) for ticks in (schedule.latency_ticks, schedule.interval_ticks))
     by_component = energy_by_component(program)
@@ -79,6 +85,7 @@ def summarise(program: Program, schedule: Schedule) -> Timing:
         interval_s=interval_s,
         steady_latency_ticks=schedule.periodic_latency_ticks,
         steady_latency_s=_seconds(schedule.periodic_latency_ticks, program),
+        schedule="phases" if isinstance(schedule, PhaseSchedule) else "events",
         throughput_per_s=1 / interval_s,
         energy_j=energy_j,
         energy_by_component=by_component,

@@ -19,6 +19,9 @@ def verify_program(program: Program) -> None:
         if names.setdefault(task.name, index) != index:
             raise VerificationError(f"two tasks are called {task.name!r}")
         _verify_task(program, index, task)
+    for routing in program.routings:
+        if not 1 <= routing.active <= routing.experts:
+            raise VerificationError(f"mixture {routing.mixture!r} takes {routing.assumption}")
     for loop in task_loops(program):
         _verify_loop(program, loop)
 
@@ -71,6 +74,10 @@ def _verify_need(program: Program, index: int, task: Task, need: Need) -> None:
 @lru_cache(maxsize=256)
 def _needed(access: Access, windows: int, input_windows: int) -> tuple[int, int]:
     """The least and the greatest window that is needed."""
+    if access.kind == "same":
+        return 0, min(windows, input_windows) - 1
+    if access.kind == "all":
+        return input_windows - 1, input_windows - 1
     table = last_needed(access, windows, input_windows)
     return int(table.min()), int(table.max())
 

@@ -16,7 +16,8 @@ _INLINE = 34
 @record
 class LayerRow:
     """rows, columns: of one group's matrix; windows: MVMs of each piece a sample; tiles: indices; mvms: of all its
-    pieces a sample; utilization: of its tiles, None where it is digital."""
+    pieces a sample; utilization: of its tiles, None where it is digital; computed_windows: those that its values take,
+    more than ``windows`` for an expert that is timed by an assumed routing."""
 
     name: str
     kind: str
@@ -30,6 +31,7 @@ class LayerRow:
     tiles: tuple[int, ...]
     utilization: float | None
     mvms: int
+    computed_windows: int
 
 
 def layer_rows(compiled: CompiledModel, entry: str | None = None) -> tuple[LayerRow, ...]:
@@ -59,6 +61,7 @@ def layer_rows(compiled: CompiledModel, entry: str | None = None) -> tuple[Layer
                 tiles=tuple(dict.fromkeys(piece.tile for piece in held)),
                 utilization=fill[op.matrix] if op.analog else None,
                 mvms=op.windows * len(held) // copies,
+                computed_windows=op.computed_windows,
             )
         )
     return tuple(rows)
@@ -87,7 +90,7 @@ def layers_table(compiled: CompiledModel, entry: str | None = None) -> Table:
             row.name,
             row.kind,
             shape,
-            f"{row.windows:,}",
+            f"{row.windows:,}" + (f" of {row.computed_windows:,}" if row.computed_windows != row.windows else ""),
             f"{row.pieces:,}" if row.analog else "-",
             index_ranges(row.tiles) if row.analog else "-",
             "-" if row.utilization is None else percent(row.utilization),
@@ -112,6 +115,7 @@ def layer_json(row: LayerRow) -> dict[str, Any]:
         "columns": row.columns,
         "groups": row.groups,
         "windows": row.windows,
+        "computed_windows": row.computed_windows,
         "pieces": row.pieces,
         "tiles": len(row.tiles),
         "tile_indices": list(row.tiles),

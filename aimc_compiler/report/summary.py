@@ -9,6 +9,7 @@ from rich.table import Table
 from aimc_compiler.compiler import CompiledModel
 from aimc_compiler.program import count
 from aimc_compiler.report.entries import entries_json
+from aimc_compiler.report.experts import mixtures_json, mixtures_note
 from aimc_compiler.report.layers import counted, layer_json, layer_rows, percent
 from aimc_compiler.report.timing import find_timing, timing_json
 from aimc_compiler.workload import MatrixOp
@@ -57,6 +58,7 @@ def _summary(compiled: CompiledModel) -> tuple[tuple[str, str], ...]:
             f"({use.matrix_cells_used:,} weights)",
         ),
         *((("kept digital", _digital(ops)),) if analog < len(ops) else ()),
+        *((("mixtures", escape(mixtures)),) if (mixtures := mixtures_note(compiled)) else ()),
         ("input ranges", calibrated),
         *((("output bounds", _bounds(compiled)),) if compiled.needs_bounds else ()),
     )
@@ -120,6 +122,7 @@ def inspect_json(compiled: CompiledModel, entry: str | None = None) -> dict[str,
             }
             for tile in use.tiles
         ],
+        "mixtures": mixtures_json(compiled),
         "ranges": _ranges_json(compiled),
         "timing": {"refused": timing} if isinstance(timing, str) else timing_json(timing),
     }

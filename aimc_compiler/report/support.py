@@ -8,6 +8,7 @@ from rich.table import Table
 from aimc_compiler.chip.costs import FREE
 from aimc_compiler.graph import OpSupport, Support
 from aimc_compiler.records import record
+from aimc_compiler.report.experts import mixtures_text
 from aimc_compiler.report.layers import counted, percent
 
 _PLACES = ("analog", "digital", "unsupported")
@@ -69,6 +70,7 @@ def support_lines(support: Support) -> list[str]:
         f"{sum(op.weights for op in analog):,} weights{on}; {len(digital):,} digital; "
         f"{len(support.unsupported) or 'none'} unsupported",
         f"samples: {support.samples}",
+        *([f"mixtures: {mixtures_text(support.routings)}"] if support.routings else []),
     ]
     for op in support.unsupported:
         lines += ["", f"unsupported: {op.op} at {op.origin}", f"  {op.reason}"]
@@ -91,6 +93,7 @@ def support_json(support: Support) -> dict[str, Any]:
         ],
         "ops": [_op_json(op) for op in support.ops],
         "faults": list(support.faults),
+        "mixtures": {routing.mixture: routing.assumption for routing in support.routings},
     }
 
 

@@ -110,6 +110,8 @@ def timing_json(timing: Timing) -> dict[str, Any]:
     return {
         "latency_s": timing.latency_s,
         "interval_s": timing.interval_s,
+        "steady_latency_s": timing.steady_latency_s,
+        "schedule": timing.schedule,
         "throughput_per_s": timing.throughput_per_s,
         "energy_j": timing.energy_j,
         "energy_by_component": timing.energy_by_component,

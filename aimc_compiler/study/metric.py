@@ -88,7 +88,8 @@ def normalised(value: float, *, float_value: float, chance: float) -> float:
 def join_targets(parts: list[Any]) -> Any:
     """Targets of several batches as one: tensors and arrays along their first dimension, containers by their entries.
 
-    Numbers become a tensor; what is neither comes as it is, in a list of one entry a batch.
+    Numbers become a tensor, lists of words one list; what is none of these comes as it is, in a list of one entry a
+    batch.
     """
     first = parts[0]
     if isinstance(first, np.ndarray):
@@ -99,6 +100,8 @@ def join_targets(parts: list[Any]) -> Any:
         return {key: join_targets([part[key] for part in parts]) for key in first}
     if isinstance(first, list) and all(isinstance(entry, Real) for part in parts for entry in part):
         return torch.tensor([entry for part in parts for entry in part])
+    if isinstance(first, list) and all(isinstance(entry, str) for part in parts for entry in part):
+        return [entry for part in parts for entry in part]
     if isinstance(first, tuple | list):
         return tuple(join_targets([part[index] for part in parts]) for index in range(len(first)))
     return torch.tensor(parts) if isinstance(first, Real) else list(parts)

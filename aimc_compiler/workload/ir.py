@@ -8,6 +8,8 @@ A recurrent layer is a loop: an operation reads, with access "previous", what an
 before. Everything else is read from operations in front.
 """
 
+from collections.abc import Iterable
+from dataclasses import replace
 from math import prod
 from typing import Literal
 
@@ -22,9 +24,11 @@ class Access:
     over a grid in raster order: convolutions and pools; the tuples have one entry a spatial dimension) or "stretched"
     (input windows spread out, ``stride`` apart, over a larger grid: transposed convolutions; no kernel or dilation).
     "previous": window k needs window k - 1, window 0 nothing; the one kind that may read what is made further behind.
+    "dealt": ``input_size`` windows of a sequence are dealt to an expert, which sees ``output_size`` of them, or
+    gathered from it: window k needs the share of the input that it stands for, and all before it.
     """
 
-    kind: Literal["same", "all", "sliding", "stretched", "previous"]
+    kind: Literal["same", "all", "sliding", "stretched", "previous", "dealt"]
     input_size: tuple[int, ...] = ()
     output_size: tuple[int, ...] = ()
     kernel: tuple[int, ...] = ()
@@ -40,6 +44,8 @@ class Access:
             return min(window, input_windows - 1)
         if self.kind == "all":
             return input_windows - 1
+        if self.kind == "dealt":
+            return -(-(window + 1) * self.input_size[0] // self.output_size[0]) - 1
         repeat, window = divmod(window, prod(self.output_size))
         last = 0
         for axis in range(len(self.output_size)):
@@ -93,13 +99,49 @@ class Matrix:
 
 
 @record
+class Routing:
+    """How the tokens of a mixture of experts are assumed to be dealt, for time, energy and counts; values follow the
+    true routing.
+
+    mixture: module path of the experts; experts, active: ``active`` of ``experts`` for each token. balance: "even", all
+    experts see equally many tokens (the first ones one more, where that does not divide), or "worst", all tokens go to
+    the first ``active``. expert: which one an operation belongs to, None for all of them in the groups of one matrix.
+    choices: windows are the choices of tokens, ``active`` for each token, instead of the tokens themselves.
+    """
+
+    mixture: str
+    experts: int
+    active: int
+    balance: Literal["even", "worst"] = "even"
+    expert: int | None = None
+    choices: bool = False
+
+    def windows_of(self, windows: int) -> int:
+        """Of so many windows those that this expert is assumed to see; groups of one matrix see all equally many."""
+        chosen = windows * (1 if self.choices else self.active)
+        if self.expert is None:
+            return -(-chosen // self.experts)
+        if self.balance == "worst":
+            return chosen // self.active if self.expert < self.active else 0
+        return chosen // self.experts + (self.expert < chosen % self.experts)
+
+    @property
+    def assumption(self) -> str:
+        """In words."""
+        how = "balanced" if self.balance == "even" else "the same ones for all tokens"
+        return f"{self.active} of {self.experts} experts a token, {how}"
+
+
+@record
 class MatrixOp:
     """One use of a matrix: ``windows`` MVMs of each of its pieces a sample.
 
     analog: on tiles or, by a rule, on digital units (then priced as ``macs`` of cost class "activation_product").
     reason: why, in words. source: "file:line" in the user's code. initial: with access "previous", the tensor of one
     window that window 0 multiplies, the first state of a recurrent layer; without it that state is a constant.
-    groups_per_tile: groups of its matrix that may share a tile, None for as many as fit.
+    groups_per_tile: groups of its matrix that may share a tile, None for as many as fit. routing: of an expert, by
+    which ``windows`` are those it is assumed to see, none if it is idle (its output is then as large as it would be
+    otherwise, and nothing makes it); computed: the windows that its values are computed for, which are all.
     """
 
     name: str
@@ -115,6 +157,13 @@ class MatrixOp:
     source: str = ""
     initial: str = ""
     groups_per_tile: int | None = None
+    routing: Routing | None = None
+    computed: int = 0
+
+    @property
+    def computed_windows(self) -> int:
+        """Windows that values are computed for: ``windows``, but for an expert."""
+        return self.computed or self.windows
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -169,3 +218,14 @@ class Workload:
     @property
     def analog_ops(self) -> tuple[MatrixOp, ...]:
         return tuple(op for op in self.matrix_ops if op.analog)
+
+    @property
+    def routings(self) -> tuple[Routing, ...]:
+        """What is assumed of each mixture of experts, in execution order."""
+        return distinct_routings(op.routing for op in self.matrix_ops)
+
+
+def distinct_routings(routings: Iterable[Routing | None]) -> tuple[Routing, ...]:
+    """One routing a mixture, of no expert in particular."""
+    found = (routing for routing in routings if routing is not None)
+    return tuple({routing.mixture: replace(routing, expert=None) for routing in found}.values())

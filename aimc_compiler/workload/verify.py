@@ -112,6 +112,8 @@ def _check_accesses(workload: Workload, op: MatrixOp | DigitalOp, tensors: dict[
 def _access_fault(access: Access, inputs: int, outputs: int) -> str:
     if access.kind in ("same", "previous") and inputs != outputs:
         return f"access is window by window, but there are {inputs} input and {outputs} output windows"
+    if access.kind == "dealt" and (access.input_size, access.output_size) != ((inputs,), (outputs,)):
+        return f"{access.input_size} windows are dealt to {access.output_size}, but there are {inputs} and {outputs}"
     if access.kind in ("sliding", "stretched"):
         fault = _grid_fault(access, inputs, outputs)
         if fault:
@@ -158,7 +160,10 @@ def _check_matrix_op(workload: Workload, op: MatrixOp, matrix: Matrix, tensors: 
     _require(given.width == channels, workload, f"{op.name!r} reads {given.width} channels, its matrix has {channels}")
     _require(result.width == outputs, workload, f"{op.name!r} writes {result.width} outputs, its matrix has {outputs}")
     windows = (op.windows, result.windows)
-    _require(windows[0] == windows[1], workload, f"{op.name!r} has {windows[0]} windows, its output {windows[1]}")
+    idle = op.routing is not None and op.windows == 0
+    _require(
+        windows[0] == windows[1] or idle, workload, f"{op.name!r} has {windows[0]} windows, its output {windows[1]}"
+    )
     if op.initial:
         first = tensors[op.initial]
         _require(op.access.kind == "previous", workload, f"{op.name!r} has an initial state, but no access 'previous'")
@@ -166,8 +171,23 @@ def _check_matrix_op(workload: Workload, op: MatrixOp, matrix: Matrix, tensors: 
         _require((first.windows, first.width) == (1, channels), workload, message)
     shared = op.groups_per_tile is None or op.groups_per_tile >= 1
     _require(shared, workload, f"{op.name!r} lets {op.groups_per_tile} groups share a tile")
+    _check_routing(workload, op)
     kernel = prod(op.access.kernel)
     _require(kernel == matrix.kernel, workload, f"{op.name!r} slides a kernel of {kernel}, its matrix {matrix.kernel}")
+
+
+def _check_routing(workload: Workload, op: MatrixOp) -> None:
+    """An expert's windows are its share of those that its values are computed for."""
+    routing = op.routing
+    if routing is None:
+        _require(op.computed == 0, workload, f"{op.name!r} computes {op.computed} windows, but belongs to no expert")
+        return
+    sane = 1 <= routing.active <= routing.experts
+    sane &= routing.expert is None or 0 <= routing.expert < routing.experts
+    _require(sane, workload, f"{op.name!r} is expert {routing.expert} of {routing.assumption}")
+    share = routing.windows_of(op.computed)
+    message = f"{op.name!r} has {op.windows} windows, its share of {op.computed} is {share} ({routing.assumption})"
+    _require(op.windows == share, workload, message)
 
 
 def _check_digital_op(workload: Workload, op: DigitalOp) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from aimc_compiler.zoo.digits import digit_features
 from aimc_compiler.zoo.fashion import fashion_images
 from aimc_compiler.zoo.generation import GENERATORS
 from aimc_compiler.zoo.registry import NETWORKS, Entry, Example, Input
@@ -19,8 +20,15 @@ def _fashion_batches(part: str, batch: int = 100) -> Batches:
     return zip(torch.split(images, batch), torch.split(labels, batch), strict=True)
 
 
+def _digit_batches(part: str, batch: int = 100) -> Batches:
+    features, digits = digit_features("test" if part == "test" else "calibration")
+    return zip(torch.split(features, batch), torch.split(digits, batch), strict=True)
+
+
 #: name -> function that returns batches of (inputs, labels)
 DATASETS: dict[str, Callable[[], Batches]] = {
     "fashion_test": lambda: _fashion_batches("test"),
     "fashion_calibration": lambda: _fashion_batches("calibration"),
+    "digits_test": lambda: _digit_batches("test"),
+    "digits_calibration": lambda: _digit_batches("calibration"),
 }

@@ -9,9 +9,11 @@ from torch import Tensor, nn
 from aimc_compiler.zoo.albert import albert_base_v2
 from aimc_compiler.zoo.bert import bert_base
 from aimc_compiler.zoo.densenet import densenet121
+from aimc_compiler.zoo.digits import digit_lstm
 from aimc_compiler.zoo.fashion import fashion_resnet
 from aimc_compiler.zoo.gpt2 import gpt2
 from aimc_compiler.zoo.llama import llama3_70b, llama_1b, llama_70b, llama_tiny
+from aimc_compiler.zoo.mixtral import mixtral_8x7b, mixtral_tiny
 from aimc_compiler.zoo.mobilenet import mobilenet_v2
 from aimc_compiler.zoo.recurrent import ptb_lstm, swb300_lstm
 from aimc_compiler.zoo.resnet import resnet18, resnet50, wide_resnet50_2
@@ -86,6 +88,12 @@ NETWORKS: dict[str, Entry] = {
         paper=f"{_HE} (three blocks, trained here)",
         parameters=77754,
     ),
+    "digit_lstm": Entry(
+        build=digit_lstm,
+        inputs=(Input(shape=(1, 60, 32)),),
+        paper="Hochreiter and Schmidhuber, 1997 (one layer, trained here)",
+        parameters=50890,
+    ),
     "resnet32": Entry(build=resnet32, inputs=_image(32), paper=f"{_HE}, section 4.2", parameters=464154),
     "wide_resnet16_4": Entry(build=wide_resnet16, inputs=_image(32), paper=_ZAGORUYKO, parameters=2748890),
     "wide_resnet16_4_cifar100": Entry(
@@ -126,6 +134,16 @@ NETWORKS: dict[str, Entry] = {
         inputs=_tokens(8192, 128256),
         paper="Grattafiori et al., arXiv:2407.21783",
         parameters=70553706496,
+        meta=True,
+    ),
+    "mixtral_tiny": Entry(
+        build=mixtral_tiny, inputs=_tokens(128, 256), paper="after Jiang et al., arXiv:2401.04088", parameters=230208
+    ),
+    "mixtral_8x7b": Entry(
+        build=mixtral_8x7b,
+        inputs=_tokens(128, 32000),
+        paper="Jiang et al., arXiv:2401.04088",
+        parameters=46702792704,
         meta=True,
     ),
     "ptb_lstm": Entry(

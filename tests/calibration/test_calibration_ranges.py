@@ -7,7 +7,7 @@ from torch import nn
 import aimc_compiler as aimc
 from aimc_compiler.analog import RangeObserver
 from aimc_compiler.calibration import RangeMethod
-from aimc_compiler.errors import CalibrationError
+from aimc_compiler.errors import CalibrationError, CalibrationWarning
 
 
 def compiled_linear() -> tuple[aimc.CompiledModel, torch.Tensor]:
@@ -146,3 +146,25 @@ def test_mse_by_name_takes_the_converter_of_the_chip() -> None:
     assert clipped is not None
     for fine, few, most in zip(ranges.rows, clipped.rows, largest.rows, strict=True):
         assert few.range < fine.range <= most.range
+
+
+OFFSET = ("tile.device.encoding=offset_column", "tile.adc.signed=false")
+SERIAL = ("tile.dac.input_mode=bit_serial", "tile.dac.bit_code=twos_complement")
+
+
+def test_inputs_of_either_sign_on_converters_without_sign_are_named() -> None:
+    """Sums below 0 would read as 0 in silence; two's complement, converters with sign and relu in front are well."""
+    torch.manual_seed(0)
+    first, second = nn.Linear(4, 4), nn.Linear(4, 3)
+    x = torch.rand(10, 4)
+    x[0, 0] = -0.5
+    message = (
+        r"2\.5 % of the inputs of '0' are below 0 \(the least is -0\.5\), but the output converters of their tiles "
+    )
+    model = nn.Sequential(first, nn.ReLU(), second).eval()
+    with pytest.warns(CalibrationWarning, match=message):
+        aimc.compile(model, aimc.load_chip("analog-fabric", overrides=OFFSET), (x,), [x])
+    with pytest.warns(CalibrationWarning, match=r"are below 0 .*, and so are some of 1 more operations, but"):
+        aimc.compile(nn.Sequential(first, second).eval(), aimc.load_chip("analog-fabric", overrides=OFFSET), (x,), [x])
+    for overrides, data in ((OFFSET, x.abs()), ((*OFFSET, *SERIAL), x), ((), x)):
+        aimc.compile(model, aimc.load_chip("analog-fabric", overrides=overrides), (x,), [data])

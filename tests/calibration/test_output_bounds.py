@@ -10,7 +10,7 @@ from torch import nn
 import aimc_compiler as aimc
 from aimc_compiler.calibration import OUTPUT_METHOD, OutputObserver, RangeMethod
 from aimc_compiler.chip import only
-from aimc_compiler.errors import CalibrationError, NotBuiltError
+from aimc_compiler.errors import CalibrationError, CalibrationWarning, NotBuiltError
 from aimc_compiler.executor import BoundRow, matrix_on_tiles
 
 CALIBRATED = "tile.adc.out_bound=calibrated"
@@ -166,7 +166,8 @@ def test_a_converter_without_sign_is_not_ranged_by_what_it_loses() -> None:
     """An offset column holds (w + 1) / 2: 1 and 0.75 here. Negative inputs give outputs that it cannot convert."""
     model, x = layer([[1.0, 0.5]]), torch.tensor([[1.0, 1.0], [-8.0, -8.0], [0.0, 0.0]])
     spec = chip("tile.device.encoding=offset_column", "tile.adc.signed=false")
-    (row,) = rows_of(aimc.compile(model, spec, (x,), [x], range_method="max", output_ranges="max"))
+    with pytest.warns(CalibrationWarning, match="33 % of the inputs of 'weight' are below 0"):
+        (row,) = rows_of(aimc.compile(model, spec, (x,), [x], range_method="max", output_ranges="max"))
     assert row.bound == pytest.approx(1.75 / 8, rel=0.02)
     assert row.clipped == pytest.approx(1 / 3)  # lost, and reported
     (positive,) = rows_of(aimc.compile(model, spec, (x,), [x.abs()], range_method="max", output_ranges="max"))

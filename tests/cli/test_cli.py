@@ -9,7 +9,6 @@ import pytest
 import torch
 
 import aimc_compiler as aimc
-from aimc_compiler.cli import main
 
 MODEL = """
 import torch
@@ -55,24 +54,11 @@ def write_odd_files(folder: Path) -> None:
 
 
 @pytest.fixture
-def aimc_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Any:
-    """Runs `aimc ARGS` in an empty folder; gives (exit code, standard output, standard error)."""
+def folder(tmp_path: Path) -> Path:
+    """Holds the network and odd files."""
     (tmp_path / "net.py").write_text(MODEL)
     write_odd_files(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "120")
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["aimc", *arguments])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+    return tmp_path
 
 
 def test_compile_inspect_run(aimc_command: Any) -> None:

@@ -8,8 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from aimc_compiler.cli import main
-
 MODEL = """
 import torch
 from torch import nn
@@ -34,23 +32,10 @@ def odd():
 
 
 @pytest.fixture
-def aimc_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Any:
-    """Runs `aimc ARGS` in an empty folder; gives (exit code, standard output, standard error)."""
+def folder(tmp_path: Path) -> Path:
+    """Holds the network."""
     (tmp_path / "net.py").write_text(MODEL)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "120")
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["aimc", *arguments])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+    return tmp_path
 
 
 def test_support(aimc_command: Any) -> None:
@@ -147,3 +132,16 @@ def test_compare(aimc_command: Any, tmp_path: Path) -> None:
     code, _, err = aimc_command(*arguments, "--time", "1h,1d")
     assert code == 2
     assert "--time 1h,1d is 2 times: give one" in err
+
+
+def test_a_mixture_says_what_it_is_timed_for(aimc_command: Any, folder: Path) -> None:
+    (folder / "rules.yaml").write_text('"*.experts.*": {experts: 4, active: 2}\n')
+    timed = "model.layers.0.block_sparse_moe.experts and 1 more: timed for 2 of 4 experts a token, balanced"
+    code, out, _ = aimc_command("support", "zoo:mixtral_tiny", "--chip", "analog-fabric", "--rules", "rules.yaml")
+    assert code == 0
+    assert f"mixtures: {timed}" in out
+    code, out, _ = aimc_command("compile", "zoo:mixtral_tiny", "--rules", "rules.yaml", "-o", "net.aimc")
+    assert code == 0
+    assert f"{timed}. Values follow the true routing" in " ".join(out.split())
+    assert "64 of 128" in out
+    assert len(json.loads(aimc_command("inspect", "net.aimc", "--json")[1])["mixtures"]) == 2

@@ -1,5 +1,6 @@
 """Networks on the meta device: mapped, timed and saved without weights, and not run."""
 
+import json
 import zipfile
 from dataclasses import replace
 from io import StringIO
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 import aimc_compiler as aimc
 from aimc_compiler.cli.app import app
 from aimc_compiler.errors import ArtifactError, CaptureError, NotBuiltError
-from aimc_compiler.program import events as events_module
+from aimc_compiler.program import schedule as schedule_module
 from aimc_compiler.program.links import Links
 from aimc_compiler.report import entries_table, find_timing, inspect_json
 from aimc_compiler.zoo.llama import LLAMA_TINY, llama
@@ -81,19 +82,38 @@ def test_work_grows_as_the_network() -> None:
 
 
 def test_what_cannot_be_timed_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled = compiled_llama(1)
-    monkeypatch.setattr(events_module, "USE_LIMIT", 10)
-    with pytest.raises(NotBuiltError, match="timing is built for up to 10"):
-        compiled.timing  # noqa: B018
-    assert "time fewer layers" in str(find_timing(compiled))
-    found = inspect_json(compiled)
-    assert "time fewer layers" in found["timing"]["refused"]
+    monkeypatch.setattr(schedule_module, "USE_LIMIT", 10)
+    recurrent = aimc.compile(nn.LSTM(4, 4).eval(), CHIP, (torch.zeros(3, 1, 4),))
+    with pytest.raises(
+        NotBuiltError, match=r"timing of networks with loops is built for up to 50000000; .*groups_per_"
+    ):
+        recurrent.timing  # noqa: B018
+    assert "networks with loops" in str(find_timing(recurrent))
+    found = inspect_json(recurrent)
+    assert "networks with loops" in found["timing"]["refused"]
     assert found["entries"]["main"]["timing"] == found["timing"]
     console = Console(width=200, file=StringIO())
-    console.print(entries_table(compiled))
+    console.print(entries_table(recurrent))
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert "not timed" in shown
-    assert "time fewer layers" in shown
+    assert "networks with loops" in shown
+
+
+def test_two_schedules_of_a_network_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Event by event and phase by phase: equal but for how long samples wait."""
+    single, phases = compiled_llama(2).timing, compiled_llama(2)
+    monkeypatch.setattr(schedule_module, "MANY_EVENTS", 0)
+    long = phases.timing
+    assert (single.schedule, long.schedule) == ("events", "phases")
+    assert (long.interval_ticks, long.busy_ticks, long.counts) == (
+        single.interval_ticks,
+        single.busy_ticks,
+        single.counts,
+    )
+    assert long.energy_by_op == single.energy_by_op
+    assert long.bounds["latency_s"].bound == single.bounds["latency_s"].bound
+    assert long.latency_s == pytest.approx(single.latency_s, rel=0.1)
+    assert json.loads(json.dumps(inspect_json(phases)["timing"]))["schedule"] == "phases"
 
 
 def test_the_command_line_compiles_and_inspects_it(tmp_path: Path) -> None:

@@ -135,13 +135,28 @@ def test_the_tied_head_of_gpt2_is_one_matrix_and_a_lookup() -> None:
 
 
 def test_every_expert_of_mixtral_stands_on_tiles_and_the_router_chooses() -> None:
-    """Experts are one matrix a layer and product, side by side; their weights are looked up nowhere."""
+    """Each expert has matrices of its own, numbered in their stack; their weights are looked up nowhere."""
     args, kwargs = _call("mixtral", 2, 2)
     model = _network("mixtral")
     compiled = aimc.compile(model, "ideal", args, example_kwargs=kwargs)
     experts = [matrix for matrix in compiled.workload.matrices if ".experts." in matrix.name]
-    assert [(matrix.rows, matrix.columns) for matrix in experts] == [(16, 4 * 64), (32, 4 * 16)] * 2
+    assert [(matrix.rows, matrix.columns) for matrix in experts] == [*[(16, 64)] * 4, *[(32, 16)] * 4] * 2
+    assert experts[5].name == "model.layers.0.mlp.experts.down_proj.1"
     # Other words take other experts: the choice is made anew in each run.
+    check_outputs(model, compiled, _call("mixtral", 5, 11))
+
+
+def test_mixtral_is_timed_for_the_experts_that_a_token_takes() -> None:
+    """7 tokens take 14 experts, of which each of four has 4 or 3; values stay."""
+    args, kwargs = _call("mixtral", 2, 2)
+    rules = {"*.experts.*": {"experts": 4, "active": 2}}
+    model = _network("mixtral")
+    compiled = aimc.compile(model, "ideal", args, example_kwargs=kwargs, rules=rules)
+    windows = {op.name: (op.windows, op.computed_windows) for op in compiled.workload.matrix_ops}
+    for layer in range(2):
+        for stack in ("gate_up_proj", "down_proj"):
+            found = [windows[f"model.layers.{layer}.mlp.experts.{stack}.{expert}"] for expert in range(4)]
+            assert found == [(4, 14), (4, 14), (3, 14), (3, 14)]
     check_outputs(model, compiled, _call("mixtral", 5, 11))
 
 

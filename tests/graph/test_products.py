@@ -1,5 +1,6 @@
 """Products with a weight are matrices, however they are written; and what else random networks found."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import aimc_compiler as aimc
-from aimc_compiler.errors import CaptureError
+from aimc_compiler.errors import CaptureError, UnsupportedOpError
 from aimc_compiler.graph import Graph, capture
 from aimc_compiler.graph.ir import op_name
 
@@ -76,6 +77,81 @@ def test_spellings_of_one_weight_share_its_matrix() -> None:
     assert weights[0] is weights[1]
 
 
+_WITH_TWO_ACTIVATIONS: dict[str, tuple[Spelling, str, int]] = {
+    "the weight in the middle": (lambda w, x: torch.einsum("bti,tio,bto->bt", x, w.stack, _wider(x)), "conv1d", 3),
+    "dots, the weight last": (lambda w, x: torch.einsum("...i,...j,ij->...", x, _wider(x), w.matrix), "linear", 1),
+    "bilinear": (lambda w, x: F.bilinear(x, _wider(x), w.stack, w.times[0]), "linear", 1),
+}
+
+
+def _wider(x: Tensor) -> Tensor:
+    return torch.cat([x, x[..., :1].exp()], -1)
+
+
+@pytest.mark.parametrize("name", sorted(_WITH_TWO_ACTIVATIONS))
+def test_a_weight_between_two_activations_is_a_matrix_and_a_digital_product(name: str) -> None:
+    spelling, kind, groups = _WITH_TWO_ACTIVATIONS[name]
+    graph = _captured(spelling, 3, 4)
+    assert [(module.kind, module.groups) for module in graph.matrix_modules().values()] == [(kind, groups)]
+    assert [op_name(node) for node in graph.nodes].count("matmul") == 1
+
+
+def test_a_chain_of_weights_is_multiplied_one_after_another() -> None:
+    """An activation and a weight first: two small matrices, not their product."""
+    graph = _captured(lambda w, x: torch.einsum("ts,bti,io->bso", w.times, x, w.matrix), 6, 4)
+    assert sorted((module.rows, module.columns) for module in graph.matrix_modules().values()) == [(4, 5), (6, 3)]
+
+
+def test_products_of_three_activations_are_digital() -> None:
+    graph = _captured(lambda w, x: torch.einsum("bti,bsi,bsj->btj", x, x.exp(), x), 3, 4)
+    assert not graph.matrix_modules()
+    assert [op_name(node) for node in graph.nodes].count("matmul") == 2
+
+
+def test_the_two_inputs_of_a_bilinear_layer() -> None:
+    class Bilinear(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Bilinear(4, 5, 3)
+
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return self.layer(x, y)
+
+    model, x, y = Bilinear().double().eval(), torch.randn(2, 4).double(), torch.randn(2, 5).double()
+    compiled = aimc.compile(model, "ideal", (x, y))
+    torch.testing.assert_close(compiled.deploy()(x, y), model(x, y), rtol=1e-12, atol=1e-12)
+    [op] = compiled.workload.matrix_ops
+    assert (op.name, compiled.workload.matrices[0].rows, compiled.workload.matrices[0].columns) == ("layer", 4, 15)
+
+
+class Empty(nn.Module):
+    """What has no elements on its way: a slice, a layer."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self.what = what
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, of initialising nothing
+            self.layer = nn.Linear(4, 0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x[:, :0].relu(), x], 1) if self.what == "slice" else torch.cat([self.layer(x), x], 1)
+
+
+@pytest.mark.parametrize(("what", "place"), [("slice", r"aten\.slice\.Tensor at "), ("layer", "layer at 'layer'")])
+def test_tensors_without_elements_are_refused_with_the_line(what: str, place: str) -> None:
+    message = rf"{place}.*test_products\.py:\d+.*: gives a tensor without elements"
+    with pytest.raises(UnsupportedOpError, match=message):
+        capture(Empty(what).eval(), (torch.randn(2, 4),))
+
+
+def test_an_example_without_elements_is_refused_by_name() -> None:
+    with pytest.raises(
+        CaptureError, match=r"Linear: input \[0\]\[0\] of the example has shape \(1, 0, 4\), which holds no"
+    ):
+        capture(nn.Linear(4, 3).eval(), (torch.zeros(1, 0, 4),))
+
+
 def test_an_outer_product_stays_digital() -> None:
     graph = _captured(lambda w, x: torch.matmul(x.unsqueeze(-1), w.vector.unsqueeze(0)), 3)
     assert not graph.matrix_modules()
@@ -91,8 +167,10 @@ def test_a_matrix_that_an_index_chooses_is_on_tiles_with_the_whole_stack(side: s
             return torch.bmm(x.unsqueeze(1), w.stack[choice]).squeeze(1)
         return torch.bmm(w.stack.transpose(1, 2)[choice], x.unsqueeze(-1)).squeeze(-1)
 
-    [module] = _captured(routed, 4).matrix_modules().values()
-    assert tuple(module.weight.shape) == (15, 4)
+    modules = _captured(routed, 4).matrix_modules()
+    assert {name: tuple(module.weight.shape) for name, module in modules.items()} == {
+        f"stack.{index}": (5, 4) for index in range(3)
+    }
 
 
 def test_an_offset_for_each_vector_is_no_bias() -> None:

@@ -2,24 +2,11 @@
 
 import pytest
 from chips_by_hand import ALL, SAME, WorkloadByHand, chain, chip_by_hand, conv_access, residual_network, tile_by_hand
+from lowering import lowered, named
 
-from aimc_compiler.chip.spec import ChipSpec
 from aimc_compiler.errors import NotBuiltError, SpecError
 from aimc_compiler.mapping import Mapping, map_workload
-from aimc_compiler.program import Program, Task, count, disassemble, lower_mapping, simulate, verify_program
-from aimc_compiler.workload.ir import Workload
-
-
-def lowered(workload: Workload, chip: ChipSpec) -> Program:
-    mapping = map_workload(workload, chip)
-    assert isinstance(mapping, Mapping), str(mapping)
-    program = lower_mapping(workload, mapping, chip)
-    verify_program(program)
-    return program
-
-
-def named(program: Program, part: str) -> list[Task]:
-    return [task for task in program.tasks if part in task.name]
+from aimc_compiler.program import count, disassemble, lower_mapping, simulate
 
 
 def test_two_tiles_in_words() -> None:

@@ -8,9 +8,9 @@ import pytest
 from chips_by_hand import PREVIOUS, SAME, WorkloadByHand, chip_by_hand, conv_access, tile_by_hand
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lowering import lowered, named
 from queue_oracle import engine_agrees, run_queue, starts_by_event, tie_ranks
 
-from aimc_compiler.chip.spec import ChipSpec
 from aimc_compiler.mapping import Mapping, find_runs, map_workload
 from aimc_compiler.program import (
     Need,
@@ -28,18 +28,6 @@ from aimc_compiler.workload.ir import Workload
 
 #: 40 ns to the outputs, the next one after 15.
 PIPELINED = {"time": "40 ns", "initiation_interval": "15 ns"}
-
-
-def lowered(workload: Workload, chip: ChipSpec) -> Program:
-    mapping = map_workload(workload, chip)
-    assert isinstance(mapping, Mapping), str(mapping)
-    program = lower_mapping(workload, mapping, chip)
-    verify_program(program)
-    return program
-
-
-def named(program: Program, part: str) -> list[Task]:
-    return [task for task in program.tasks if part in task.name]
 
 
 def separable(image: int, channels: int, wide: int, limit: int | None = None) -> Workload:

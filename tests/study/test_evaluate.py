@@ -11,7 +11,7 @@ import aimc_compiler as aimc
 from aimc_compiler.chip import load_chip
 from aimc_compiler.errors import DataError
 from aimc_compiler.report.evaluation import evaluation_json, evaluation_table
-from aimc_compiler.study.metric import normalised
+from aimc_compiler.study.metric import join_targets, normalised
 
 
 @pytest.fixture(scope="module")
@@ -171,3 +171,10 @@ def test_results_on_held_statistics_say_so() -> None:
         assert ("held on" in console.export_text()) == (len(times) == 2)
     assert evaluation_json(found[1])["held_after_s"] is None
     assert evaluation_json(found[2])["held_after_s"] == 172_800.0
+
+
+def test_targets_that_are_words_are_joined_to_one_list() -> None:
+    assert join_targets([["ab", "c"], ["d"]]) == ["ab", "c", "d"]
+    # A list of tensors is a container, as a data loader gives it.
+    first, second = join_targets([[torch.tensor([1]), torch.tensor([2])], [torch.tensor([3]), torch.tensor([4])]])
+    assert (first.tolist(), second.tolist()) == ([1, 3], [2, 4])

@@ -11,6 +11,7 @@ from aimc_compiler.zoo.bert import bert_base
 from aimc_compiler.zoo.densenet import densenet121
 from aimc_compiler.zoo.gpt2 import gpt2
 from aimc_compiler.zoo.llama import LlamaShape, llama, llama_tiny
+from aimc_compiler.zoo.mixtral import mixtral_tiny
 from aimc_compiler.zoo.mobilenet import mobilenet_v2
 from aimc_compiler.zoo.recurrent import ptb_lstm, swb300_lstm
 from aimc_compiler.zoo.resnet import resnet18, resnet50, wide_resnet50_2
@@ -62,6 +63,7 @@ TRANSFORMERS: dict[str, Small] = {
     "gpt2": _small(lambda: gpt2(**TEXT, layers=2), integers(12)),
     "llama_tiny": _small(llama_tiny, integers(12)),
     "llama_tied": _small(lambda: llama(TIED), integers(12)),
+    "mixtral_tiny": _small(mixtral_tiny, integers(12)),
     "vit_b16": _small(
         lambda: vit_b16(classes=5, size=32, patch=8, width=16, layers=2, heads=2, inner=24), numbers(1, 3, 32, 32)
     ),

@@ -24,6 +24,7 @@ MATRICES = {
     "gpt2": 2 * 4 + 1,
     "llama_tiny": 2 * 7 + 1,
     "llama_tied": 2 * 7 + 1,
+    "mixtral_tiny": 2 * (4 + 1 + 4 * 3) + 1,
     "vit_b16": 1 + 2 * 6 + 1,
     "ptb_lstm": 2 * 2 + 1,
     "swb300_lstm": 2 * 2 * 2 + 2,
@@ -55,7 +56,9 @@ def test_the_ideal_chip_equals_the_float_network(name: str) -> None:
         assert difference(compiled.deploy(seed=0)(*inputs), model(*inputs)) <= 1e-5
 
 
-@pytest.mark.parametrize("name", ["bert_base_padded", "albert_base_v2", "gpt2", "llama_tied", "vit_b16"])
+@pytest.mark.parametrize(
+    "name", ["bert_base_padded", "albert_base_v2", "gpt2", "llama_tied", "mixtral_tiny", "vit_b16"]
+)
 def test_the_ideal_chip_equals_the_transformers(name: str) -> None:
     model, inputs = SMALL[name]()
     compiled = aimc.compile(model, "ideal", inputs, calibration=[inputs])

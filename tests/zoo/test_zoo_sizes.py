@@ -23,6 +23,7 @@ PUBLISHED = {
     "llama_1b": 1_235_814_400,
     "llama_70b": 68_976_648_192,
     "llama3_70b": 70_553_706_496,
+    "mixtral_8x7b": 46_702_792_704,  # 46.7 billion: Jiang et al., section 3
 }
 
 #: Counts that papers round: (in millions, decimals).
@@ -97,6 +98,16 @@ KEYS: dict[str, tuple[int, dict[str, tuple[int, ...]]]] = {
             "lm_head.weight": (32000, 8192),
         },
     ),
+    "mixtral_8x7b": (
+        995,
+        {
+            "model.layers.31.block_sparse_moe.gate.weight": (8, 4096),
+            "model.layers.0.block_sparse_moe.experts.7.w1.weight": (14336, 4096),
+            "model.layers.0.block_sparse_moe.experts.0.w2.weight": (4096, 14336),
+            "model.layers.5.block_sparse_moe.experts.3.w3.weight": (14336, 4096),
+            "model.layers.0.self_attn.k_proj.weight": (1024, 4096),
+        },
+    ),
     "vit_b16": (
         200,
         {
@@ -122,7 +133,7 @@ OUTPUTS = {
     "rnn_t": (1, 50, 8, 46),
 }
 
-UNTRAINED = sorted(name for name in NETWORKS if name != "fashion_resnet")
+UNTRAINED = sorted(name for name in NETWORKS if name not in ("fashion_resnet", "digit_lstm"))
 
 
 def on_meta(build: Callable[[], nn.Module]) -> nn.Module:

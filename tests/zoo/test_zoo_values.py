@@ -16,6 +16,7 @@ from aimc_compiler.zoo.attention import attend, causal_mask
 from aimc_compiler.zoo.bert import bert_base
 from aimc_compiler.zoo.gpt2 import Conv1D, gpt2
 from aimc_compiler.zoo.llama import LlamaShape, llama, rotary_angles, rotate
+from aimc_compiler.zoo.mixtral import MixtralShape, mixtral
 from aimc_compiler.zoo.resnet_cifar import PaddedShortcut, resnet32
 from aimc_compiler.zoo.rnn_t import rnn_t
 from aimc_compiler.zoo.vit import vit_b16
@@ -158,6 +159,12 @@ def _hugging_face(name: str) -> tuple[nn.Module, nn.Module]:
                 text |= {"num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-5}
                 shape = LlamaShape(vocabulary=50, width=16, layers=2, heads=4, key_heads=2, inner=24)
                 return hf.LlamaForCausalLM(hf.LlamaConfig(**text, num_hidden_layers=2)), llama(shape)
+            case "mixtral":
+                text |= {"num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-5}
+                config = hf.MixtralConfig(**text, num_hidden_layers=2, num_local_experts=4, num_experts_per_tok=2)
+                sizes = {"vocabulary": 50, "width": 16, "layers": 2, "heads": 4, "key_heads": 2, "inner": 24}
+                small = mixtral(MixtralShape(**sizes, experts=4, rotary_base=1e6))
+                return hf.MixtralForCausalLM(config), small
             case _:
                 del text["vocab_size"]
                 config = hf.ViTConfig(**text, num_hidden_layers=2, image_size=32, patch_size=8)
@@ -165,23 +172,37 @@ def _hugging_face(name: str) -> tuple[nn.Module, nn.Module]:
                 return hf.ViTForImageClassification(config), small
 
 
+def _unstacked(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """With each expert's matrices under their published names, not stacked."""
+    names = {}
+    for name, value in state.items():
+        place, _, rest = name.partition(".mlp.experts.")
+        if rest:
+            parts = {"w2": value} if rest == "down_proj" else dict(zip(("w1", "w3"), value.chunk(2, 1), strict=True))
+            for part, stack in parts.items():
+                names |= {f"{place}.block_sparse_moe.experts.{n}.{part}.weight": each for n, each in enumerate(stack)}
+        else:
+            names[name.replace(".mlp.gate.", ".block_sparse_moe.gate.")] = value
+    return names
+
+
 def _arguments(name: str) -> dict[str, Tensor]:
     tokens = {"input_ids": torch.cat([integers(11), integers(11).flip(-1)])}
     if name == "vit":
         return {"pixel_values": numbers(2, 3, 32, 32)}
-    if name in ("gpt2", "llama"):
+    if name in ("gpt2", "llama", "mixtral"):
         return tokens
     mask = torch.tensor([[1] * 11, [1] * 7 + [0] * 4])
     return tokens | {"attention_mask": mask, "token_type_ids": torch.cat([integers(11, 2)] * 2)}
 
 
-@pytest.mark.parametrize("name", ["bert", "albert", "gpt2", "llama", "vit"])
+@pytest.mark.parametrize("name", ["bert", "albert", "gpt2", "llama", "mixtral", "vit"])
 def test_values_are_hugging_faces(name: str) -> None:
     theirs, ours = _hugging_face(name)
     generator = torch.Generator().manual_seed(0)
     for parameter in theirs.parameters():
         parameter.data = torch.randn(parameter.shape, generator=generator) / math.sqrt(16)
-    ours.load_state_dict(theirs.state_dict())
+    ours.load_state_dict(_unstacked(theirs.state_dict()))
     with torch.no_grad():
         expected = theirs.eval()(**_arguments(name)).logits
         assert torch.allclose(ours(**_arguments(name)), expected, rtol=1e-5, atol=1e-5)
