@@ -11,7 +11,8 @@ from aimc_compiler.report.comparison import (
 from aimc_compiler.report.entries import entries_json, entries_table
 from aimc_compiler.report.evaluation import evaluation_json, evaluation_table, precision_line, repeats_line
 from aimc_compiler.report.experts import mixtures_note, mixtures_text
-from aimc_compiler.report.layers import counted, layer_rows, layers_table
+from aimc_compiler.report.layers import counted, layer_rows
+from aimc_compiler.report.layers_table import layers_table
 from aimc_compiler.report.mvm_error import mvm_error_json, mvm_error_lines, mvm_error_table, plot_mvm_error
 from aimc_compiler.report.summary import inspect_json, summary_table
 from aimc_compiler.report.support import kind_rows, support_json, support_lines, support_table

@@ -2,15 +2,9 @@
 
 from typing import Any
 
-from rich.markup import escape
-from rich.table import Table
-
 from aimc_compiler.compiler import CompiledModel
 from aimc_compiler.mapping import Piece
 from aimc_compiler.records import record
-
-#: Characters of a reason that stand beside a layer without making its row several lines high.
-_INLINE = 34
 
 
 @record
@@ -65,43 +59,6 @@ def layer_rows(compiled: CompiledModel, entry: str | None = None) -> tuple[Layer
             )
         )
     return tuple(rows)
-
-
-def layers_table(compiled: CompiledModel, entry: str | None = None) -> Table:
-    """The rows as a table for the terminal; a reason that all share, and reasons of many words, stand below."""
-    rows = layer_rows(compiled, entry)
-    reasons = list(dict.fromkeys(escape(row.reason) for row in rows))
-    shared = reasons[0] if len(reasons) == 1 and len(rows) > 1 else None
-    below = shared is None and len(rows) > 1 and max(map(len, reasons)) > _INLINE
-    table = Table(box=None, pad_edge=False, header_style="bold", caption_justify="left")
-    if below:
-        table.caption = "\n".join(["why:", *(f"({number}) {text}" for number, text in enumerate(reasons, 1))])
-    else:
-        table.caption = None if shared is None else f"why: {shared}"
-    table.add_column("layer", overflow="fold")
-    table.add_column("kind")
-    for title in ("matrix", "windows", "pieces", "tiles", "fill", "MVMs"):
-        table.add_column(title, justify="right")
-    table.add_column("where" if shared or below else "where and why", overflow="fold")
-    for row in rows:
-        where = "analog" if row.analog else "digital"
-        shape = f"{row.rows} x {row.columns}" + (f" x {row.groups}" if row.groups > 1 else "")
-        table.add_row(
-            row.name,
-            row.kind,
-            shape,
-            f"{row.windows:,}" + (f" of {row.computed_windows:,}" if row.computed_windows != row.windows else ""),
-            f"{row.pieces:,}" if row.analog else "-",
-            index_ranges(row.tiles) if row.analog else "-",
-            "-" if row.utilization is None else percent(row.utilization),
-            f"{row.mvms:,}" if row.analog else "-",
-            where
-            if shared
-            else f"{where} ({reasons.index(escape(row.reason)) + 1})"
-            if below
-            else f"{where}: {escape(row.reason)}",
-        )
-    return table
 
 
 def layer_json(row: LayerRow) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import aimc_compiler as aimc
 from aimc_compiler.compiler import CompiledModel
 from aimc_compiler.errors import AimcError
+from aimc_compiler.graph import Rules
 from aimc_compiler.records import record
 from aimc_compiler.report.layers import percent
 from aimc_compiler.units import print_human
@@ -25,13 +26,20 @@ _COLUMNS = (
 _HEAD = """# The zoo on a chip
 
 Every network of the [zoo](zoo.md) on the built-in chip `{chip}`, one sample of its published size, default rules (every
-matrix analog). Written by `python -m aimc_compiler.report.networks docs/networks.md`.
+matrix analog; [mixtures](graph.md#mixtures-of-experts) timed for two experts a token, balanced). Written by
+`python -m aimc_compiler.report.networks docs/networks.md`.
 
 - *weights analog*: parameters that tiles hold, of all; the rest are embeddings, norms and biases.
 - *products analog*: multiply-accumulates on tiles, of all, products of activations (attention) among them.
 - *MVMs*: matrix-vector multiplications of tiles for a sample. *interval*: between samples in steady state.
 
 """
+
+#: Mixtures are timed for the routing that they were trained with.
+_RULES: dict[str, Rules] = {
+    "mixtral_tiny": {"*.experts.*": {"experts": 4, "active": 2}},
+    "mixtral_8x7b": {"*.experts.*": {"experts": 8, "active": 2}},
+}
 
 
 @record
@@ -56,7 +64,8 @@ def network_row(name: str, chip: str = CHIP) -> NetworkRow:
     entry = NETWORKS[name]
     model, inputs = entry()
     try:
-        return measure_network(name, entry.parameters, aimc.compile(model, chip, inputs, batch_dim=entry.batch_dim))
+        compiled = aimc.compile(model, chip, inputs, batch_dim=entry.batch_dim, rules=_RULES.get(name))
+        return measure_network(name, entry.parameters, compiled)
     except AimcError as error:
         return NetworkRow(name=name, parameters=entry.parameters, fault=str(error).splitlines()[0])
 

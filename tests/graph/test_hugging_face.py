@@ -1,8 +1,4 @@
-"""Networks of Hugging Face's own classes, small and random: captured, on tiles, and equal to themselves in float64.
-
-`transformers` and what it needs are some 200 MB, so it is not among the packages for development: without it these
-tests are skipped.
-"""
+"""Networks of Hugging Face's own classes, small and random: captured, on tiles, and equal to themselves in float64."""
 
 import logging
 from collections.abc import Callable
