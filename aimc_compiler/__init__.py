@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from aimc_compiler.executor import Device
     from aimc_compiler.graph import Entry
     from aimc_compiler.study import compare, evaluate
+    from aimc_compiler.training import Recipe, on_chip, prepare_hwa
 
 _PLACES = {
     "ChipSpec": "chip",
@@ -31,6 +32,9 @@ _PLACES = {
     "Entry": "graph",
     "compare": "study",
     "evaluate": "study",
+    "Recipe": "training",
+    "on_chip": "training",
+    "prepare_hwa": "training",
 }
 
 __all__ = [
@@ -38,12 +42,15 @@ __all__ = [
     "CompiledModel",
     "Device",
     "Entry",
+    "Recipe",
     "__version__",
     "compare",
     "compile",
     "evaluate",
     "load",
     "load_chip",
+    "on_chip",
+    "prepare_hwa",
 ]
 
 

@@ -58,6 +58,14 @@ class ArtifactError(AimcError):
     """A compiled artifact that is damaged, incomplete or from another format version."""
 
 
+class RecipeError(AimcError):
+    """A training recipe with unknown or impossible settings."""
+
+
+class TrainingError(AimcError):
+    """A network that cannot be prepared for hardware-aware training, or not as asked."""
+
+
 class DataError(AimcError):
     """Evaluation or calibration data of the wrong form."""
 

@@ -10,6 +10,7 @@ from aimc_compiler.calibration import RangeMethod
 from aimc_compiler.chip import ChipSpec, load_chip
 from aimc_compiler.compiler.compiled import Calibration, CompiledModel
 from aimc_compiler.compiler.entries import ONLY, read_calibration, read_entries
+from aimc_compiler.compiler.learned import exported, learned_ranges
 from aimc_compiler.errors import CaptureError, DoesNotFitError
 from aimc_compiler.executor import CompiledEntry
 from aimc_compiler.graph import Entry, Graph, Rules, capture_entries, lower_entries, partition
@@ -37,7 +38,8 @@ def compile_model(
 ) -> CompiledModel:
     """Compile a trained network for a chip.
 
-    model: in evaluation mode, unchanged by this call. chip: a spec, a built-in name or a path. example_inputs: one
+    model: in evaluation mode, unchanged by this call; of one from ``prepare_hwa``, rules and learned input ranges are
+    taken over where none are given here. chip: a spec, a built-in name or a path. example_inputs: one
     call's positional inputs (``example_kwargs`` its keyword inputs), of the shapes the program is for. calibration:
     batches of inputs that set the input ranges by ``range_method`` ("percentile:P", "k-sigma:K", "mse", "max"); without
     it mapping and timing work and running analog is an error. output_ranges: how the bounds of output converters are
@@ -54,6 +56,8 @@ def compile_model(
     Example:
         >>> compiled = aimc.compile(model, "hermes", (images[:1],), calibration=images.split(100))
     """
+    model, learned = exported(model)
+    rules = learned.rules if rules is None and learned is not None else rules
     if not isinstance(model, nn.Module):
         raise CaptureError(f"model is a {type(model).__name__}, no torch.nn.Module: give the network itself")
     wanted = _wanted(example_inputs, example_kwargs, _dims(batch_dim), entries)
@@ -64,7 +68,8 @@ def compile_model(
     spec = chip if isinstance(chip, ChipSpec) else load_chip(chip)
     graphs = capture_entries(model, wanted)
     made = _place(graphs, rules or (), spec, objective, limits)
-    compiled = CompiledModel(entries=made, chip=spec, ranges=None, seed=seed)
+    ranges = learned_ranges(learned, made) if learned is not None and data is None else None
+    compiled = CompiledModel(entries=made, chip=spec, ranges=ranges, seed=seed)
     return compiled if data is None else compiled.calibrate(data, range_method, output_ranges)
 
 

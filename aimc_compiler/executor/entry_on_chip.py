@@ -5,7 +5,7 @@ from typing import Any
 
 from aimc_compiler.errors import InternalError
 from aimc_compiler.executor.entry import CompiledEntry
-from aimc_compiler.executor.on_tiles import Clock, OnTiles, Programmed, batch_axis, on_tiles_type
+from aimc_compiler.executor.on_tiles import Clock, OnTiles, Programmed, batch_axis, entries_together, on_tiles_type
 from aimc_compiler.executor.planned import planned_work
 from aimc_compiler.program import mvm_names
 
@@ -31,7 +31,8 @@ class EntryOnChip:
         for op in entry.workload.analog_ops:
             axis = batch_axis(graph, op.name, nodes[op.name])
             made = on_tiles_type(graph, nodes[op.name])
-            self.ops[op.name] = made(programmed[op.name], clock, calls.get(op.matrix, 0), axis)
+            call, inner = calls.get(op.matrix, 0), entries_together(nodes[op.name])
+            self.ops[op.name] = made(programmed[op.name], clock, call, axis, inner)
             self._mvm_names[op.name] = mvm_names(op.name, entry.mapping.pieces_of(op.matrix))
             calls[op.matrix] = calls.get(op.matrix, 0) + op.computed_windows
         self.graph = graph.with_modules(dict(self.ops))

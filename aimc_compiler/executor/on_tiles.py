@@ -1,5 +1,6 @@
 """Operations of the graph on their tiles: what stands in the place of a matrix operation when a chip runs."""
 
+import torch
 from torch import Tensor, fx, nn
 
 from aimc_compiler.analog import Contraction, MatrixOnTiles
@@ -55,11 +56,13 @@ def _alike(one: Tensor | None, other: Tensor | None) -> bool:
 class OnTiles(nn.Module):
     """A matrix operation of the graph of one entry, run on its tiles."""
 
-    def __init__(self, programmed: Programmed, clock: Clock, first_call: int, batch_axis: int) -> None:
+    def __init__(
+        self, programmed: Programmed, clock: Clock, first_call: int, batch_axis: int, inner: int | None = None
+    ) -> None:
         super().__init__()
         self.programmed, self.clock = programmed, clock
         self.tiles, self.ranges = programmed.tiles, programmed.ranges
-        self.first_call, self.batch_axis = first_call, batch_axis
+        self.first_call, self.batch_axis, self.inner = first_call, batch_axis, inner
         self._fit: Fit | None = None
 
     @property
@@ -72,7 +75,7 @@ class OnTiles(nn.Module):
         return self._multiply(x, self.first_call)
 
     def _multiply(self, x: Tensor, first_call: int) -> Tensor:
-        inputs = x.movedim(self.batch_axis, 0)
+        inputs = self._by_sample(x.movedim(self.batch_axis, 0))
         y = self.tiles.forward(
             inputs,
             self.ranges,
@@ -85,7 +88,19 @@ class OnTiles(nn.Module):
         if self._fit is not None:
             self._fit.observe(y)
             y = self._fit.scaling.apply(y)
-        return y.movedim(0, self.batch_axis).to(x.dtype)
+        return self._in_turns(y).movedim(0, self.batch_axis).to(x.dtype)
+
+    def _by_sample(self, x: Tensor) -> Tensor:
+        """Entries in which samples take turns, sample by sample. x: (entries, ...)."""
+        if self.inner is None or not len(x):
+            return x
+        return torch.unflatten(x, 0, (-1, self.clock.count, self.inner)).transpose(0, 1).flatten(0, 2)
+
+    def _in_turns(self, y: Tensor) -> Tensor:
+        """As they came, what ``_by_sample`` has sorted."""
+        if self.inner is None or not len(y):
+            return y
+        return torch.unflatten(y, 0, (self.clock.count, -1, self.inner)).transpose(0, 1).flatten(0, 2)
 
     def fit(self, fit: Fit) -> None:
         """Until ``rescale``: give ``fit`` the raw products, and outputs as it has them by then."""
@@ -170,6 +185,13 @@ def contraction_of(module: MatrixModule) -> Contraction:
         padding=module.padding,
         dilation=module.dilation,
     )
+
+
+def entries_together(node: fx.Node) -> int | None:
+    """``TensorValue.inner`` of the operation's input."""
+    operand = node.args[0]
+    value = tensor_of(operand) if isinstance(operand, fx.Node) else None
+    return None if value is None else value.inner
 
 
 def batch_axis(graph: Graph, op: str, node: fx.Node) -> int:

@@ -34,7 +34,7 @@ from aimc_compiler.graph.export import (
 from aimc_compiler.graph.fold import fold_batch_norms
 from aimc_compiler.graph.ir import BatchRule, Graph, make_module
 from aimc_compiler.graph.normalise import Stuck, drop_dead, name_inputs, normalise
-from aimc_compiler.graph.values import BatchRecorder, ValueRecorder, tensor_of
+from aimc_compiler.graph.values import BatchRecorder, TurnRecorder, ValueRecorder, tensor_of
 from aimc_compiler.records import record
 
 
@@ -241,12 +241,16 @@ def check_values(traced: Traced, module: fx.GraphModule) -> tuple[int | None, ..
     network, name, samples, leaves = traced.network, traced.name, traced.samples, traced.leaves
     allowed = tolerance([value.dtype for value in map(tensor_of, module.graph.nodes) if value is not None])
     with quiet(), torch.no_grad():
-        actual = BatchRecorder(module).run(*samples.both) if samples else module(*leaves)
+        recorder = BatchRecorder(module)
+        actual = recorder.run(*samples.both) if samples else module(*leaves)
         names = _names(pytree.tree_unflatten(list(traced.expected), network.out_specs[0]))
         _check_same(name, names, traced.expected, actual, allowed)
         if samples is None:
             return (None,) * len(traced.expected)
-        first = module(*samples.first) if traced.single is None else traced.single
+        if recorder.joined:
+            first = TurnRecorder(module, recorder.joined).run(*samples.first)
+        else:
+            first = module(*samples.first) if traced.single is None else traced.single
         second = module(*samples.second)
         alone = network(*samples.first)
     dims = output_dims(first, actual, names)

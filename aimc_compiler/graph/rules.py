@@ -71,11 +71,13 @@ class Rule:
 
 def read_rules(rules: Rules, graphs: Sequence[Graph], chip: ChipSpec) -> list[Rule]:
     """Every rule in order of precedence, presets written out. Raises RuleError on a form, a setting or a name that
-    there is not."""
+    there is not, and on a preset where there is no graph to write it out for."""
     found: list[Rule] = []
     for entry in _entries(rules):
         if isinstance(entry, str):
             _check_preset(entry)
+            if not graphs:
+                raise RuleError(f"preset {entry!r} needs the network's graph: give example_inputs, or write patterns")
             pairs = preset_rules(entry, graphs)
             found += [Rule(pattern=pattern, preset=entry, **settings) for pattern, settings in pairs]
             continue

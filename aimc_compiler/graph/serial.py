@@ -310,14 +310,17 @@ def _from_json(entry: Any, known: dict[str, fx.Node]) -> Any:
 
 def _value_to_json(value: Value) -> Any:
     if isinstance(value, TensorValue):
-        return {"shape": list(value.shape), "dtype": value.dtype, "batch": value.batch}
+        turns = {} if value.inner is None else {"inner": value.inner}
+        return {"shape": list(value.shape), "dtype": value.dtype, "batch": value.batch, **turns}
     if isinstance(value, tuple):
         return [_value_to_json(item) for item in value]
     return _to_json(value)
 
 
 def _tensor_from_json(entry: Mapping[str, Any]) -> TensorValue:
-    return TensorValue(shape=tuple(entry["shape"]), dtype=entry["dtype"], batch=entry["batch"])
+    return TensorValue(
+        shape=tuple(entry["shape"]), dtype=entry["dtype"], batch=entry["batch"], inner=entry.get("inner")
+    )
 
 
 def _value_from_json(entry: Any) -> Value:

@@ -14,11 +14,14 @@ class TensorValue:
     """A tensor of one sample: its shape, and its type by torch's name, as in "float32".
 
     batch: the dimension that grows with the number of samples; None where there is none, or the example is the sample.
+    inner: where that dimension holds several entries of each sample, and samples take turns in it, as after time and
+    batch were joined with time first: how many entries of a sample stand together; None where all do.
     """
 
     shape: tuple[int, ...]
     dtype: str
     batch: int | None = None
+    inner: int | None = None
 
     @property
     def itemsize(self) -> int:
@@ -40,12 +43,51 @@ class ValueRecorder(fx.Interpreter):
 
 
 class BatchRecorder(fx.Interpreter):
-    """Runs a graph on two samples and notes, on each tensor recorded for one, the dimension that grew."""
+    """Runs a graph on two samples and notes, on each tensor recorded for one, the dimension that grew.
+
+    joined: what the inputs of modules were whose dimension holds several entries of a sample, for ``TurnRecorder``.
+    """
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self.joined: dict[str, Tensor] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
-        n.meta["value"] = _with_batch(value_of(n), describe(result))
+        value = n.meta["value"] = _with_batch(value_of(n), describe(result))
+        feeds = any(user.op == "call_module" for user in n.users) and isinstance(result, Tensor) and not result.is_meta
+        if feeds and isinstance(value, TensorValue) and value.batch is not None and value.shape[value.batch] > 1:
+            self.joined[n.name] = result
         return result
+
+
+class TurnRecorder(fx.Interpreter):
+    """Runs a graph on the first of two samples and notes in which order entries of both were joined. joined: of a
+    ``BatchRecorder`` of the same graph."""
+
+    def __init__(self, module: fx.GraphModule, joined: dict[str, Tensor]) -> None:
+        super().__init__(module)
+        self._joined = joined
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        both, value = self._joined.get(n.name), value_of(n)
+        if both is not None and isinstance(value, TensorValue) and value.batch is not None:
+            n.meta["value"] = replace(value, inner=_entries_together(result, both, value.batch))
+        return result
+
+
+def _entries_together(one: Tensor, both: Tensor, axis: int) -> int | None:
+    """How many entries of a sample stand together along ``axis`` of ``both``; None for all, or where values do not
+    tell."""
+    count = one.shape[axis]
+    for inner in range(count, 0, -1):
+        if count % inner:
+            continue
+        first = torch.unflatten(both, axis, (count // inner, 2, inner)).select(axis + 1, 0).flatten(axis, axis + 1)
+        if torch.allclose(first.to(torch.float64), one.to(torch.float64), rtol=1e-3, atol=1e-4, equal_nan=True):
+            return None if inner == count else inner
+    return None
 
 
 def _with_batch(single: Value, double: Value) -> Value:

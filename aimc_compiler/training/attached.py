@@ -1,0 +1,43 @@
+"""A matrix in training on a manufactured chip: what the compiled network computes, in the network's own place."""
+
+from torch import Tensor
+
+from aimc_compiler.analog import MatrixOnTiles
+from aimc_compiler.executor.on_tiles import Clock
+
+
+class Calls:
+    """MVMs of a matrix that a sample has had so far, by all operations that use it."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._sample = -1
+
+    def before(self, clock: Clock) -> int:
+        """How many there were; 0 with the next samples."""
+        if self._sample != clock.first_sample:
+            self._sample, self.count = clock.first_sample, 0
+        return self.count
+
+
+class Attached:
+    """A matrix on a manufactured chip that stands in for the one in training."""
+
+    def __init__(self, tiles: MatrixOnTiles, ranges: Tensor | None, clock: Clock, calls: "Calls") -> None:
+        self.tiles, self.ranges, self.clock, self.calls = tiles, ranges, clock, calls
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The products, without bias. x: (batch, ...), whose entries make up the samples of this call of the network
+        evenly, or are samples."""
+        count = self.clock.count if x.shape[0] % self.clock.count == 0 else x.shape[0]
+        y = self.tiles.forward(
+            x,
+            self.ranges,
+            self.clock.time_s,
+            recalibrated_s=self.clock.recalibrated_s,
+            first_sample=self.clock.first_sample,
+            first_call=self.calls.before(self.clock),
+            samples=count,
+        )
+        self.calls.count += y.numel() // (self.tiles.outputs * max(1, count))
+        return y.to(x.dtype)

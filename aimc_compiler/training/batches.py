@@ -1,0 +1,25 @@
+"""Which mini-batch it is: what all matrices of a network in training share."""
+
+import torch
+
+
+class Batches:
+    """Counts mini-batches and gives each a seed, drawn from torch's own generator, that names its weight noise.
+
+    A mini-batch is one call of the whole network in training mode: gradient checkpointing, which calls parts again,
+    meets the same noise again.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.seed = 0
+
+    def begin(self) -> None:
+        """The next mini-batch."""
+        self.number += 1
+        self.seed = fresh_seed()
+
+
+def fresh_seed() -> int:
+    """From torch's generator on the CPU, so that ``torch.manual_seed`` and checkpoints of its state reach it."""
+    return int(torch.randint(2**62, (), dtype=torch.int64))

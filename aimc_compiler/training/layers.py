@@ -1,0 +1,176 @@
+"""Layers in training: torch's own classes, whose products run as on tiles. ``analog`` holds what is learned beside.
+
+A layer keeps its parameters and their names, so that its state dict reads as before, with ``analog.input_range`` and
+the like beside ``weight``.
+"""
+
+from typing import ClassVar, Self
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aimc_compiler.analog import Contraction
+from aimc_compiler.chip import ChipSpec
+from aimc_compiler.graph.matrix import MatrixKind
+from aimc_compiler.records import record
+from aimc_compiler.training.batches import Batches
+from aimc_compiler.training.matrix import TrainedMatrix
+from aimc_compiler.training.recipe import Recipe
+
+
+@record
+class Place:
+    """Where a layer stands. path: its module path, "" for the network itself; form: how an attention is called, ""
+    where that is not known; owners: of each weight so far, the matrix and the path that it had first; the rest is that
+    of its network."""
+
+    path: str
+    tile_type: str
+    chip: ChipSpec
+    recipe: Recipe
+    batches: Batches
+    owners: dict[int, tuple[str, str]]
+    form: str = ""
+
+    def matrix(
+        self, name: str, parameter: str, weight: Tensor, shape: tuple[int, int, int], contraction: Contraction
+    ) -> TrainedMatrix:
+        """A matrix of the layer. name: of the operation below the path; parameter: of the weight there."""
+        op, path = (".".join(part for part in (self.path, below) if part) for below in (name, parameter))
+        matrix = op or parameter
+        if isinstance(weight, nn.Parameter):  # parts of a packed weight are matrices of their own
+            matrix, path = self.owners.setdefault(id(weight), (matrix, path))
+        return TrainedMatrix(
+            op or parameter, matrix, path, shape, contraction, self.chip, self.recipe, self.batches, self.tile_type
+        )
+
+
+class TrainedLayer(nn.Module):
+    """What all layers in training have: their matrices, and a way back to the plain layer."""
+
+    #: What it stands for, and becomes again for the compiler.
+    plain: ClassVar[type[nn.Module]]
+
+    @classmethod
+    def of(cls, module: nn.Module, place: Place) -> Self:
+        """The layer that takes over a plain one's parameters, buffers and hooks."""
+        made = cls.__new__(cls)
+        made.__dict__ = module.__dict__
+        made._add(place)
+        return made
+
+    def cores(self) -> dict[str, TrainedMatrix]:
+        """Its matrices, by name: that of their weight where each weight is one matrix."""
+        raise NotImplementedError
+
+    def blocks(self, name: str) -> Tensor:
+        """The weight of the matrix of this name, (groups, columns, rows)."""
+        weight: Tensor = getattr(self, name)
+        return weight.reshape(self.cores()[name].shape)
+
+    def replace(self, name: str, blocks: Tensor) -> None:
+        """Let the matrix of this name have another weight."""
+        weight: Tensor = getattr(self, name)
+        weight.data = blocks.reshape(weight.shape)
+
+    def restore(self) -> None:
+        """Become the plain layer again, its weights as the compiler is to see them."""
+        for name, core in self.cores().items():
+            self.replace(name, core.mapped(self.blocks(name)))
+        del self.analog
+        self.__class__ = self.plain  # type: ignore[assignment]
+
+    def _add(self, place: Place) -> None:
+        """Add what a layer in training has beside the plain one."""
+        raise NotImplementedError
+
+
+class OneMatrix(TrainedLayer):
+    """A layer of one weight."""
+
+    analog: TrainedMatrix
+    weight: Tensor
+
+    def cores(self) -> dict[str, TrainedMatrix]:
+        return {"weight": self.analog}
+
+    def _add(self, place: Place) -> None:
+        self.analog = place.matrix("", "weight", self.weight, self._shape(), self._contraction())
+
+    def _shape(self) -> tuple[int, int, int]:
+        raise NotImplementedError
+
+    def _contraction(self) -> Contraction:
+        raise NotImplementedError
+
+
+class TrainedLinear(OneMatrix, nn.Linear):
+    """``nn.Linear`` on tiles."""
+
+    plain = nn.Linear
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.analog(x, self.weight[None], self.bias)
+        return y
+
+    def _shape(self) -> tuple[int, int, int]:
+        return 1, self.out_features, self.in_features
+
+    def _contraction(self) -> Contraction:
+        return Contraction(kind="linear")
+
+
+class _TrainedConv(OneMatrix):
+    """Convolutions of any number of dimensions. Padding that is no even border of zeros is made before the product."""
+
+    bias: Tensor | None
+    groups: int
+    out_channels: int
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: str | tuple[int, ...]
+    dilation: tuple[int, ...]
+    padding_mode: str
+    _reversed_padding_repeated_twice: list[int]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self._pads_inside():
+            mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+            x = F.pad(x, self._reversed_padding_repeated_twice, mode=mode)
+        y: Tensor = self.analog(x, self.blocks("weight"), self.bias)
+        return y
+
+    def _shape(self) -> tuple[int, int, int]:
+        return self.groups, self.out_channels // self.groups, self.weight[0].numel()
+
+    def _contraction(self) -> Contraction:
+        kinds: dict[int, MatrixKind] = {1: "conv1d", 2: "conv2d", 3: "conv3d"}
+        none = (0,) * len(self.kernel_size)
+        return Contraction(
+            kind=kinds[len(self.kernel_size)],
+            kernel=tuple(self.kernel_size),
+            stride=tuple(self.stride),
+            padding=tuple(self.padding) if self._pads_inside() and not isinstance(self.padding, str) else none,
+            dilation=tuple(self.dilation),
+        )
+
+    def _pads_inside(self) -> bool:
+        return self.padding_mode == "zeros" and not isinstance(self.padding, str)
+
+
+class TrainedConv1d(_TrainedConv, nn.Conv1d):  # type: ignore[misc]
+    """``nn.Conv1d`` on tiles."""
+
+    plain = nn.Conv1d
+
+
+class TrainedConv2d(_TrainedConv, nn.Conv2d):  # type: ignore[misc]
+    """``nn.Conv2d`` on tiles."""
+
+    plain = nn.Conv2d
+
+
+class TrainedConv3d(_TrainedConv, nn.Conv3d):  # type: ignore[misc]
+    """``nn.Conv3d`` on tiles."""
+
+    plain = nn.Conv3d

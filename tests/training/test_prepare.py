@@ -1,0 +1,154 @@
+"""What `prepare_hwa` gives back: the user's network, readable, copied; and what it refuses."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import aimc_compiler as aimc
+from aimc_compiler.errors import CalibrationError, RuleError, TrainingError
+from aimc_compiler.training import Recipe, prepare_hwa
+from aimc_compiler.zoo.fashion import FashionResNet
+
+
+def small() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(9, 7), nn.ReLU(), nn.Linear(7, 3))
+
+
+def test_the_network_stays_what_it_was() -> None:
+    plain = FashionResNet()
+    before = copy.deepcopy(plain.state_dict())
+    trained = prepare_hwa(plain, "analog-fabric")
+    assert isinstance(trained, FashionResNet)
+    assert isinstance(trained.head, nn.Linear)
+    assert set(before) <= set(trained.state_dict())
+    added = {name.rpartition(".")[2] for name in set(trained.state_dict()) - set(before)}
+    assert added == {"input_range", "column_scale", "seen"}
+    trained.train()(torch.rand(2, 1, 28, 28)).sum().backward()
+    assert all(torch.equal(value, before[name]) for name, value in plain.state_dict().items())
+    assert type(plain) is FashionResNet
+    assert "stem.0: analog (default: every matrix is analog)" in str(trained.hwa)
+
+
+def test_a_state_dict_goes_there_and_back(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    trained = prepare_hwa(small(), "analog-fabric", {"column_gain": True}).train()
+    trained(torch.randn(4, 9))
+    torch.save(trained.state_dict(), tmp_path / "weights.pt")
+    other = prepare_hwa(small(), "analog-fabric", {"column_gain": True})
+    other.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
+    for one, two in zip(trained.state_dict().values(), other.state_dict().values(), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_copies_are_networks_of_their_own() -> None:
+    trained = prepare_hwa(small(), "analog-fabric").train()
+    twin = copy.deepcopy(trained)
+    twin(torch.randn(4, 9))
+    assert int(twin[0].analog.seen) == 1
+    assert int(trained[0].analog.seen) == 0
+    assert trained.hwa.batches.number == 0
+
+
+def test_the_network_itself_may_be_one_layer() -> None:
+    trained = prepare_hwa(nn.Linear(4, 2), "analog-fabric").train()
+    trained(torch.randn(3, 4))
+    plain, learned = trained.__aimc_export__()
+    assert type(plain) is nn.Linear
+    assert [matrix.op for matrix in learned.matrices] == ["weight"]
+
+
+def test_rules_choose_and_compile_takes_them_over() -> None:
+    trained = prepare_hwa(small(), "analog-fabric", rules={"2": {"analog": False}}).train()
+    assert type(trained[2]) is nn.Linear
+    trained(torch.randn(4, 9))
+    compiled = aimc.compile(trained.eval(), "analog-fabric", (torch.randn(1, 9),))
+    assert [(op.name, op.analog) for op in compiled.workload.matrix_ops] == [("0", True), ("2", False)]
+    assert compiled.ranges is not None
+    assert compiled.ranges.method == "learned"
+    assert [row.range for row in compiled.ranges.rows] == pytest.approx([float(trained[0].analog.input_range.detach())])
+
+
+def test_presets_need_example_inputs() -> None:
+    with pytest.raises(RuleError, match=r"'first-last-digital' needs the network's graph: give example_inputs"):
+        prepare_hwa(FashionResNet(), "analog-fabric", rules="first-last-digital")
+    trained = prepare_hwa(
+        FashionResNet(), "analog-fabric", rules="first-last-digital", example_inputs=(torch.rand(1, 1, 28, 28),)
+    )
+    digital = [choice.path for choice in trained.hwa.choices if not choice.analog]
+    assert digital == ["stem.0", "head"]
+
+
+def test_sizes_choose() -> None:
+    trained = prepare_hwa(small(), "analog-fabric", rules={"*": {"min_cells": 30}})
+    assert [choice.analog for choice in trained.hwa.choices] == [True, False]
+    assert "21 cells are fewer than min_cells 30" in trained.hwa.choices[1].reason
+
+
+def test_an_untrained_network_has_no_ranges_to_take_over() -> None:
+    compiled = aimc.compile(prepare_hwa(small(), "analog-fabric").eval(), "analog-fabric", (torch.randn(1, 9),))
+    assert compiled.ranges is None
+    with pytest.raises(CalibrationError, match="no input ranges"):
+        compiled.deploy()
+
+
+def test_another_cut_is_refused_and_calibration_mends_it() -> None:
+    trained = prepare_hwa(nn.Linear(600, 4), "analog-fabric").train()
+    x = torch.randn(4, 600)
+    trained(x)
+    trained.eval()
+    with pytest.raises(CalibrationError, match=r"cut it into rows \[300, 300\] and columns \[4\]; .* rows \[200, 200"):
+        aimc.compile(trained, aimc.load_chip("analog-fabric", ["tile.rows=256"]), (x[:1],))
+    compiled = aimc.compile(trained, aimc.load_chip("analog-fabric", ["tile.rows=256"]), (x[:1],), calibration=[x])
+    assert compiled.ranges is not None
+    assert compiled.ranges.method != "learned"
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (nn.Sequential(nn.ReLU()), "Sequential has no module to train for tiles"),
+        (nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)), "remove_parametrizations"),
+        (torch.relu, "no torch.nn.Module"),
+    ],
+)
+def test_what_cannot_be_trained_is_named(model: nn.Module, message: str) -> None:
+    with pytest.raises(TrainingError, match=message):
+        prepare_hwa(model, "analog-fabric")
+
+
+def test_a_prepared_network_is_not_prepared_again() -> None:
+    with pytest.raises(TrainingError, match="is prepared for hardware-aware training already"):
+        prepare_hwa(prepare_hwa(small(), "analog-fabric"), "analog-fabric")
+
+
+def test_a_rule_without_a_match_is_an_error() -> None:
+    with pytest.raises(RuleError, match=r"rule 'hed' matches no module that can be trained"):
+        prepare_hwa(FashionResNet(), "analog-fabric", rules={"hed": {"analog": False}})
+
+
+def test_a_functional_weight_is_named_with_example_inputs() -> None:
+    class Functional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.weight = nn.Linear(4, 4), nn.Parameter(torch.randn(4, 4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y: torch.Tensor = self.layer(x) @ self.weight
+            return y
+
+    with pytest.raises(TrainingError, match="is held by no module that can be swapped"):
+        prepare_hwa(Functional(), "analog-fabric", example_inputs=(torch.randn(1, 4),))
+
+
+def test_every_recipe_setting_is_read() -> None:
+    """A setting that nothing reads would be a promise that is not kept."""
+    import dataclasses
+
+    folder = Path(aimc.training.__file__).parent if hasattr(aimc, "training") else None
+    folder = folder or Path(aimc.__file__).parent / "training"
+    text = "\n".join(file.read_text() for file in folder.glob("*.py") if file.name != "recipe.py")
+    unread = [field.name for field in dataclasses.fields(Recipe) if f".{field.name}" not in text]
+    assert set(unread) <= {"distillation", "temperature"}

@@ -1,0 +1,119 @@
+"""The noise of weights: its statistics, what it leaves alone, and that a mini-batch sees it once."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from aimc_compiler.chip import load_chip
+from aimc_compiler.errors import RecipeError
+from aimc_compiler.training import Recipe, prepare_hwa
+from aimc_compiler.training.fused import Disturbance, disturbed
+from aimc_compiler.training.weights import WeightNoise
+
+
+def noise(chip: str = "analog-fabric", *settings: str, **recipe: object) -> WeightNoise:
+    spec = load_chip(chip, list(settings))
+    return WeightNoise.of(Recipe(**recipe), spec.tile_types["tile"], spec.nonidealities)  # type: ignore[arg-type]
+
+
+def programming_sd(r: Tensor) -> Tensor:
+    """Of doped Ge2Sb2Te5 (Nandakumar et al., ICECS 2019), over g_max."""
+    return (0.26348 + 1.9650 * r - 1.1731 * r**2) / 25
+
+
+@pytest.mark.parametrize("factor", [1.0, 3.0])
+@pytest.mark.parametrize("target", [0.4, -0.8])
+def test_programming_noise_has_its_deviation(factor: float, target: float) -> None:
+    w = torch.full((1, 400, 500), target)
+    found = noise(noise_factor=factor).disturb(w, 0, seed=1, name="a")
+    expected = factor * float(programming_sd(torch.tensor(abs(target))))
+    assert float(found.mean()) == pytest.approx(target, abs=5 * expected / math.sqrt(w.numel()))
+    assert float(found.std()) == pytest.approx(expected, rel=0.01)
+
+
+def test_noise_flips_no_sign_and_leaves_zeros() -> None:
+    w = torch.cat([torch.full((1, 100, 500), 0.01), torch.zeros(1, 100, 500), torch.full((1, 100, 500), -0.01)], 1)
+    found = noise(noise_factor=5.0).disturb(w, 0, seed=1, name="a")
+    assert bool((found[:, :100] >= 0).all())
+    assert bool((found[:, :100] == 0).any())
+    assert bool((found[:, 100:200] == 0).all())
+    assert bool((found[:, 200:] <= 0).all())
+
+
+def test_the_factor_rises_along_the_ramp() -> None:
+    ramp = noise(noise_factor=4.0, noise_ramp=100)
+    assert [ramp.factor(batch) for batch in (0, 25, 100, 500)] == [0.0, 1.0, 4.0, 4.0]
+    w = torch.full((1, 5, 5), 0.3)
+    assert torch.equal(ramp.disturb(w, 0, seed=1, name="a"), w)
+
+
+def test_several_pairs_a_weight_average_their_noise() -> None:
+    w = torch.full((1, 400, 500), 0.5)
+    one = noise(noise_factor=1.0).disturb(w, 0, 1, "a").std()
+    two = noise("analog-fabric", "tile.device.pairs=2", noise_factor=1.0).disturb(w, 0, 1, "a").std()
+    assert float(two / one) == pytest.approx(1 / math.sqrt(2), rel=0.01)
+
+
+def test_gaussian_noise_and_dropped_connections() -> None:
+    w = torch.full((1, 400, 500), 0.5)
+    found = noise(noise="gaussian", noise_factor=2.0, gaussian_sd=0.03).disturb(w, 0, 1, "a")
+    assert float(found.std()) == pytest.approx(0.06, rel=0.01)
+    dropped = noise(noise="none", drop_connect=0.01).disturb(w, 0, 1, "a")
+    assert float((dropped == 0).double().mean()) == pytest.approx(0.01, rel=0.1)
+
+
+@pytest.mark.parametrize("time_s", [3600.0, 3.15e7])
+def test_drift_aware_weights_are_those_of_an_aged_chip(time_s: float) -> None:
+    w = torch.full((1, 400, 500), 0.5)
+    found = noise(noise_factor=1.0, drift_s=(time_s, time_s)).disturb(w, 0, 1, "a")
+    # Devices of 12.5 uS have 12.50 +- 0.955 after programming, 9.71 +- 1.06 after an hour, 6.26 +- 0.99 after a year.
+    mean, sd = {3600.0: (9.71, 1.06), 3.15e7: (6.26, 0.99)}[time_s]
+    assert float(found.mean()) == pytest.approx(0.5, rel=0.01)
+    assert float(found.std() / found.mean()) == pytest.approx(sd / mean, rel=0.05)
+
+
+def test_resistive_devices_have_noise_of_their_own() -> None:
+    w = torch.full((1, 400, 500), 0.5)
+    found = noise("neurram", noise_factor=1.0).disturb(w, 0, 1, "a")
+    sd = 0.348 + 16.030 / 2 - 43.853 / 4 + 45.393 / 8 - 16.815 / 16
+    assert float(found.std()) == pytest.approx(sd / 40, rel=0.02)
+
+
+def test_ideal_devices_have_none() -> None:
+    w = torch.full((1, 5, 5), 0.3)
+    assert torch.equal(noise("ideal").disturb(w, 0, 1, "a"), w)
+
+
+def test_the_compiled_pass_gives_the_same_weights() -> None:
+    weight = torch.randn(2, 7, 3000, generator=torch.Generator().manual_seed(0))
+    weight[0, 3] = 0
+    made = noise(noise_factor=3.0)
+    scales = torch.empty(2, 7)
+    how = Disturbance(terms=tuple(3.0 * t for t in made.polynomial or ()), key=made.key(5, "a"), rescale=True)
+    noisy, magnitude = disturbed(weight, scales, how, magnitude=True)
+    largest = weight.abs().amax(2)
+    assert torch.equal(scales, torch.where(largest > 0, largest, torch.ones(())))
+    w = weight / scales.unsqueeze(-1)
+    expected = made.disturb(w, 0, seed=5, name="a") * scales.unsqueeze(-1)
+    torch.testing.assert_close(noisy, expected, rtol=1e-5, atol=1e-6)
+    assert torch.equal(magnitude, noisy.abs())
+
+
+def test_a_mini_batch_sees_its_noise_once_and_the_next_another() -> None:
+    torch.manual_seed(0)
+    trained = prepare_hwa(nn.Linear(20, 5), "analog-fabric", {"read_noise": 0.0, "output_noise": 0.0}).train()
+    trained.hwa.batches.begin()
+    x = torch.randn(4, 20)
+    forward = type(trained).forward
+    first, again = forward(trained, x), forward(trained, x)
+    assert torch.equal(first, again)
+    assert not torch.equal(trained(x), first)
+
+
+def test_a_device_without_statistics_of_programming_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = load_chip("analog-fabric")
+    monkeypatch.setattr("aimc_compiler.training.weights.devices_figures", lambda *_: object())
+    with pytest.raises(RecipeError, match="set noise to gaussian"):
+        WeightNoise.of(Recipe(), spec.tile_types["tile"], spec.nonidealities)
