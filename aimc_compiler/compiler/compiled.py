@@ -208,6 +208,11 @@ class CompiledModel:
         return CompiledModel(**(fields | changes))
 
 
+def placed_figures(chip: ChipSpec) -> dict[str, str]:
+    """The figures that ``with_chip`` does not change, by path: chips that agree in them share a compilation."""
+    return {figure.path: figure.text for figure in figures(chip) if not _is_numeric(figure.path)}
+
+
 def _difference(mine: ChipSpec, other: ChipSpec, most: int = 5) -> str:
     """The first figures that may not differ but do, with both values."""
     ours, theirs = ({figure.path: figure.text for figure in figures(chip)} for chip in (mine, other))
