@@ -104,7 +104,7 @@ def plot_sweep(result: SweepResult, path: Path) -> Path:
     panels: dict[str, list[SweepRow]] = {}
     for row in result.rows:
         panels.setdefault(print_time(row.time_s) if result.axes else result.network, []).append(row)
-    figure = Figure(figsize=(3.2 * max(len(panels), 2), 3.4), layout="constrained")
+    figure = Figure(figsize=(3.2 * max(len(panels), 2), 4), layout="constrained")
     drawn = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     ticks = list(dict.fromkeys(_place(row, result) for row in result.rows))
     for axes, (title, rows) in zip(drawn, panels.items(), strict=True):
@@ -120,9 +120,10 @@ def plot_sweep(result: SweepResult, path: Path) -> Path:
         axes.axhline(result.float_metric, color="black", linestyle=":", linewidth=1)
         axes.set_xticks(range(len(ticks)), ticks)
         axes.set(title=title, xlabel=result.axes[0] if result.axes else "after programming")
-        if any(lines):
-            axes.legend(fontsize="small", frameon=False)
     drawn[0].set_ylabel(f"{result.metric} (dotted: float)")
+    if len(result.axes) > 1:
+        handles, labels = drawn[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize="small", frameon=False)
     figure.savefig(path)
     return path
 
@@ -132,7 +133,8 @@ def _place(row: SweepRow, result: SweepResult) -> str:
 
 
 def _others(row: SweepRow, result: SweepResult) -> str:
-    return " ".join(f"{axis}={row.setting[axis]}" for axis in result.axes[1:])
+    """Names without the sections that they stand in: a legend is short of room."""
+    return ", ".join(f"{axis.rpartition('.')[2]} {row.setting[axis]}" for axis in result.axes[1:])
 
 
 def _cell(row: SweepRow, metric: str) -> str:

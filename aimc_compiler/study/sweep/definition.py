@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from aimc_compiler.chip import ChipSpec
-from aimc_compiler.chip.figures import plain
+from aimc_compiler.chip.figures import figures
 from aimc_compiler.records import record
 
 #: An axis that is no figure of the chip.
@@ -90,7 +90,7 @@ class Sweep:
         return {
             **{name: getattr(self, name) for name in (*fields, *more)},
             "times_s": list(self.times_s),
-            "chip": plain(self.chip),
+            "chip": {"name": self.chip.name, **{figure.path: figure.value for figure in figures(self.chip)}},
             "axes": list(self.axes),
             "settings": [dict(setting.values) for setting in self.settings],
         }

@@ -96,8 +96,10 @@ def locked(path: Path) -> Iterator[str]:
         file.truncate(0)
         file.write(_owner())
         file.flush()
-        yield before
-        file.truncate(0)
+        try:
+            yield before
+        finally:
+            file.truncate(0)
 
 
 def _owner() -> str:

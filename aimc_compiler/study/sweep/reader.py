@@ -201,7 +201,9 @@ class _Reader:
             return override(chip, figures, "set by a sweep", places) if figures else chip
         except AimcError as error:
             for line in str(error).splitlines():
-                self._add((Place(label="", order=next(iter(places.values())).order), (), line))
+                place = next((each for each in places.values() if line.startswith(f"{each.label}:")), None)
+                order = place.order if place else next(iter(places.values())).order
+                self._add((Place(label="", order=order), (), line))
             return None
 
     def _fault(self, path: tuple[str | int, ...], text: str, *, at_key: bool = False) -> None:
