@@ -47,8 +47,9 @@ def sweep_lines(result: SweepResult) -> list[str]:
     held = [row.held_after_s for row in result.rows if row.held_after_s is not None]
     lines = [
         f"{result.metric} of {result.network} on {result.chip}: mean and standard deviation over "
-        f"{counted(result.n_chips, 'chip')}, {counted(result.n_samples, 'sample')}, seed {result.seed}; float network "
-        f"{_number(result.float_metric, share)}; precision: {' and '.join(sorted(counts)) or 'no analog operations'}"
+        f"{counted(result.n_chips, 'chip')}, seed {result.seed};",
+        f"{counted(result.n_samples, 'sample')}, float network {_number(result.float_metric, share)}; precision: "
+        f"{' and '.join(sorted(counts)) or 'no analog operations'}",
     ]
     if held:
         lines.append(f"after {print_time(min(held))}: the last measured deviations held on (extrapolate: hold)")
