@@ -48,7 +48,7 @@ def sweep(
             terminal().print(state_table(asked, state))
         return
     if plot is not None:
-        require_figure(plot)
+        require_figure(plot, asked)
     try:
         result = run_sweep(
             asked, folder, Named(), workers=workers, dask=dask, retries=retries, tell=_tell, progress=_progress

@@ -86,10 +86,14 @@ def state_json(sweep: Sweep, state: SweepState) -> dict[str, Any]:
     }
 
 
-def require_figure(path: Path) -> None:
-    """Raises DataError on another ending, MissingDependencyError without matplotlib: to ask before work begins."""
+def require_figure(path: Path, sweep: Sweep) -> None:
+    """To ask before work begins. Raises DataError on another ending and on too many lines, MissingDependencyError
+    without matplotlib."""
     if path.suffix not in _FORMATS:
         raise DataError(f"--plot {path}: a figure's name ends in {', '.join(_FORMATS)}")
+    lines = len({repr(setting.values[1:]) for setting in sweep.settings})
+    if lines > _MOST_LINES:
+        raise DataError(f"--plot {path}: {lines} lines are too many for a figure; draw results.csv, or vary less")
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
@@ -98,8 +102,7 @@ def require_figure(path: Path) -> None:
 
 def plot_sweep(result: SweepResult, path: Path) -> Path:
     """Draw the metric over the first axis, a panel for each time and a line for each choice of the others; over time,
-    where nothing varies. Bars are standard deviations over chips. Raises DataError where there are too many lines."""
-    require_figure(path)
+    where nothing varies. Bars are standard deviations over chips. ``require_figure`` says what cannot be drawn."""
     from matplotlib.figure import Figure
 
     panels: dict[str, list[SweepRow]] = {}
@@ -112,8 +115,6 @@ def plot_sweep(result: SweepResult, path: Path) -> Path:
         lines: dict[str, list[SweepRow]] = {}
         for row in rows:
             lines.setdefault(_others(row, result), []).append(row)
-        if len(lines) > _MOST_LINES:
-            raise DataError(f"--plot: {len(lines)} lines are too many for a figure; draw results.csv, or vary less")
         for label, line in lines.items():
             places = [ticks.index(_place(row, result)) for row in line]
             errors = None if line[0].std is None else [row.std for row in line]
