@@ -34,11 +34,12 @@ def calls(folder: Path) -> list[str]:
 @pytest.mark.parametrize("precision", ["exact", "auto"])
 def test_every_setting_is_what_compiling_and_evaluating_it_gives(folder: Path, precision: str) -> None:
     """With figures that only calibration reads, that only the values read, that move matrices, and without any."""
-    grid = {"tile.adc.out_bound": [12, "calibrated"], "recalibration": ["always", "never"], "tile.dac.bits": [4]}
+    grid = {"tile.adc.out_bound": [12, "calibrated"], "recalibration": ["always", "never"]}
+    grid |= {"nonidealities.mvm.passes": ["one", "digital"]}
     noises = {"tile.rows": [512, 8], "nonidealities.mvm.sigma_out": [0.04, 0.1]}
     options = {"ranges": "mse", "metric": "accuracy", "precision": precision, "seed": 3}
     result = run(write_definition(folder, grid=grid, zip=noises, **options), folder / "out")
-    assert len(result.rows) == 16
+    assert len(result.rows) == 32
     named, net = Named(), folder / "net.py"
     for first, second in zip(result.rows[::2], result.rows[1::2], strict=True):
         figures = {path: value for path, value in first.setting.items() if path != "recalibration"}
@@ -59,7 +60,7 @@ def test_every_setting_is_what_compiling_and_evaluating_it_gives(folder: Path, p
         assert [row.a_star for row in (first, second)] == [time.a_star for time in expected.times]
         assert (first.tiles, first.latency_s) == (compiled.utilization.tiles_used, compiled.timing.latency_s)
     assert len({row.values for row in result.rows}) > 6
-    assert len(list((folder / "out" / "programs").glob("*.aimc"))) == 4
+    assert len(list((folder / "out" / "programs").glob("*.aimc"))) == 4 + 4
 
 
 def test_the_same_bytes_by_any_number_of_workers(folder: Path) -> None:

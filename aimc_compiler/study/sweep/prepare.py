@@ -1,8 +1,9 @@
 """What all cells share, made once and kept in the folder: the data, the float network on it, a program for each chip.
 
-Chips that differ only in figures that ``CompiledModel.with_chip`` takes share a compilation; those that differ in no
-figure of a tile share a program, since calibration reads the converters. The network and the calibration data are asked
-for again after an interruption; where they then differ from what the first run saw, that is an error.
+Chips that differ only in figures that ``CompiledModel.with_chip`` takes share a compilation. Those that agree in all
+that calibration reads share a program: in the figures of tiles, and for calibrated output bounds in the nonidealities.
+The network and the calibration data are asked for again after an interruption; where they then differ from what the
+first run saw, that is an error.
 """
 
 import hashlib
@@ -217,8 +218,10 @@ class Preparation:
         """The same for chips that share a program."""
         if self._sweep.precompiled and self._sweep.calibration is None:
             return digest(placed_figures(chip))[:16]
-        read = {figure.path: figure.text for figure in figures(chip) if not figure.path.startswith(_NOT_CALIBRATED)}
-        return digest(read)[:16]
+        bounded = any(tile.adc.out_bound == "calibrated" for tile in chip.tile_types.values())
+        not_read = ("evaluation.",) if bounded else ("evaluation.", "nonidealities.")  # those of passes and scaling are
+        read = {figure.path: figure.text for figure in figures(chip) if not figure.path.startswith(not_read)}
+        return digest(placed_figures(chip) | read)[:16]
 
     def _facts(self, compiled: CompiledModel) -> dict[str, Any]:
         key = digest(placed_figures(compiled.chip))
@@ -238,9 +241,6 @@ class Preparation:
             self._tell(f"no time and energy: {error}")
             return dict.fromkeys(names)
         return {name: getattr(timing, name) for name in names}
-
-
-_NOT_CALIBRATED = ("nonidealities.", "evaluation.")
 
 
 def _as_tensor(value: Any) -> Any:
