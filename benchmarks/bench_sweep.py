@@ -21,11 +21,11 @@ schema_version: 1
 network: zoo:fashion_resnet
 calibration: zoo:fashion_calibration
 data: zoo:fashion_test
-limit: 1000
+limit: 500
 grid:
   tile.adc.bits: [6, 7, 8]
 times: [1 s, 1 h, 1 day, 1 year]
-chips: 6
+chips: 4
 """
 
 
@@ -37,9 +37,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         path = folder / "sweep.yaml"
+        path.write_text(DEFINITION.replace("limit: 500", "limit: 10"))
+        run_sweep(read_sweep(path), folder / "first", Named())  # compiles the kernels, where they are not yet
         path.write_text(DEFINITION)
         sweep = read_sweep(path)
-        run_sweep(sweep, folder / "first", Named(), workers=2)  # compiles the kernels, where they are not yet
         for repeat in range(repeats):
             for workers in seconds:
                 out = folder / f"{repeat}-{workers}"

@@ -168,6 +168,18 @@ def test_weights_that_differ_each_time_are_refused_when_they_are_asked_for_again
         run(definition, folder / "out")
 
 
+def test_cells_of_other_weights_are_not_mixed_in(folder: Path) -> None:
+    """Where the digests of the first weights are lost, the cells that rest on them are computed again."""
+    definition = write_definition(folder, network=f"{folder / 'net.py'}:other", grid=None)
+    told = list[str]()
+    first = run(definition, folder / "out").rows[0].values
+    for path in (folder / "out" / "reference.json", *(folder / "out" / "programs").iterdir()):
+        path.unlink()
+    again = run(definition, folder / "out", told)
+    assert sum("rests on other weights or data than there are now: it is computed again" in text for text in told) == 2
+    assert not set(first) & set(again.rows[0].values)
+
+
 def test_data_that_differs_each_time_is_kept_as_it_was(folder: Path) -> None:
     definition = write_definition(folder, data=f"{folder / 'net.py'}:drawn", grid=None)
     run(definition, folder / "out")

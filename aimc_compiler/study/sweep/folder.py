@@ -64,8 +64,11 @@ class SweepFolder:
             for folder in (self.path, self.programs, self._cells):
                 remove_unfinished(folder)
 
-    def read_cells(self, cells: Iterable[Cell]) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-        """(results of finished cells by name, what is wrong with those whose files are damaged)."""
+    def read_cells(
+        self, cells: Iterable[Cell], reference: dict[str, Any] | None = None
+    ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+        """(results of finished cells by name, what is wrong with those whose files are damaged). reference: what they
+        must rest on, where it is known: it may have been made again from other weights or data."""
         results: dict[str, dict[str, Any]] = {}
         damaged: dict[str, str] = {}
         for cell in cells:
@@ -76,14 +79,17 @@ class SweepFolder:
                 held = read_checked(path)
                 if held.get("cell") != cell.name or held.get("sweep") != self._digest:
                     raise SweepError(f"{path} is of another cell or sweep")
+                if reference is not None and held.get("reference") != digest(reference):
+                    raise SweepError(f"{path} rests on other weights or data than there are now")
                 results[cell.name] = held["result"]
             except SweepError as error:
                 damaged[cell.name] = str(error)
         return results, damaged
 
-    def write_cell(self, name: str, result: dict[str, Any]) -> None:
-        """A finished cell."""
-        write_checked(self.cell_path(name), {"cell": name, "sweep": self._digest, "result": result})
+    def write_cell(self, name: str, result: dict[str, Any], reference: dict[str, Any]) -> None:
+        """A finished cell, and what it rests on."""
+        content = {"cell": name, "sweep": self._digest, "reference": digest(reference), "result": result}
+        write_checked(self.cell_path(name), content)
 
     def cell_path(self, name: str) -> Path:
         """The file of a cell."""

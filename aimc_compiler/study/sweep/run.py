@@ -71,16 +71,16 @@ def run_sweep(
             tell(f"{before} ended without finishing; going on from its cells")
         held.open(sweep)
         cells = list(sweep.cells())
-        results, damaged = held.read_cells(cells)
-        for text in damaged.values():
-            tell(f"{text}: it is computed again")
         preparation = Preparation(sweep, held, sources, tell)
         reference = preparation.reference()
+        results, damaged = held.read_cells(cells, reference)
+        for text in damaged.values():
+            tell(f"{text}: it is computed again")
         programs = preparation.programs()
         tasks = [preparation.task(cell) for cell in cells if cell.name not in results]
         if tasks:
             runner = _runner(tasks, workers, dask, retries)
-            _compute(runner, sweep, held, results, tell, progress)
+            _compute(_keep(runner, held, reference), sweep, results, tell, progress)
         result = gather(sweep, results, reference, programs)
         write_whole(held.path / "results.json", json_text(result).encode())
         write_whole(held.path / "results.csv", csv_text(result).encode())
@@ -93,15 +93,23 @@ def _runner(tasks: Sequence[Task], workers: int, dask: str | None, retries: int)
     return run_here(tasks) if workers == 1 else run_on_processes(tasks, workers, retries)
 
 
+def _keep(runner: Iterator[Outcome], held: SweepFolder, reference: dict[str, Any]) -> Iterator[Outcome]:
+    """The same outcomes, each finished one written to the folder before it counts."""
+    with closing(runner) as outcomes:  # type: ignore[type-var]
+        for outcome in outcomes:
+            if outcome.result is not None:
+                held.write_cell(outcome.cell, outcome.result, reference)
+            yield outcome
+
+
 def _compute(
     runner: Iterator[Outcome],
     sweep: Sweep,
-    held: SweepFolder,
     results: dict[str, dict[str, Any]],
     tell: Tell,
     progress: Progress,
 ) -> None:
-    """Add what the runner finds to ``results`` and to the folder. Raises SweepError once all have ended."""
+    """Add what the runner finds to ``results``. Raises SweepError once all have ended."""
     titles = {
         cell.name: f"{cell.name} (chip {cell.chip_index}, {_title(sweep, cell.setting)})" for cell in sweep.cells()
     }
@@ -116,7 +124,6 @@ def _compute(
                 failed.append(f"{title}: {outcome.error}")
                 tell(f"failed: {failed[-1]}")
             else:
-                held.write_cell(outcome.cell, outcome.result)
                 results[outcome.cell] = outcome.result
                 progress(len(results), len(titles), time.monotonic() - start, before)
     if failed:
