@@ -21,23 +21,23 @@ schema_version: 1
 network: zoo:fashion_resnet
 calibration: zoo:fashion_calibration
 data: zoo:fashion_test
-limit: 500
+limit: 1000
 grid:
   tile.adc.bits: [6, 7, 8]
 times: [1 s, 1 h, 1 day, 1 year]
-chips: 4
+chips: 16
 """
 
 
 def main() -> None:
     """Print seconds and the ratio of one worker to two."""
-    repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+    repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 1
     seconds: dict[int, list[float]] = {1: [], 2: []}
     found: set[str] = set()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         path = folder / "sweep.yaml"
-        path.write_text(DEFINITION.replace("limit: 500", "limit: 10"))
+        path.write_text(DEFINITION.replace("limit: 1000", "limit: 10"))
         run_sweep(read_sweep(path), folder / "first", Named())  # compiles the kernels, where they are not yet
         path.write_text(DEFINITION)
         sweep = read_sweep(path)
