@@ -70,6 +70,10 @@ class DataError(AimcError):
     """Evaluation or calibration data of the wrong form."""
 
 
+class SweepError(AimcError):
+    """A sweep whose definition, folder, files or cells do not hold."""
+
+
 class TextFormError(AimcError):
     """A text form of a level that does not parse: carries the line."""
 

@@ -33,10 +33,16 @@ def read_spec(source: Path | str, *, name: str | None = None, overrides: Sequenc
     return _validate(tree)
 
 
-def override(spec: ChipSpec, values: Mapping[str, Any], note: str = "set by the user") -> ChipSpec:
+def override(
+    spec: ChipSpec,
+    values: Mapping[str, Any],
+    note: str = "set by the user",
+    places: Mapping[str, Place] | None = None,
+) -> ChipSpec:
     """Another spec with some figures changed, checked as a whole. values: dotted path to what YAML would hold there.
 
-    The provenance of a changed figure becomes "assumed", with ``note``. Raises SpecError.
+    The provenance of a changed figure becomes "assumed", with ``note``. places: where each value stands, for messages.
+    Raises SpecError.
 
         >>> from aimc_compiler.chip import load_chip
         >>> override(load_chip("hermes"), {"tile.count": 16, "tile.mvm.mode": "four_phase"}).tile.count
@@ -45,7 +51,7 @@ def override(spec: ChipSpec, values: Mapping[str, Any], note: str = "set by the 
     tree = Tree(plain(spec))
     tree.values[()] = Place(label=f"chip {spec.name}", order=(0, 0, 0))
     for index, (path, value) in enumerate(values.items()):
-        place = Place(label=f"override {path}={value}", order=(1, index, 0))
+        place = (places or {}).get(path) or Place(label=f"override {path}={value}", order=(1, index, 0))
         _set(tree, path, value, place, note)
     return _validate(tree)
 

@@ -68,20 +68,21 @@ class Tree:
         return self.values[path]
 
 
-def read_tree(text: str, name: str) -> Tree:
-    """Raises SpecError on a text that is no YAML; lesser faults stand in the tree. name: of the file, for places."""
+def read_tree(text: str, name: str, *, what: str = "chip spec") -> Tree:
+    """Raises SpecError on a text that is no YAML; lesser faults stand in the tree. name: of the file, for places; what:
+    the text should be."""
     tree = Tree(None)
     try:
         root = yaml.compose(text, Loader=_CoreLoader)
         if root is None:
-            raise SpecError(f"{name}:1:1: the file is empty; a chip spec begins with 'schema_version: 1'")
+            raise SpecError(f"{name}:1:1: the file is empty; a {what} begins with 'schema_version: 1'")
         tree.data = _Builder(tree, name).build(root, ())
     except yaml.MarkedYAMLError as error:
         raise SpecError(_syntax_message(error, name)) from error
     except yaml.YAMLError as error:
         raise SpecError(_character_message(error, text, name)) from error
     except RecursionError as error:
-        raise SpecError(f"{name}:1:1: sections are nested too deeply to be a chip spec") from error
+        raise SpecError(f"{name}:1:1: sections are nested too deeply to be a {what}") from error
     return tree
 
 

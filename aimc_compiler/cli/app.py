@@ -37,6 +37,7 @@ from aimc_compiler.cli.reference import (
     limit_samples,
 )
 from aimc_compiler.cli.support import support
+from aimc_compiler.cli.sweep import sweep
 from aimc_compiler.cli.terminal import terminal
 from aimc_compiler.compiler.artifact import require_place
 from aimc_compiler.errors import DataError
@@ -55,6 +56,7 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(support)
 app.command()(compare)
+app.command()(sweep)
 
 
 def _print_version(asked: bool) -> None:

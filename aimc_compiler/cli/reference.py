@@ -1,10 +1,6 @@
 """What a user names on the command line: a model, a data set."""
 
 import difflib
-import importlib
-import importlib.util
-import sys
-import traceback
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -17,6 +13,7 @@ from torch import Tensor, nn
 from aimc_compiler.compiler.entries import read_entries
 from aimc_compiler.errors import AimcError, CaptureError, DataError
 from aimc_compiler.graph import Entry
+from aimc_compiler.study.user_code import named_function, where
 from aimc_compiler.zoo import DATASETS, GENERATORS, NETWORKS
 
 MODEL_FORMS = (
@@ -194,64 +191,10 @@ def _called(
     reference: str, kind: type[AimcError], what: str, forms: str, then: Callable[[Any], Any] = lambda found: found
 ) -> Any:
     """``then`` of what the named function returns; what goes wrong in the user's code, with its place."""
-    place, colon, name = reference.rpartition(":")
-    if not colon or not place or not name:
-        raise kind(f"{reference!r} names no {what}: write {forms}")
-    try:
-        module = _load_file(Path(place)) if place.endswith(".py") else _import(place)
-    except Exception as error:
-        raise kind(f"{reference!r}: {place} cannot be imported: {_where(error)}") from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        raise kind(f"{reference!r}: {place} has no function {name!r}; it has {_functions(module)}")
+    function = named_function(reference, kind, what, forms)
     try:
         return then(function())
     except AimcError:
         raise
     except Exception as error:
-        raise kind(f"{reference} fails, called without arguments: {_where(error)}") from error
-
-
-def _import(name: str) -> Any:
-    sys.path.insert(0, str(Path.cwd()))  # as `python -m` does
-    try:
-        return importlib.import_module(name)
-    finally:
-        sys.path.pop(0)
-
-
-def _functions(module: Any) -> str:
-    """Functions that the module itself defines, else all that it has."""
-    found = {key: value for key, value in vars(module).items() if callable(value) and not key.startswith("_")}
-    own = [key for key, value in found.items() if getattr(value, "__module__", None) == module.__name__]
-    return ", ".join(own or found) or "none"
-
-
-def _where(error: Exception) -> str:
-    """The error in one line, with the line of code that raised it."""
-    text = f"{type(error).__name__}: {error}"
-    if isinstance(error, SyntaxError | FileNotFoundError):
-        return text
-    ours = (__file__, importlib.__file__)
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename not in ours and not frame.filename.startswith("<") and "site-packages" not in frame.filename
-    ]
-    return text if not frames else f"{text} ({frames[-1].filename}:{frames[-1].lineno})"
-
-
-def _load_file(path: Path) -> Any:
-    if not path.exists():
-        raise FileNotFoundError(f"no such file: {path}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    sys.path.insert(0, str(path.parent.resolve()))  # so that the file finds its neighbours
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.pop(0)
-    return module
+        raise kind(f"{reference} fails, called without arguments: {where(error, __file__)}") from error

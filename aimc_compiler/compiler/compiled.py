@@ -208,10 +208,20 @@ class CompiledModel:
         return CompiledModel(**(fields | changes))
 
 
+def placed_figures(chip: ChipSpec) -> dict[str, str]:
+    """The figures that ``with_chip`` does not change, by path: chips that agree in them share a compilation. Figures of
+    the values among them where the program counts what they make: bit planes and passes are conversions."""
+    found = {figure.path: figure.text for figure in figures(chip) if not _is_numeric(figure.path)}
+    passes = 2 if chip.nonidealities.mvm.passes == "digital" else 1
+    for name, tile in chip.tile_types.items():
+        found[f"output conversions a column of {name}"] = str(passes * tile.adc_conversions_per_column)
+    return found
+
+
 def _difference(mine: ChipSpec, other: ChipSpec, most: int = 5) -> str:
     """The first figures that may not differ but do, with both values."""
-    ours, theirs = ({figure.path: figure.text for figure in figures(chip)} for chip in (mine, other))
-    paths = [path for path in ours | theirs if ours.get(path) != theirs.get(path) and not _is_numeric(path)]
+    ours, theirs = placed_figures(mine), placed_figures(other)
+    paths = [path for path in ours | theirs if ours.get(path) != theirs.get(path)]
     shown = [f"{path} ({ours.get(path, 'none')}, now {theirs.get(path, 'none')})" for path in paths[:most]]
     return ", ".join(shown) + (f" and {len(paths) - most} more" if len(paths) > most else "")
 

@@ -100,26 +100,24 @@ def evaluate(
     """
     times = require_times(compiled.chip.evaluation.times_s if times_s is None else times_s)
     policy = Recalibration.parse(recalibration) if isinstance(recalibration, str) else recalibration
-    batches, corrections = list(data), _Corrections(columns, norms)
+    batches, corrections = list(data), Corrections(columns, norms)
     ran = compiled.entry(entry)
     _require_some(n_chips, batches)
     scored = find_metric(metric)
-    targets = join_targets([_pair(batch, number)[1] for number, batch in enumerate(batches)])
     shown = sys.stderr.isatty() if progress is None else progress
     with _progress(shown, total=len(batches) * (1 + n_chips * len(times))) as advance:
         compiled.require_values("run")
-        bench = _Bench(ran, batches, scored, targets, advance)
+        bench = Bench(ran, batches, scored, advance)
         reference = bench.float_metric()
         values: list[list[float]] = [[] for _ in times]
         repeated: Counter[str] = Counter()
         for chip_index in range(n_chips):
             chip = compiled.deploy(seed, chip_index=chip_index, precision=precision)
-            for place, time_s in enumerate(times):
-                _age(chip, time_s, policy, corrections, ran.name)
-                before = chip.repeated_in(ran.name)
-                values[place].append(bench.score(chip, time_s))
-                repeated += chip.repeated_in(ran.name) - before
-    base = chance if chance is not None or scored.chance is None else scored.chance(targets)
+            scores, again = score_chip(chip, bench, times, policy, corrections)
+            repeated += again
+            for found, score in zip(values, scores, strict=True):
+                found.append(score)
+    base = bench.chance() if chance is None else chance
     results = tuple(_summary(time, found, reference, base) for time, found in zip(times, values, strict=True))
     return Evaluation(
         metric=scored.name,
@@ -127,12 +125,12 @@ def evaluate(
         chance=base,
         times=results,
         n_chips=n_chips,
-        n_samples=_count(ran, batches),
+        n_samples=bench.count(),
         seed=seed,
         recalibration=str(policy),
         corrections=corrections.names,
         precision=tuple((name, str(choice)) for name, choice in chip.precision_in(ran.name).items()),
-        held_after_s=_held_after(compiled, times),
+        held_after_s=held_after(compiled, times),
         repeats=price_repeats(ran.program, repeated),
         entry=ran.name,
     )
@@ -145,14 +143,14 @@ def _require_some(n_chips: int, batches: list[Any]) -> None:
         raise DataError("the evaluation data is empty: give at least one batch of (inputs, targets)")
 
 
-def _held_after(compiled: CompiledModel, times: tuple[float, ...]) -> float | None:
+def held_after(compiled: CompiledModel, times: tuple[float, ...]) -> float | None:
     """The earliest time after which some of ``times`` rest on held statistics."""
     ends = [held_after_s(tile.device) for tile in compiled.chip.tile_types.values()]
     first = min((end for end in ends if end is not None), default=math.inf)
     return first if first < max(times) else None
 
 
-class _Corrections:
+class Corrections:
     """What is corrected on each chip at each time, columns first: norms then measure what is left."""
 
     def __init__(self, columns: Iterable[Any] | None, norms: Iterable[Any] | None) -> None:
@@ -173,23 +171,35 @@ class _Corrections:
             chip.recalibrate_norms(self.norms, time_s, entry=entry)
 
 
-def _age(chip: Device, time_s: float, policy: Recalibration, corrections: _Corrections, entry: str) -> None:
+def score_chip(
+    chip: Device, bench: "Bench", times_s: Sequence[float], policy: Recalibration, corrections: Corrections
+) -> tuple[list[float], Counter[str]]:
+    """(the metric at each time, MVMs that bound management repeated in the scored runs, by task)."""
+    values: list[float] = []
+    repeated: Counter[str] = Counter()
+    for time_s in times_s:
+        _age(chip, time_s, policy, corrections, bench.entry)
+        before = chip.repeated_in(bench.entry)
+        values.append(bench.score(chip, time_s))
+        repeated += chip.repeated_in(bench.entry) - before
+    return values, repeated
+
+
+def _age(chip: Device, time_s: float, policy: Recalibration, corrections: Corrections, entry: str) -> None:
     """Recalibrated and corrected; samples are numbered from 0 at each time, those that correct the chip first."""
     chip.rewind()
     chip.recalibrate(policy.last_s(time_s))
     corrections.apply(chip, time_s, entry)
 
 
-def _count(ran: CompiledEntry, batches: list[Any]) -> int:
-    calls = [as_call(inputs) for inputs, _ in batches]
-    return sum(ran.graph.sample_count(*args, **kwargs) for args, kwargs in calls)
-
-
-class _Bench:
+class Bench:
     """The data of an evaluation, the entry that runs it and the metric that scores it."""
 
-    def __init__(self, ran: CompiledEntry, batches: list[Any], metric: Metric, targets: Any, advance: Advance) -> None:
-        self._ran, self._metric, self._targets, self._advance = ran, metric, targets, advance
+    def __init__(
+        self, ran: CompiledEntry, batches: list[Any], metric: Metric, advance: Advance = lambda label: None
+    ) -> None:
+        self._ran, self._metric, self._advance = ran, metric, advance
+        self._targets = join_targets([_pair(batch, number)[1] for number, batch in enumerate(batches)])
         self._calls = [as_call(inputs) for inputs, _ in batches]
         self._dims = ran.graph.batch.outputs if ran.graph.batch.dynamic else None
 
@@ -206,6 +216,19 @@ class _Bench:
                 ) from error
             self._advance("float network")
         return self._measured(parts, "the float network")
+
+    def chance(self) -> float | None:
+        """The metric of constant prediction; None where that is not known."""
+        return None if self._metric.chance is None else self._metric.chance(self._targets)
+
+    def count(self) -> int:
+        """Samples of all batches."""
+        return sum(self._ran.graph.sample_count(*args, **kwargs) for args, kwargs in self._calls)
+
+    @property
+    def entry(self) -> str:
+        """The entry that is run."""
+        return self._ran.name
 
     def score(self, chip: Device, time_s: float) -> float:
         """Of a chip at a time."""

@@ -1,6 +1,7 @@
 """What compile refuses, and how it says so."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -59,6 +60,17 @@ def test_with_chip_refuses_another_geometry() -> None:
     described = compiled.chip.model_copy(update={"description": "another sentence"})
     for changed in (described, override(compiled.chip, {"tile.adc.bits": 5}), aimc.load_chip("ideal")):
         assert compiled.with_chip(changed).chip == changed
+
+
+@pytest.mark.parametrize(
+    ("chip", "change", "counts"),
+    [("hermes", {"nonidealities.mvm.passes": "digital"}, "1, now 2"), ("isaac", {"tile.dac.bits": 8}, "128, now 64")],
+)
+def test_with_chip_refuses_other_numbers_of_conversions(chip: str, change: dict[str, Any], counts: str) -> None:
+    """The program counts them, and a run compares."""
+    compiled = aimc.compile(nn.Linear(3, 3).eval(), chip, (torch.zeros(1, 3),))
+    with pytest.raises(SpecError, match=rf"in output conversions a column of \w+ \({counts}\): .* compile again"):
+        compiled.with_chip(override(compiled.chip, change))
 
 
 def test_with_chip_knows_several_tile_types() -> None:
