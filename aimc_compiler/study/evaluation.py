@@ -8,22 +8,19 @@ import math
 import statistics
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from aimc_compiler.analog.fast import Precision
 from aimc_compiler.chip.devices import held_after_s
 from aimc_compiler.compiler import CompiledModel
 from aimc_compiler.errors import DataError
-from aimc_compiler.executor import CompiledEntry, Device, Repeats, as_call, price_repeats, run_graph
+from aimc_compiler.executor import Device, Repeats, price_repeats
 from aimc_compiler.records import record
-from aimc_compiler.study.metric import Metric, MetricFunction, find_metric, join_outputs, join_targets, normalised
+from aimc_compiler.study.bench import Bench, progress_bar, targets_of
+from aimc_compiler.study.metric import MetricFunction, find_metric, normalised
 from aimc_compiler.study.recalibration import Recalibration
 from aimc_compiler.study.times import require_times
-from aimc_compiler.units import print_time
-
-Advance = Callable[[str], None]
 
 
 @record
@@ -104,11 +101,11 @@ def evaluate(
     ran = compiled.entry(entry)
     _require_some(n_chips, batches)
     scored = find_metric(metric)
-    targets = join_targets([_pair(batch, number)[1] for number, batch in enumerate(batches)])
+    targets = targets_of(batches)
     shown = sys.stderr.isatty() if progress is None else progress
-    with _progress(shown, total=len(batches) * (1 + n_chips * len(times))) as advance:
+    with progress_bar(shown, total=len(batches) * (1 + n_chips * len(times))) as advance:
         compiled.require_values("run")
-        bench = _Bench(ran, batches, scored, targets, advance)
+        bench = Bench(ran, batches, scored, targets, advance)
         reference = bench.float_metric()
         values: list[list[float]] = [[] for _ in times]
         repeated: Counter[str] = Counter()
@@ -127,7 +124,7 @@ def evaluate(
         chance=base,
         times=results,
         n_chips=n_chips,
-        n_samples=_count(ran, batches),
+        n_samples=bench.samples,
         seed=seed,
         recalibration=str(policy),
         corrections=corrections.names,
@@ -180,57 +177,6 @@ def _age(chip: Device, time_s: float, policy: Recalibration, corrections: _Corre
     corrections.apply(chip, time_s, entry)
 
 
-def _count(ran: CompiledEntry, batches: list[Any]) -> int:
-    calls = [as_call(inputs) for inputs, _ in batches]
-    return sum(ran.graph.sample_count(*args, **kwargs) for args, kwargs in calls)
-
-
-class _Bench:
-    """The data of an evaluation, the entry that runs it and the metric that scores it."""
-
-    def __init__(self, ran: CompiledEntry, batches: list[Any], metric: Metric, targets: Any, advance: Advance) -> None:
-        self._ran, self._metric, self._targets, self._advance = ran, metric, targets, advance
-        self._calls = [as_call(inputs) for inputs, _ in batches]
-        self._dims = ran.graph.batch.outputs if ran.graph.batch.dynamic else None
-
-    def float_metric(self) -> float:
-        """Of the floating-point network."""
-        parts = []
-        for number, (args, kwargs) in enumerate(self._calls):
-            try:
-                parts.append(run_graph(self._ran.graph, *args, **kwargs))
-            except (TypeError, ValueError, RuntimeError, DataError) as error:
-                raise DataError(
-                    f"batch {number} of the evaluation data does not run through the network: {error}. Give inputs of "
-                    "the shapes and types of the example that it was compiled with"
-                ) from error
-            self._advance("float network")
-        return self._measured(parts, "the float network")
-
-    def score(self, chip: Device, time_s: float) -> float:
-        """Of a chip at a time."""
-        parts = []
-        for args, kwargs in self._calls:
-            parts.append(chip(*args, time_s=time_s, entry=self._ran.name, **kwargs))
-            self._advance(f"chip {chip.chip_index + 1}, {print_time(time_s)}")
-        return self._measured(parts, f"chip_index {chip.chip_index} at {print_time(time_s)}")
-
-    def _measured(self, parts: list[Any], where: str) -> float:
-        return _measured(self._metric, join_outputs(parts, self._dims), self._targets, where)
-
-
-def _measured(metric: Metric, outputs: Any, targets: Any, where: str) -> float:
-    """The metric as a number. Raises DataError where it gives none."""
-    found = metric.function(outputs, targets)
-    try:
-        value = float(found)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise DataError(f"metric {metric.name!r} gives {found!r:.80} for {where}: return one number") from error
-    if not math.isfinite(value):
-        raise DataError(f"metric {metric.name!r} is {value} for {where}: check the data and the metric")
-    return value
-
-
 def _summary(time_s: float, values: list[float], reference: float, chance: float | None) -> TimeResult:
     mean = statistics.fmean(values)
     known = chance is not None and reference > chance
@@ -241,23 +187,3 @@ def _summary(time_s: float, values: list[float], reference: float, chance: float
         a_star=normalised(mean, float_value=reference, chance=chance) if known and chance is not None else None,
         values=tuple(values),
     )
-
-
-def _pair(batch: Any, number: int) -> tuple[Any, Any]:
-    if not isinstance(batch, tuple | list) or len(batch) != 2:
-        raise DataError(f"batch {number} of the evaluation data is no pair (inputs, targets)")
-    return batch[0], batch[1]
-
-
-@contextmanager
-def _progress(shown: bool, total: int) -> Iterator[Advance]:
-    if not shown:
-        yield lambda label: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description:24s}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("evaluating", total=total)
-        yield lambda label: bar.update(task, advance=1, description=label)
