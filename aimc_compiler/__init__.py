@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from aimc_compiler.compiler import CompiledModel, compile, load  # noqa: A004
     from aimc_compiler.executor import Device
     from aimc_compiler.graph import Entry
-    from aimc_compiler.study import compare, evaluate
+    from aimc_compiler.study import compare, evaluate, sensitivity
 
 _PLACES = {
     "ChipSpec": "chip",
@@ -31,6 +31,7 @@ _PLACES = {
     "Entry": "graph",
     "compare": "study",
     "evaluate": "study",
+    "sensitivity": "study",
 }
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "evaluate",
     "load",
     "load_chip",
+    "sensitivity",
 ]
 
 

@@ -18,7 +18,9 @@ Score = Callable[[float], tuple[float, ...]]
 #: The last two levels around the crossing are at most so far apart.
 RESOLUTION = 1.1
 _STEP = 2.0
-_DECADES_DOWN = 1e-6
+_SMALLEST = 1e-6
+#: Levels measured further out, where the interval reaches beyond those around the crossing.
+_EXTENSIONS = 4
 
 
 @record
@@ -53,10 +55,18 @@ def find_tolerance(score: Score, threshold: float, start: float, largest: float,
     while low and high < math.inf and high / low > RESOLUTION:
         middle = math.sqrt(low * high)
         low, high = (middle, high) if passes(middle) else (low, middle)
+    low_end, high_end = _interval(measured, threshold, bootstrap)
+    for _ in range(_EXTENSIONS):
+        count, least, most = len(measured), min(measured), max(measured)
+        if low_end == 0 < low:  # some draws cross below what was measured
+            passes(least / _STEP)
+        if high_end == math.inf and most < largest:
+            passes(min(most * _STEP, largest))
+        if len(measured) == count:
+            break
+        low_end, high_end = _interval(measured, threshold, bootstrap)
     levels = sorted(measured)
-    rows = [measured[level] for level in levels]
-    low_end, high_end = bootstrap.interval(lambda means: crossings(levels, means, threshold), rows)
-    means = [math.fsum(row) / len(row) for row in rows]
+    means = [math.fsum(measured[level]) / len(measured[level]) for level in levels]
     return Tolerance(
         threshold=threshold,
         level=float(crossings(levels, np.array(means)[:, None], threshold)[0]),
@@ -64,6 +74,13 @@ def find_tolerance(score: Score, threshold: float, start: float, largest: float,
         high=high_end,
         measured=tuple(zip(levels, means, strict=True)),
     )
+
+
+def _interval(
+    measured: dict[float, tuple[float, ...]], threshold: float, bootstrap: Bootstrap
+) -> tuple[float | None, float | None]:
+    levels = sorted(measured)
+    return bootstrap.interval(lambda means: crossings(levels, means, threshold), [measured[level] for level in levels])
 
 
 def _enclose(passes: Callable[[float], bool], start: float, largest: float) -> tuple[float, float]:
@@ -75,7 +92,7 @@ def _enclose(passes: Callable[[float], bool], start: float, largest: float) -> t
             low, high = (further, high) if passes(further) else (low, further)
         return low, high
     low, high = 0.0, start
-    while not low and high > start * _DECADES_DOWN:
+    while not low and high > start * _SMALLEST:
         nearer = high / _STEP
         low, high = (nearer, high) if passes(nearer) else (low, nearer)
     return low, high
