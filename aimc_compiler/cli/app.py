@@ -36,6 +36,7 @@ from aimc_compiler.cli.reference import (
     find_model,
     limit_samples,
 )
+from aimc_compiler.cli.sensitivity import sensitivity
 from aimc_compiler.cli.support import support
 from aimc_compiler.cli.terminal import terminal
 from aimc_compiler.compiler.artifact import require_place
@@ -55,6 +56,7 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(support)
 app.command()(compare)
+app.command()(sensitivity)
 
 
 def _print_version(asked: bool) -> None:

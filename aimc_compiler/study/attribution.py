@@ -1,8 +1,8 @@
 """Which layers and which columns deserve protection: what is gained where they are exempt from the chip's effects.
 
-A layer is one matrix: exempt alone, and alone on the chip. A column is one output of an operation; there are too many to
-exempt each, so they are ranked by what their errors change the loss, first order: with e the error of the output on the
-chip and g the gradient of the loss in the floating-point network, both of one sample and one window, the mean over
+A layer is one matrix: exempt alone, and alone on the chip. A column is one output of an operation; there are too many
+to exempt each, so they are ranked by what their errors change the loss, first order: with e the error of the output on
+the chip and g the gradient of the loss in the floating-point network, both of one sample and one window, the mean over
 samples and chips of ``(sum over windows of g e)^2``. The first of them are then exempt to check the ranking, beside as
 many drawn by chance. Chips that rank are not among those that are scored.
 """

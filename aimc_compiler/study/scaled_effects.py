@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 class EffectStudy:
     """Everything about one effect on one chip. own: A* of every chip as it is; tile: measures the MVM error; target: of
-    it; threshold: of A*."""
+    it; threshold: of A*; relative: the threshold is one below the chip's own mean, so chips count by what they lose."""
 
     def __init__(
         self,
@@ -35,9 +35,13 @@ class EffectStudy:
         target: float,
         threshold: float,
         bootstrap: Bootstrap,
+        *,
+        relative: bool = False,
     ) -> None:
         self._scores, self._own, self._tile = scores, own, tile
         self._target, self._threshold, self._bootstrap = target, threshold, bootstrap
+        mean = math.fsum(own) / len(own)
+        self._shift = tuple(mean - value if relative else 0.0 for value in own)
         self._chip: ChipSpec = scores.compiled.chip
         self._base = tile.error(self._chip)
 
@@ -84,6 +88,10 @@ class EffectStudy:
 
     def _at(self, knob: Knob, level: float) -> tuple[float, ...]:
         return self._scores.of(knob.turned(self._chip, level))
+
+    def _shifted(self, knob: Knob, level: float) -> tuple[float, ...]:
+        """A* to hold against the threshold."""
+        return tuple(value + shift for value, shift in zip(self._at(knob, level), self._shift, strict=True))
 
     def _error(self, knob: Knob, level: float) -> float:
         return self._tile.error(knob.turned(self._chip, level))
@@ -136,15 +144,19 @@ class EffectStudy:
         return found, float(bits)
 
     def _tolerated(self, knob: Knob, start: float) -> Tolerance:
-        return find_tolerance(
-            lambda level: self._at(knob, level), self._threshold, start, knob.largest, self._bootstrap
-        )
+        own = tuple(value + shift for value, shift in zip(self._own, self._shift, strict=True))
+        known = {1.0: own} if knob.kind == "factor" else None
+
+        def score(level: float) -> tuple[float, ...]:
+            return self._shifted(knob, level)
+
+        return find_tolerance(score, self._threshold, start, knob.largest, self._bootstrap, known)
 
     def _tolerated_bits(self, knob: Knob) -> Tolerance:
         """The least whole bits that keep the threshold; infinite where the chip's own do not."""
         measured: dict[int, tuple[float, ...]] = {}
         for bits in bits_below(knob):
-            measured[bits] = self._at(knob, bits)
+            measured[bits] = self._shifted(knob, bits)
             if max(measured[bits]) < self._threshold:  # nor would any draw of chips
                 break
         order = list(measured)

@@ -189,7 +189,15 @@ class _Study:
                 f"mvm_error is {target:g}, but a tile of {chip.name} has {own:.3f} by itself, so nothing can be scaled "
                 "up to it: give a larger one, or leave it out"
             )
-        study = EffectStudy(scores, self._own, tile, target, self.threshold, self._bootstrap)
+        study = EffectStudy(
+            scores,
+            self._own,
+            tile,
+            target,
+            self.threshold,
+            self._bootstrap,
+            relative=self.threshold != self._asked,
+        )
         rows = []
         for knob in knobs:
             rows.append(study.of(knob))

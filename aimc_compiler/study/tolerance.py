@@ -6,7 +6,7 @@ anew and reading off the crossing of their mean among the levels that were measu
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -20,7 +20,7 @@ RESOLUTION = 1.1
 _STEP = 2.0
 _SMALLEST = 1e-6
 #: Levels measured further out, where the interval reaches beyond those around the crossing.
-_EXTENSIONS = 4
+_EXTENSIONS = 3
 
 
 @record
@@ -38,13 +38,20 @@ class Tolerance:
     measured: tuple[tuple[float, float], ...]
 
 
-def find_tolerance(score: Score, threshold: float, start: float, largest: float, bootstrap: Bootstrap) -> Tolerance:
+def find_tolerance(
+    score: Score,
+    threshold: float,
+    start: float,
+    largest: float,
+    bootstrap: Bootstrap,
+    known: Mapping[float, tuple[float, ...]] | None = None,
+) -> Tolerance:
     """The level at which the mean of ``score`` falls below ``threshold``.
 
     score: falls with its level, at 0 above the threshold; start: the first level, doubled or halved until the crossing
-    is enclosed, up to ``largest`` and down to a millionth of itself; then the interval is halved.
+    is enclosed, up to ``largest`` and down to a millionth of itself; then the interval is halved. known: some levels.
     """
-    measured: dict[float, tuple[float, ...]] = {}
+    measured = dict(known or {})
 
     def passes(level: float) -> bool:
         if level not in measured:
