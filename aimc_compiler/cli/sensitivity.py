@@ -80,7 +80,7 @@ def sensitivity(
     if as_json:
         print(json.dumps(sensitivity_json(found), indent=2))  # noqa: T201
         return
-    _print(found)
+    print_study(found)
     for written in (out, plot):
         if written is not None:
             terminal().print(f"\nwrote {written}")
@@ -90,20 +90,26 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _print(found: "Sensitivity") -> None:
+def print_study(found: "Sensitivity") -> None:
+    """All tables, then what was studied in words."""
     from aimc_compiler.report.sensitivity import (
         effects_table,
         layers_table,
         protection_table,
         sensitivity_lines,
         sweep_table,
+        sweep_title,
     )
 
     console = terminal()
     tables = [effects_table(found)] if found.effects else []
     tables += [layers_table(found)] if found.layers else []
     tables += [protection_table(found)] if found.layers_protected or found.columns else []
-    for table in [*tables, *map(sweep_table, found.sweeps)]:
+    for table in tables:
         console.print(table)
+        console.print()
+    for swept in found.sweeps:
+        console.print(sweep_title(swept), style="bold", markup=False)
+        console.print(sweep_table(swept))
         console.print()
     console.print(*sensitivity_lines(found), sep="\n", markup=False)

@@ -34,7 +34,7 @@ def effects_table(found: Sensitivity) -> Table:
     target = "" if found.target_error is None else f" at {100 * found.target_error:.0f} % MVM error"
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("effect", "on the chip", "gain without", "scaled to", f"loss{target}", "tolerated up to"):
-        table.add_column(title, justify="left" if title == "effect" else "right")
+        table.add_column(title, justify="left" if title == "effect" else "right", no_wrap=not title.startswith("loss"))
     for row in sorted_effects(found):
         table.add_row(
             row.title,
@@ -75,8 +75,8 @@ def protection_table(found: Sensitivity) -> Table:
 
 
 def sweep_table(swept: SensitivitySweep) -> Table:
-    """One sweep, values side by side."""
-    table = Table(box=None, pad_edge=False, header_style="bold", title=_sweep_title(swept), title_justify="left")
+    """One sweep, values side by side; ``sweep_title`` says what they are."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
     for point in swept.points:
         own = point.value == swept.own
         table.add_column(_value(swept, point.value) + (" *" if own else ""), justify="right")
@@ -91,7 +91,8 @@ def sensitivity_lines(found: Sensitivity) -> list[str]:
         f"{found.network} on {chips} of {found.chip}, {print_time(found.time_s)} after programming, "
         f"{counted(found.n_samples, 'sample')}, seed {found.seed}, recalibrated: {found.recalibration}",
         f"{found.metric} {found.float_metric:.4g} in floating point, {found.chance:.4g} by chance; A* of the chip as "
-        f"it is: {_share(found.a_star)}; gains and losses are points of A*, [{100 * found.confidence:g} % interval over chips]",
+        f"it is: {_share(found.a_star)};",
+        f"gains and losses are points of A*, in brackets the {100 * found.confidence:g} % interval over chips",
     ]
     if found.target_error is not None and found.mvm_error is not None:
         lines.append(
@@ -154,7 +155,7 @@ def _figure(row: EffectSensitivity) -> str:
 def _level(row: EffectSensitivity, value: float, factor: float | None) -> str:
     if row.kind == "bits":
         return f"{value:.1f} bits".replace(".0 ", " ")
-    return f"{value:.2g}" if factor is None else f"{value:.3g} ({factor:.2g}x)"
+    return _short(value) if factor is None else f"{_short(value)} ({_short(factor)}x)"
 
 
 def _tolerated(row: EffectSensitivity) -> str:
@@ -163,19 +164,27 @@ def _tolerated(row: EffectSensitivity) -> str:
         return "-"
     unit = {"factor": "x", "bits": " bits"}.get(row.kind, "")
     if found.level == math.inf:
-        return "own bits needed" if row.kind == "bits" else f"> {found.measured[-1][0]:.3g}{unit}"
+        return "own bits needed" if row.kind == "bits" else f"> {_short(found.measured[-1][0])}{unit}"
     if found.low is None or found.high is None:
-        return f"{found.level:.3g}{unit}"
-    high = "more" if found.high == math.inf else f"{found.high:.2g}"
-    return f"{found.level:.2g}{unit} [{found.low:.2g}, {high}]"
+        return f"{_short(found.level)}{unit}"
+    high = "more" if found.high == math.inf else _short(found.high)
+    return f"{_short(found.level)}{unit} [{_short(found.low)}, {high}]"
+
+
+def _short(value: float) -> str:
+    """Two digits, without an exponent where there need be none."""
+    return f"{float(f'{value:.2g}'):g}"
 
 
 def _points(change: Estimate) -> str:
     """A change of A* in points."""
-    text = f"{100 * change.mean:.1f}"
     if change.low is None or change.high is None:
-        return text
-    return f"{text} [{100 * change.low:.1f}, {100 * change.high:.1f}]"
+        return _tenths(change.mean)
+    return f"{_tenths(change.mean)} [{_tenths(change.low)}, {_tenths(change.high)}]"
+
+
+def _tenths(share: float) -> str:
+    return f"{round(100 * share, 1) + 0.0:.1f}"
 
 
 def _share(value: Estimate) -> str:
@@ -185,7 +194,8 @@ def _share(value: Estimate) -> str:
     return f"{text} [{100 * value.low:.1f}, {100 * value.high:.1f}]"
 
 
-def _sweep_title(swept: SensitivitySweep) -> str:
+def sweep_title(swept: SensitivitySweep) -> str:
+    """What a sweep shows."""
     unit = "" if swept.name == "time" else f" ({swept.unit})"
     return f"A* in % over {swept.title}{unit}" + (", * the chip's own" if swept.own is not None else "")
 

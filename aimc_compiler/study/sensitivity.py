@@ -38,7 +38,7 @@ PARTS = ("effects", "layers", "columns", "sweeps")
 MVM_ERROR = 0.2
 THRESHOLD = 0.99
 #: Where the chip itself is above the MVM error that effects are scaled to, or below the threshold of A*.
-_ABOVE_OWN, _BELOW_OWN = 4 / 3, 0.01
+_ABOVE_OWN, _BELOW_OWN = 1.2, 0.01
 _VECTORS = 64
 
 
@@ -69,7 +69,7 @@ def sensitivity(
     own. time_s: after programming; n_chips: the same for everything, so that differences are those of the change.
     parts: some of ``PARTS``. effects: names of the table, or "device_noise" and "all_noise" for several together; by
     default those that the chip has on and a few that it has not. mvm_error: of a full tile, to which each is scaled,
-    others as they are (default: 20 %, or a third above the chip's own where that is more). threshold: of A*, down to
+    others as they are (default: 20 %, or a fifth above the chip's own where that is more). threshold: of A*, down to
     which an effect is tolerated; where the chip is below it by itself, one point less than the chip's own A*.
     confidence: of intervals. sweeps: values by name, as ``SWEEPS``. loss: (outputs, targets) to a tensor of one number,
     by whose gradient columns are ranked (default: cross entropy where the metric is accuracy).
