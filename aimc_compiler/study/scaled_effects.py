@@ -15,8 +15,8 @@ from aimc_compiler.study.mvm_error import FullTile
 from aimc_compiler.study.sensitivity_results import EffectSensitivity, EqualError
 from aimc_compiler.study.tolerance import Tolerance, find_tolerance
 
-#: The MVM error is found to this share of itself.
-_CLOSE = 2e-3
+#: The MVM error is found to this share of itself; what jumps over it by more than the second has no such level.
+_CLOSE, _NEAR = 2e-3, 0.05
 _STEPS = 20
 #: First level of an effect that the chip has off, and how much it grows until the error is reached.
 _FIRST, _GROWTH = 1e-4, 4.0
@@ -111,6 +111,10 @@ class EffectStudy:
             level = _between(low, high, self._target, halve=step % 3 == 2)
             error = self._error(knob, level)
             low, high = ((level, error), high) if error < self._target else (low, (level, error))
+        if abs(error / self._target - 1) > _NEAR:
+            ends = f"from {100 * low[1]:.1f} to {100 * high[1]:.1f} %"
+            notes.append(f"its MVM error jumps {ends} at {knob.value(level):.3g} {knob.unit}")
+            return None
         found = EqualError(
             value=knob.value(level),
             factor=level if knob.kind == "factor" else None,

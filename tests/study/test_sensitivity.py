@@ -153,10 +153,22 @@ def test_bits_off_effects_and_what_a_chip_cannot_have(task: Task) -> None:
     assert stuck.equal is not None
     assert 1e-5 < stuck.equal.value < 0.01
     assert stuck.equal.factor is None
-    assert asymmetry.equal is None or asymmetry.equal.value <= 1
+    assert asymmetry.equal is not None
+    assert 0 < asymmetry.equal.value <= 1
     assert noise.effects == ("programming_noise", "accumulated_read_noise")
     assert noise.equal is not None
     assert noise.equal.factor == noise.equal.value > 1
+
+
+def test_an_effect_whose_error_jumps_or_stays(task: Task) -> None:
+    """A tile is dead or it is not; column scales of few bits cost outputs nothing."""
+    compiled, data = task
+    names = ["dead_tiles", "column_scale_precision"]
+    found = aimc.sensitivity(compiled, data, n_chips=2, parts=["effects"], effects=names)
+    dead, scales = found.effects
+    assert dead.equal is scales.equal is None
+    assert dead.notes[0].startswith("its MVM error jumps from 15.2 to 100.0 % at 0.")
+    assert scales.notes[0].startswith("its MVM error stays below: 15.2 % at 2 bits")
 
 
 def test_sweeps(task: Task) -> None:
