@@ -211,9 +211,18 @@ class CompiledModel:
 def _difference(mine: ChipSpec, other: ChipSpec, most: int = 5) -> str:
     """The first figures that may not differ but do, with both values."""
     ours, theirs = ({figure.path: figure.text for figure in figures(chip)} for chip in (mine, other))
-    paths = [path for path in ours | theirs if ours.get(path) != theirs.get(path) and not _is_numeric(path)]
+    counted = _counted_conversions(mine)
+    differ = [path for path in ours | theirs if ours.get(path) != theirs.get(path)]
+    paths = [path for path in differ if path in counted or not _is_numeric(path)]
     shown = [f"{path} ({ours.get(path, 'none')}, now {theirs.get(path, 'none')})" for path in paths[:most]]
     return ", ".join(shown) + (f" and {len(paths) - most} more" if len(paths) > most else "")
+
+
+def _counted_conversions(chip: ChipSpec) -> tuple[str, ...]:
+    """Bits of input converters that the program counts: every plane of a bit-serial input is converted by itself."""
+    sections = {name: "tile" if chip.tile is not None else f"tiles.{name}" for name in chip.tile_types}
+    dacs = {sections[name]: tile.dac for name, tile in chip.tile_types.items()}
+    return tuple(f"{path}.dac.bits" for path, dac in dacs.items() if dac.planes and dac.accumulate == "digital")
 
 
 def _is_numeric(path: str) -> bool:

@@ -256,3 +256,14 @@ def test_g_max_may_change_without_compiling_again(task: Task) -> None:
     compiled, _ = task
     changed = compiled.with_chip(override(compiled.chip, {"tile.device.g_max": "5 uS"}))
     assert changed.chip.tile_types["tile"].device.g_max_s == pytest.approx(5e-6)
+
+
+def test_planes_of_bit_serial_inputs_are_part_of_the_program(task: Task) -> None:
+    _, data = task
+    torch.manual_seed(0)
+    model = nn.Linear(30, 5).eval()
+    compiled = aimc.compile(model, "isaac", (data[0][0][:1],), calibration=[data[0][0]])
+    batches = [(x, model(x).argmax(1)) for x, _ in data]
+    found = aimc.sensitivity(compiled, batches, n_chips=1, parts=["effects"], effects=["dac_quantisation"])
+    notes = "; ".join(found.effects[0].notes)
+    assert "differs from isaac, for which this was compiled, in tile.dac.bits (16, now off)" in notes
