@@ -267,3 +267,13 @@ def test_planes_of_bit_serial_inputs_are_part_of_the_program(task: Task) -> None
     found = aimc.sensitivity(compiled, batches, n_chips=1, parts=["effects"], effects=["dac_quantisation"])
     notes = "; ".join(found.effects[0].notes)
     assert "differs from isaac, for which this was compiled, in tile.dac.bits (16, now off)" in notes
+
+
+def test_a_network_without_tiles_is_sensitive_to_nothing() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Linear(6, 3).eval(), torch.randn(20, 6)
+    compiled = aimc.compile(model, "analog-fabric", (x[:1],), rules=[("*", {"analog": False})])
+    found = aimc.sensitivity(compiled, [(x, model(x).argmax(1))], n_chips=2, parts=["effects", "layers", "columns"])
+    assert found.a_star.mean == 1.0
+    assert (found.effects, found.layers, found.columns) == ((), (), None)
+    assert found.notes == ("columns are not ranked: no operation is on tiles",)
