@@ -31,10 +31,10 @@ def sorted_effects(found: Sensitivity) -> tuple[EffectSensitivity, ...]:
 
 def effects_table(found: Sensitivity) -> Table:
     """A row an effect: gain of A* without it, loss at equal MVM error, how much is tolerated."""
-    target = "" if found.target_error is None else f" at {100 * found.target_error:.0f} % MVM error"
+    target = "" if found.target_error is None else f" at {100 * found.target_error:.0f} %\nMVM error"
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("effect", "on the chip", "gain without", "scaled to", f"loss{target}", "tolerated up to"):
-        table.add_column(title, justify="left" if title == "effect" else "right", no_wrap=not title.startswith("loss"))
+    for title in ("effect", "chip", "gain without", "scaled to", f"loss{target}", "tolerated up to"):
+        table.add_column(title, justify="left" if title == "effect" else "right", no_wrap=True)
     for row in sorted_effects(found):
         table.add_row(
             row.title,

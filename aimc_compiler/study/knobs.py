@@ -17,7 +17,7 @@ Kind = Literal["factor", "value", "bits", "switch"]
 
 #: Effects that are scaled together: what the fabrication of a device sets as a whole.
 TOGETHER: dict[str, tuple[str, tuple[str, ...]]] = {
-    "device_noise": ("device noise: programming and 1/f", ("programming_noise", "accumulated_read_noise")),
+    "device_noise": ("programming and 1/f noise", ("programming_noise", "accumulated_read_noise")),
     "all_noise": (
         "all noise",
         ("input_noise", "read_noise", "output_noise", "programming_noise", "accumulated_read_noise"),

@@ -71,7 +71,7 @@ def test_tables_figure_and_saved_result(aimc_command: Any, tmp_path: Path) -> No
     assert (code, err) == (0, "")
     for expected in ("output noise", "0.04", "gain without", "gain if exempt", "random columns", "tolerated: as long"):
         assert expected in out
-    for expected in ("loss at 20 % MVM error", "input range clipping: on or off", "64 samples", "wrote sens.svg"):
+    for expected in ("loss at 20 %", "input range clipping: on or off", "64 samples", "wrote sens.svg"):
         assert expected in out
     assert (tmp_path / "sens.svg").exists()
     saved = json.loads((tmp_path / "sens.json").read_text())
