@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from aimc_compiler.compiler import CompiledModel, compile, load  # noqa: A004
     from aimc_compiler.executor import Device
     from aimc_compiler.graph import Entry
-    from aimc_compiler.study import compare, evaluate
+    from aimc_compiler.study import compare, evaluate, sensitivity
     from aimc_compiler.training import Recipe, on_chip, prepare_hwa
 
 _PLACES = {
@@ -35,6 +35,7 @@ _PLACES = {
     "Recipe": "training",
     "on_chip": "training",
     "prepare_hwa": "training",
+    "sensitivity": "study",
 }
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "load_chip",
     "on_chip",
     "prepare_hwa",
+    "sensitivity",
 ]
 
 

@@ -36,6 +36,7 @@ from aimc_compiler.cli.reference import (
     find_model,
     limit_samples,
 )
+from aimc_compiler.cli.sensitivity import sensitivity
 from aimc_compiler.cli.support import support
 from aimc_compiler.cli.sweep import sweep
 from aimc_compiler.cli.terminal import terminal
@@ -57,6 +58,7 @@ app.command()(demo)
 app.command()(support)
 app.command()(compare)
 app.command()(sweep)
+app.command()(sensitivity)
 
 
 def _print_version(asked: bool) -> None:

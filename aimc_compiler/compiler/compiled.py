@@ -238,5 +238,6 @@ _NUMERIC_SECTIONS = ("nonidealities", "evaluation")
 _NUMERIC_TILE_FIGURES = (
     "normalisation",
     "adc.out_bound",
+    "device.g_max",
     *(effect.path for effect in EFFECTS.values() if effect.per_tile),
 )

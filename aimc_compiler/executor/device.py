@@ -24,6 +24,7 @@ from aimc_compiler.executor.beside import SideBySide, Visit
 from aimc_compiler.executor.correction import ColumnFit, Fit, NormFit, Recorded
 from aimc_compiler.executor.entry import CompiledEntry, find_entry
 from aimc_compiler.executor.entry_on_chip import EntryOnChip
+from aimc_compiler.executor.exempt import Exempt
 from aimc_compiler.executor.level import run_graph
 from aimc_compiler.executor.on_tiles import Clock, OnTiles, Programmed, matrix_on_tiles
 from aimc_compiler.executor.programming import ProgrammingCost, programming_cost
@@ -249,6 +250,18 @@ class Device:
         chosen = self._entries.values() if entry is None else (self._entry(entry),)
         return (op for chip in chosen for op in chip.ops.values())
 
+    def exempt(self, operations: Exempt | None) -> None:
+        """Compute these operations in floating point instead of on their tiles, in all entries, until told otherwise.
+
+        operations: by name, the outputs that are exempt or None for all of them; None takes everything back. The noise
+        of all else stays the same. Raises DataError on operations and outputs that there are not.
+        """
+        wanted = {} if operations is None else dict(operations)
+        for name in wanted:
+            self._require_op(name)
+        for chip in self._entries.values():
+            chip.exempt({name: outputs for name, outputs in wanted.items() if name in chip.ops})
+
     def rewind(self) -> None:
         """Number samples from 0 again, in all entries: the same inputs then give the same bytes."""
         for chip in self._entries.values():
@@ -270,10 +283,13 @@ class Device:
         return programming_cost(self._write_verify, (op.tiles for op in self._ops.values()))
 
     def _state_of(self, op: str, time_s: float) -> MatrixState:
-        if op not in self._ops:
-            raise DataError(f"no analog operation is called {op!r}: there are {', '.join(self._ops) or 'none'}")
+        self._require_op(op)
         self._require_time(time_s)
         return self._ops[op].tiles.state(time_s, self._clock.recalibrated_s)
+
+    def _require_op(self, op: str) -> None:
+        if op not in self._ops:
+            raise DataError(f"no analog operation is called {op!r}: there are {', '.join(self._ops) or 'none'}")
 
     def _require_time(self, time_s: float) -> None:
         _require_age(time_s, "run")

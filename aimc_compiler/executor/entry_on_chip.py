@@ -5,6 +5,7 @@ from typing import Any
 
 from aimc_compiler.errors import InternalError
 from aimc_compiler.executor.entry import CompiledEntry
+from aimc_compiler.executor.exempt import Exempt, exempt_modules
 from aimc_compiler.executor.on_tiles import Clock, OnTiles, Programmed, batch_axis, entries_together, on_tiles_type
 from aimc_compiler.executor.planned import planned_work
 from aimc_compiler.program import mvm_names
@@ -35,7 +36,13 @@ class EntryOnChip:
             self.ops[op.name] = made(programmed[op.name], clock, call, axis, inner)
             self._mvm_names[op.name] = mvm_names(op.name, entry.mapping.pieces_of(op.matrix))
             calls[op.matrix] = calls.get(op.matrix, 0) + op.computed_windows
-        self.graph = graph.with_modules(dict(self.ops))
+        self.exempt({})
+
+    def exempt(self, exempt: Exempt) -> None:
+        """From now on these operations, or these outputs of them, are those of the floating-point network."""
+        graph = self.entry.graph
+        self.graph = graph.with_modules(exempt_modules(graph, self.ops, exempt))
+        self._whole = not exempt
 
     @property
     def mvms(self) -> int:
@@ -49,13 +56,13 @@ class EntryOnChip:
         return Run(self, count)
 
     def done(self, run: "Run", *, counted: bool) -> None:
-        """After a run: number its samples, book what was repeated, and where ``counted`` compare its counts with those
-        of the program. Raises InternalError where they differ."""
+        """After a run: number its samples, book what was repeated, and compare its counts with those of the program,
+        where ``counted`` and nothing is exempt. Raises InternalError where they differ."""
         self.samples += run.count
         for name, op in self.ops.items():
             for piece, count in (op.tiles.repeats - run.repeats[name]).items():
                 self.repeated[self._mvm_names[name][piece]] += count
-        if counted:
+        if counted and self._whole:
             self._check(run)
 
     def _check(self, run: "Run") -> None:

@@ -93,7 +93,7 @@ def mvm_error(
     if n_chips < 1 or vectors < 1:
         raise DataError(f"n_chips is {n_chips} and vectors {vectors}: give at least one of each")
     policy = Recalibration.parse(recalibration) if isinstance(recalibration, str) else recalibration
-    bench = _Bench(chip, name, vectors, n_chips, seed, times, policy)
+    bench = FullTile(chip, name, vectors, n_chips, seed, times, policy)
     on = active(chip)
     kind = chip.nonidealities.drift_compensation
     stale = override(chip, {"nonidealities.drift_compensation": "off"})
@@ -115,8 +115,11 @@ def mvm_error(
     )
 
 
-class _Bench:
-    """One weight matrix that fills the tile, one set of inputs, and what they should give."""
+class FullTile:
+    """One weight matrix that fills the tile, one set of inputs, and what they should give.
+
+    chip: by which output bounds are calibrated, where they are; the rest as of ``mvm_error``.
+    """
 
     def __init__(
         self,
@@ -159,6 +162,10 @@ class _Bench:
         return ErrorRow(
             title=title, effects=effects, errors=tuple(statistics.fmean(values) for values in found), spread=spread
         )
+
+    def error(self, chip: ChipSpec) -> float:
+        """The mean over chips at the first time, with the nonidealities of ``chip``, as a fraction."""
+        return self.row(chip, "", ()).errors[0]
 
     def _errors(self, chip: ChipSpec, index: int) -> tuple[float, ...]:
         """At each time, of one programmed tile."""

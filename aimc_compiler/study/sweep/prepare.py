@@ -24,7 +24,8 @@ from aimc_compiler.compiler import CompiledModel
 from aimc_compiler.compiler.compiled import placed_figures
 from aimc_compiler.errors import AimcError, DoesNotFitError, NotBuiltError, SweepError
 from aimc_compiler.graph import Entry
-from aimc_compiler.study.evaluation import Bench, held_after
+from aimc_compiler.study.bench import Bench
+from aimc_compiler.study.evaluation import held_after
 from aimc_compiler.study.sweep.cell import Task, pack_data, resolve_metric
 from aimc_compiler.study.sweep.definition import Cell, Setting, Sweep
 from aimc_compiler.study.sweep.files import digest, read_checked, write_checked, write_whole
@@ -143,7 +144,7 @@ class Preparation:
             "inputs": self._inputs_digest,
             "float_metric": float_metric,
             "chance": bench.chance() if sweep.chance is None else sweep.chance,
-            "n_samples": bench.count(),
+            "n_samples": bench.samples,
             "entry": entry.name,
         }
         if held is not None and held["batches"] != found["batches"]:
