@@ -38,6 +38,7 @@ from aimc_compiler.cli.reference import (
 )
 from aimc_compiler.cli.support import support
 from aimc_compiler.cli.terminal import terminal
+from aimc_compiler.cli.train import train
 from aimc_compiler.compiler.artifact import require_place
 from aimc_compiler.errors import DataError
 from aimc_compiler.units import parse_times
@@ -55,6 +56,7 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(support)
 app.command()(compare)
+app.command()(train)
 
 
 def _print_version(asked: bool) -> None:

@@ -18,6 +18,7 @@ from aimc_compiler.compiler import CompiledModel
 from aimc_compiler.errors import DataError
 from aimc_compiler.executor import CompiledEntry, Device, Repeats, as_call, price_repeats, run_graph
 from aimc_compiler.records import record
+from aimc_compiler.study.interval import Paired, PairedScores, ci95_of
 from aimc_compiler.study.metric import Metric, MetricFunction, find_metric, join_outputs, join_targets, normalised
 from aimc_compiler.study.recalibration import Recalibration
 from aimc_compiler.study.times import require_times
@@ -29,13 +30,20 @@ Advance = Callable[[str], None]
 @record
 class TimeResult:
     """One time after programming. values: the metric of each chip; std: their standard deviation (None for one
-    chip); a_star: normalised accuracy of the mean, or None where chance is unknown."""
+    chip); a_star: normalised accuracy of the mean, or None where chance is unknown; paired: the difference from the
+    float network on the same samples, for metrics that are means over samples, else None."""
 
     time_s: float
     mean: float
     std: float | None
     a_star: float | None
     values: tuple[float, ...]
+    paired: Paired | None = None
+
+    @property
+    def ci95(self) -> tuple[float, float] | None:
+        """(low, high): the 95 % confidence interval of the mean over chips; None for one chip."""
+        return ci95_of(self.values)
 
     @property
     def standard_error(self) -> float | None:
@@ -103,7 +111,8 @@ def evaluate(
     batches, corrections = list(data), _Corrections(columns, norms)
     ran = compiled.entry(entry)
     _require_some(n_chips, batches)
-    scored = find_metric(metric)
+    paired = PairedScores(find_metric(metric))
+    scored = paired.metric
     targets = join_targets([_pair(batch, number)[1] for number, batch in enumerate(batches)])
     shown = sys.stderr.isatty() if progress is None else progress
     with _progress(shown, total=len(batches) * (1 + n_chips * len(times))) as advance:
@@ -120,7 +129,9 @@ def evaluate(
                 values[place].append(bench.score(chip, time_s))
                 repeated += chip.repeated_in(ran.name) - before
     base = chance if chance is not None or scored.chance is None else scored.chance(targets)
-    results = tuple(_summary(time, found, reference, base) for time, found in zip(times, values, strict=True))
+    results = tuple(
+        _summary(time, values[place], reference, base, paired.of(place, len(times))) for place, time in enumerate(times)
+    )
     return Evaluation(
         metric=scored.name,
         float_metric=reference,
@@ -231,7 +242,9 @@ def _measured(metric: Metric, outputs: Any, targets: Any, where: str) -> float:
     return value
 
 
-def _summary(time_s: float, values: list[float], reference: float, chance: float | None) -> TimeResult:
+def _summary(
+    time_s: float, values: list[float], reference: float, chance: float | None, paired: Paired | None
+) -> TimeResult:
     mean = statistics.fmean(values)
     known = chance is not None and reference > chance
     return TimeResult(
@@ -240,6 +253,7 @@ def _summary(time_s: float, values: list[float], reference: float, chance: float
         std=statistics.stdev(values) if len(values) > 1 else None,
         a_star=normalised(mean, float_value=reference, chance=chance) if known and chance is not None else None,
         values=tuple(values),
+        paired=paired,
     )
 
 

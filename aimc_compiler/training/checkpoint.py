@@ -1,8 +1,8 @@
-"""Checkpoints of training: one zip file, JSON and safetensors with a checksum each, replaced only as a whole; no pickle.
+"""Checkpoints of training: one zip file of JSON and safetensors, each with a checksum, replaced as a whole; no pickle.
 
-    manifest.json       format, version, sha256 of the other two
-    state.json          everything that is no tensor, nested as it was; tensors by their number
-    tensors.safetensors the tensors
+manifest.json       format, version, sha256 of the other two
+state.json          everything that is no tensor, nested as it was; tensors by their number
+tensors.safetensors the tensors
 """
 
 import hashlib
@@ -54,7 +54,9 @@ def write_whole(path: Path, members: dict[str, bytes]) -> None:
     except OSError as error:
         with suppress(OSError):
             partial.unlink()
-        raise TrainingError(f"{path} cannot be written: {error.strerror}; free space, or give another folder") from error
+        raise TrainingError(
+            f"{path} cannot be written: {error.strerror}; free space, or give another folder"
+        ) from error
 
 
 def load_checkpoint(path: Path) -> Any:

@@ -28,7 +28,9 @@ def parameter_groups(
     }
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trained:
-        raise TrainingError(f"{type(model).__name__} has no parameter that requires a gradient: nothing is to be trained")
+        raise TrainingError(
+            f"{type(model).__name__} has no parameter that requires a gradient: nothing is to be trained"
+        )
     network = [parameter for parameter in trained if id(parameter) not in beside]
     tiles = [parameter for parameter in trained if id(parameter) in beside]
     groups: list[dict[str, Any]] = []

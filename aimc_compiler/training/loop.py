@@ -6,6 +6,7 @@ that is resumed from any of its checkpoints ends, on a processor, with the bytes
 """
 
 import copy
+import dataclasses
 import hashlib
 import math
 import random
@@ -140,7 +141,7 @@ class _Run:
             "identity": self.identity,
             "step": self.step,
             "loss_sum": self.loss_sum,
-            "history": [{name: getattr(each, name) for name in EpochResult.__slots__} for each in self.history],
+            "history": [dataclasses.asdict(each) for each in self.history],
             "model": dict(self.model.state_dict()),
             "matrices": [core.progress(weight) for core, weight in _matrices(self.model)],
             "mini_batch": self.model.hwa.batches.number,
@@ -153,8 +154,8 @@ class _Run:
         for name, value in self.identity.items():
             if state["identity"].get(name) != value:
                 raise TrainingError(
-                    f"{self.checkpoint} belongs to a run with {name} {state['identity'].get(name)!r}, this one has "
-                    f"{value!r}: give the same, or train into another folder"
+                    f"{self.checkpoint} belongs to a run with {name} {state['identity'].get(name)!r:.80}, this one "
+                    f"has {value!r:.80}: give the same, or train into another folder"
                 )
         self.step, self.loss_sum = state["step"], state["loss_sum"]
         self.history = [EpochResult(**each) for each in state["history"]]
@@ -198,10 +199,10 @@ class _Run:
         value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainingError(
-                f"the loss is {value} in step {self.step + 1} (epoch {len(self.history) + 1}): lower the learning rate, "
-                "or clip the gradient (clip_gradient of the task)"
+                f"the loss is {value} in step {self.step + 1} (epoch {len(self.history) + 1}): lower the learning "
+                "rate, or clip the gradient (clip_gradient of the task)"
             )
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         if self.task.clip_gradient is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.task.clip_gradient)
         self.optimiser.step()

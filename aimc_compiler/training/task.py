@@ -81,6 +81,7 @@ class Data:
     def __init__(self, source: Any, batch_size: int, name: str) -> None:
         self._source, self._size, self._name = source, batch_size, name
         self._tensors = isinstance(source, tuple) and len(source) == 2 and isinstance(source[1], Tensor)
+        self.samples = 0
         if self._tensors:
             self.samples = _samples(source, name)
             self.batches = -(-self.samples // batch_size)
@@ -90,7 +91,7 @@ class Data:
                 f"{name} data of the task is a {type(source).__name__}: give a pair (inputs, targets) of tensors, a "
                 "list of batches, or a DataLoader, which has a length and can be gone through again"
             )
-        self.batches, self.samples = len(source), None
+        self.batches = len(source)
         if not self.batches:
             raise TrainingError(f"{name} data of the task is empty: give at least one batch of (inputs, targets)")
 
@@ -105,7 +106,7 @@ class Data:
         """The batches of an epoch. Those of a DataLoader follow torch's generator and its own, which are seeded."""
         key = stream_key(seed, "training", "order", epoch)
         if self._tensors:
-            order = torch.randperm(self.samples or 0, generator=torch.Generator().manual_seed(key))
+            order = torch.randperm(self.samples, generator=torch.Generator().manual_seed(key))
             yield from (self._chosen(order[first:last]) for first, last in self._bounds())
             return
         torch.manual_seed(key)
@@ -113,12 +114,13 @@ class Data:
             generator = getattr(holder, "generator", None)
             if isinstance(generator, torch.Generator):
                 generator.manual_seed(key)
-            if hasattr(holder, "set_epoch"):
-                holder.set_epoch(epoch)
+            set_epoch = getattr(holder, "set_epoch", None)
+            if set_epoch is not None:
+                set_epoch(epoch)
         yield from map(self._pair, self._source)
 
     def _bounds(self) -> Iterator[tuple[int, int]]:
-        return ((first, min(first + self._size, self.samples or 0)) for first in range(0, self.samples or 0, self._size))
+        return ((first, min(first + self._size, self.samples)) for first in range(0, self.samples, self._size))
 
     def _chosen(self, places: Tensor) -> tuple[Any, Any]:
         inputs, targets = self._source

@@ -202,7 +202,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.aimct"
     whole = path.read_bytes()
     path.write_bytes(whole.replace(b'"loss_sum"', b'"loss_sun"'))
-    with pytest.raises(TrainingError, match="cannot be read as a checkpoint|damaged"):
+    with pytest.raises(TrainingError, match=r"cannot be read as a checkpoint|damaged"):
         train(task(epochs=1), "analog-fabric", out=tmp_path, resume=True)
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(TrainingError, match="cannot be read as a checkpoint"):
