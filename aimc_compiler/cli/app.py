@@ -38,7 +38,7 @@ from aimc_compiler.cli.reference import (
 )
 from aimc_compiler.cli.support import support
 from aimc_compiler.cli.terminal import terminal
-from aimc_compiler.cli.train import train
+from aimc_compiler.cli.train import rescaled, train
 from aimc_compiler.compiler.artifact import require_place
 from aimc_compiler.errors import DataError
 from aimc_compiler.units import parse_times
@@ -106,6 +106,9 @@ def compile_command(
     ] = None,
     ranges: Annotated[str | None, typer.Option(help=f"{RANGES_HELP}  [default: {RANGES}]")] = None,
     output_ranges: OutputRanges = None,
+    rescale: Annotated[
+        str | None, typer.Option(metavar="DATA", help="First balance channels between layers by the first batch of it.")
+    ] = None,
     rule: RuleOption = None,
     named_rules: NamedRules = None,
     batch: Batch = 100,
@@ -122,6 +125,8 @@ def compile_command(
     rules = read_rule_options(rule or [], named_rules)
     network, example = find_model(model)
     data = None if calibrate is None else find_calibration(calibrate, batch)
+    if rescale is not None:
+        network = rescaled(network, rescale, batch)
     compiled = aimc.compile(
         network,
         spec,

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 import aimc_compiler as aimc
 from aimc_compiler.cli.options import Json, Seed, Set
-from aimc_compiler.cli.reference import find_task
+from aimc_compiler.cli.reference import find_inputs, find_task
 from aimc_compiler.cli.terminal import terminal
+from aimc_compiler.errors import DataError
 from aimc_compiler.executor import as_call
 from aimc_compiler.units import parse_times
 
@@ -67,6 +68,25 @@ def train(
         print(json.dumps({**found, "artifact": str(out / ARTIFACT)}, indent=2))  # noqa: T201
         return
     _print(compiled, result, trained, out)
+
+
+def rescaled(network: nn.Module, reference: str, batch: int) -> nn.Module:
+    """The network with balanced channels, by the first batch of the data; what was done, on standard error."""
+    from aimc_compiler.training import rescale_channels
+
+    inputs = find_inputs(reference, batch)
+    if not inputs:
+        raise DataError(f"--rescale {reference} holds no batch: give at least one")
+    args, kwargs = as_call(inputs[0])
+    if kwargs:
+        raise DataError(f"--rescale {reference} gives keyword inputs, which are not taken here: give positional ones")
+    found = rescale_channels(network, args)
+    for pair in found.pairs:
+        span = f"{pair.channels} channels, factors {pair.least:.3g} to {pair.largest:.3g}"
+        print(f"rescaled {pair.source} and {', '.join(pair.readers)}: {span}", file=sys.stderr)  # noqa: T201
+    for refusal in found.refusals:
+        print(f"not rescaled: {refusal}", file=sys.stderr)  # noqa: T201
+    return found.model  # type: ignore[no-any-return]
 
 
 def _scored(

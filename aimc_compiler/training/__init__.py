@@ -6,6 +6,7 @@ from aimc_compiler.training.learned import Learned, LearnedMatrix
 from aimc_compiler.training.loop import EpochResult, Trained, train
 from aimc_compiler.training.prepare import HardwareAware, on_chip, prepare_hwa
 from aimc_compiler.training.recipe import Recipe
+from aimc_compiler.training.rescale import Rescaled, rescale_channels
 from aimc_compiler.training.task import Task
 
 __all__ = [
@@ -14,11 +15,13 @@ __all__ = [
     "Learned",
     "LearnedMatrix",
     "Recipe",
+    "Rescaled",
     "Task",
     "Trained",
     "distillation_loss",
     "on_chip",
     "parameter_groups",
     "prepare_hwa",
+    "rescale_channels",
     "train",
 ]

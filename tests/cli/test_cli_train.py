@@ -29,6 +29,13 @@ def wide():
     import dataclasses
     return dataclasses.replace(task(), network=lambda: nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)))
 
+def made():
+    torch.manual_seed(0)
+    return network().eval(), torch.zeros(1, 6)
+
+def batches():
+    return [data(0, 80)]
+
 def fails():
     return absent
 
@@ -83,6 +90,16 @@ def test_what_is_wrong_is_named(aimc_command: Any, arguments: tuple[str, ...], m
     code, _, err = aimc_command("train", *arguments)
     assert code == 2
     assert message in " ".join(err.split())
+
+
+def test_channels_are_rescaled_before_a_network_is_compiled(aimc_command: Any, folder: Path) -> None:
+    code, _, err = aimc_command(
+        "compile", "net.py:made", "--rescale", "net.py:batches", "--calibrate", "net.py:batches", "-o", "net.aimc"
+    )
+    assert code == 0, err
+    assert "rescaled 0 and 2.weight: 16 channels, factors 0." in err
+    assert "not rescaled: 2: its channels are outputs of the network" in err
+    assert aimc_command("run", "net.aimc", "--data", "net.py:batches", "--chips", "1", "--times", "1s")[0] == 0
 
 
 def test_another_network_does_not_go_on(aimc_command: Any) -> None:
