@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -115,7 +115,7 @@ MAKERS = {"linear": network, "loop": looped}
 SOURCES = {"tensors": samples, "loader": loader, "own generator": own_loader, "list": listed}
 
 
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=10, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(
     at=st.integers(0, 7),
     every=st.sampled_from([None, 1, 3]),
