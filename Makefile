@@ -28,6 +28,7 @@ bench: $(VENV)/.core  ## speed, as ratios to plain torch measured side by side
 
 docs: $(VENV)/.core  ## regenerate the generated tables of docs/
 	$(BIN)/python -m aimc_compiler.chip.reference docs/chip-spec.md
+	$(BIN)/python -m aimc_compiler.training.reference docs/training.md
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

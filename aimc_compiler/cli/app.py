@@ -40,6 +40,7 @@ from aimc_compiler.cli.sensitivity import sensitivity
 from aimc_compiler.cli.support import support
 from aimc_compiler.cli.sweep import sweep
 from aimc_compiler.cli.terminal import terminal
+from aimc_compiler.cli.train import rescaled, train
 from aimc_compiler.compiler.artifact import require_place
 from aimc_compiler.errors import DataError
 from aimc_compiler.units import parse_times
@@ -59,6 +60,7 @@ app.command()(support)
 app.command()(compare)
 app.command()(sweep)
 app.command()(sensitivity)
+app.command()(train)
 
 
 def _print_version(asked: bool) -> None:
@@ -108,6 +110,9 @@ def compile_command(
     ] = None,
     ranges: Annotated[str | None, typer.Option(help=f"{RANGES_HELP}  [default: {RANGES}]")] = None,
     output_ranges: OutputRanges = None,
+    rescale: Annotated[
+        str | None, typer.Option(metavar="DATA", help="First balance channels between layers by the first batch of it.")
+    ] = None,
     rule: RuleOption = None,
     named_rules: NamedRules = None,
     batch: Batch = 100,
@@ -124,6 +129,8 @@ def compile_command(
     rules = read_rule_options(rule or [], named_rules)
     network, example = find_model(model)
     data = None if calibrate is None else find_calibration(calibrate, batch)
+    if rescale is not None:
+        network = rescaled(network, rescale, batch)
     compiled = aimc.compile(
         network,
         spec,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from aimc_compiler.compiler.entries import read_entries
-from aimc_compiler.errors import AimcError, CaptureError, DataError
+from aimc_compiler.errors import AimcError, CaptureError, DataError, TrainingError
 from aimc_compiler.graph import Entry
 from aimc_compiler.study.user_code import named_function, where
 from aimc_compiler.zoo import DATASETS, GENERATORS, NETWORKS
@@ -22,6 +22,7 @@ MODEL_FORMS = (
 )
 #: The inputs of one call, or by name those of several entries.
 Examples = tuple[Any, ...] | dict[str, Entry]
+TASK_FORMS = "file.py:function or package.module:function"
 DATA_FORMS = "file.npz (arrays `inputs` and `labels`), package.module:function, file.py:function, or zoo:NAME"
 
 
@@ -89,6 +90,19 @@ def find_calibration(reference: str, batch: int, entry: str | None = None) -> li
     if not isinstance(found, dict):
         return [inputs for inputs, _ in _pairs(reference, found)]
     return {name: [inputs for inputs, _ in _pairs(reference, batches)] for name, batches in found.items()}
+
+
+def find_task(reference: str) -> Any:
+    """The ``training.Task`` that a function returns. Raises TrainingError."""
+    from aimc_compiler.training import Task
+
+    found = _called(reference, TrainingError, "task", TASK_FORMS)
+    if not isinstance(found, Task):
+        raise TrainingError(
+            f"{reference} must return an aimc_compiler.training.Task, not {type(found).__name__}: end it with `return "
+            "Task(network=..., train=(x, y), validation=(x, y), optimiser=...)`"
+        )
+    return found
 
 
 def limit_samples(batches: list[tuple[Any, Any]], most: int | None) -> list[tuple[Any, Any]]:

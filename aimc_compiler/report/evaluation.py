@@ -6,23 +6,28 @@ from typing import Any
 from rich.table import Table
 
 from aimc_compiler.study import Evaluation
+from aimc_compiler.study.evaluation import TimeResult
 from aimc_compiler.units import print_human, print_time
 
 
 def evaluation_table(result: Evaluation) -> Table:
-    """One row a time: mean and spread over chips, loss against the float network, A*."""
+    """One row a time: mean and spread over chips, loss against the float network, A*.
+
+    Behind a mean, its 95 % confidence interval over chips; behind the loss, over samples, where it is a mean over them.
+    """
     share = result.metric == "accuracy"
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("after programming")
-    for title in (f"{result.metric} (mean)", "spread over chips", "against float", "A*"):
+    for title in (f"{result.metric} (mean)", "95 % over chips", "spread over chips", "against float", "A*"):
         table.add_column(title, justify="right")
-    table.add_row("float network", _value(result.float_metric, share), "", "", "100.0 %")
+    table.add_row("float network", _value(result.float_metric, share), "", "", "", "100.0 %")
     for row in result.times:
         table.add_row(
             print_time(row.time_s),
             _value(row.mean, share),
+            "" if row.ci95 is None else f"± {_value(row.ci95[1] - row.mean, share)}",
             "one chip" if row.std is None else f"± {_value(row.std, share)}",
-            _change(row.mean - result.float_metric, share),
+            _change(row.mean - result.float_metric, row, share),
             "unknown" if row.a_star is None else f"{100 * row.a_star:.1f} %",
         )
     if result.held_after_s is not None:
@@ -85,7 +90,15 @@ def evaluation_json(result: Evaluation) -> dict[str, Any]:
         "float_metric": result.float_metric,
         "chance": result.chance,
         "times": [
-            {"time_s": row.time_s, "mean": row.mean, "std": row.std, "a_star": row.a_star, "values": list(row.values)}
+            {
+                "time_s": row.time_s,
+                "mean": row.mean,
+                "std": row.std,
+                "ci95": None if row.ci95 is None else list(row.ci95),
+                "a_star": row.a_star,
+                "values": list(row.values),
+                **({} if row.paired is None else {"paired": {"mean": row.paired.mean, "ci95": list(row.paired.ci95)}}),
+            }
             for row in result.times
         ],
         "n_chips": result.n_chips,
@@ -104,5 +117,7 @@ def _value(value: float, share: bool) -> str:
     return f"{100 * value:.2f} %" if share else f"{value:.5g}"
 
 
-def _change(change: float, share: bool) -> str:
-    return f"{100 * change:+.2f} points" if share else f"{change:+.3g}"
+def _change(change: float, row: TimeResult, share: bool) -> str:
+    """With what it is known to, where the samples say that."""
+    known = "" if row.paired is None else f" ± {(100 if share else 1) * (row.paired.ci95[1] - row.paired.mean):.2f}"
+    return f"{100 * change:+.2f}{known} points" if share else f"{change:+.3g}{known}"

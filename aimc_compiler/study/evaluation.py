@@ -18,6 +18,7 @@ from aimc_compiler.errors import DataError
 from aimc_compiler.executor import Device, Repeats, price_repeats
 from aimc_compiler.records import record
 from aimc_compiler.study.bench import Bench, progress_bar
+from aimc_compiler.study.interval import Paired, PairedScores, ci95_of
 from aimc_compiler.study.metric import MetricFunction, find_metric, normalised
 from aimc_compiler.study.recalibration import Recalibration
 from aimc_compiler.study.times import require_times
@@ -26,13 +27,20 @@ from aimc_compiler.study.times import require_times
 @record
 class TimeResult:
     """One time after programming. values: the metric of each chip; std: their standard deviation (None for one
-    chip); a_star: normalised accuracy of the mean, or None where chance is unknown."""
+    chip); a_star: normalised accuracy of the mean, or None where chance is unknown; paired: the difference from the
+    float network on the same samples, for metrics that are means over samples, else None."""
 
     time_s: float
     mean: float
     std: float | None
     a_star: float | None
     values: tuple[float, ...]
+    paired: Paired | None = None
+
+    @property
+    def ci95(self) -> tuple[float, float] | None:
+        """(low, high): the 95 % confidence interval of the mean over chips; None for one chip."""
+        return ci95_of(self.values)
 
     @property
     def standard_error(self) -> float | None:
@@ -100,7 +108,8 @@ def evaluate(
     batches, corrections = list(data), Corrections(columns, norms)
     ran = compiled.entry(entry)
     _require_some(n_chips, batches)
-    scored = find_metric(metric)
+    paired = PairedScores(find_metric(metric))
+    scored = paired.metric
     shown = sys.stderr.isatty() if progress is None else progress
     with progress_bar(shown, total=len(batches) * (1 + n_chips * len(times))) as advance:
         compiled.require_values("run")
@@ -115,7 +124,9 @@ def evaluate(
             for found, score in zip(values, scores, strict=True):
                 found.append(score)
     base = bench.chance() if chance is None else chance
-    results = tuple(_summary(time, found, reference, base) for time, found in zip(times, values, strict=True))
+    results = tuple(
+        _summary(time, values[place], reference, base, paired.of(place, len(times))) for place, time in enumerate(times)
+    )
     return Evaluation(
         metric=scored.name,
         float_metric=reference,
@@ -189,7 +200,9 @@ def _age(chip: Device, time_s: float, policy: Recalibration, corrections: Correc
     corrections.apply(chip, time_s, entry)
 
 
-def _summary(time_s: float, values: list[float], reference: float, chance: float | None) -> TimeResult:
+def _summary(
+    time_s: float, values: list[float], reference: float, chance: float | None, paired: Paired | None
+) -> TimeResult:
     mean = statistics.fmean(values)
     known = chance is not None and reference > chance
     return TimeResult(
@@ -198,4 +211,5 @@ def _summary(time_s: float, values: list[float], reference: float, chance: float
         std=statistics.stdev(values) if len(values) > 1 else None,
         a_star=normalised(mean, float_value=reference, chance=chance) if known and chance is not None else None,
         values=tuple(values),
+        paired=paired,
     )

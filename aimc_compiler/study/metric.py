@@ -18,11 +18,13 @@ MetricFunction = Callable[[Any, Any], float]
 @record
 class Metric:
     """function: (outputs, targets) of the whole data set to a number; chance: (targets) to the number that constant
-    prediction reaches, or None where that is not known."""
+    prediction reaches, or None where that is not known; each: (outputs, targets) to the score of every sample, (n,),
+    where the metric is their mean, else None."""
 
     name: str
     function: MetricFunction
     chance: Callable[[Any], float] | None = None
+    each: Callable[[Any, Any], Tensor] | None = None
 
 
 def accuracy(outputs: Any, targets: Any) -> float:
@@ -43,7 +45,12 @@ def accuracy(outputs: Any, targets: Any) -> float:
             f"the outputs of {len(unknown)} of {len(outputs)} samples hold NaN, first those of sample "
             f"{int(unknown[0])}: check the inputs and the network"
         )
-    return float((outputs.argmax(1) == _classes(targets, outputs.shape[1])).double().mean())
+    return float(_correct(outputs, targets).double().mean())
+
+
+def _correct(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Of each sample, whether its largest output is the target."""
+    return outputs.argmax(1) == _classes(targets, outputs.shape[1])
 
 
 def _classes(targets: Tensor, count: int) -> Tensor:
@@ -65,7 +72,9 @@ def commonest_share(targets: Any) -> float:
     return float(counts.max()) / float(counts.sum())
 
 
-METRICS: dict[str, Metric] = {"accuracy": Metric(name="accuracy", function=accuracy, chance=commonest_share)}
+METRICS: dict[str, Metric] = {
+    "accuracy": Metric(name="accuracy", function=accuracy, chance=commonest_share, each=_correct)
+}
 
 
 def find_metric(metric: str | MetricFunction) -> Metric:

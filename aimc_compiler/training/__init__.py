@@ -1,8 +1,27 @@
 """Hardware-aware training on the physics of ``aimc_compiler.analog``: the paper's method, in the user's own loop."""
 
 from aimc_compiler.training.distillation import distillation_loss
+from aimc_compiler.training.groups import parameter_groups
 from aimc_compiler.training.learned import Learned, LearnedMatrix
+from aimc_compiler.training.loop import EpochResult, Trained, train
 from aimc_compiler.training.prepare import HardwareAware, on_chip, prepare_hwa
 from aimc_compiler.training.recipe import Recipe
+from aimc_compiler.training.rescale import Rescaled, rescale_channels
+from aimc_compiler.training.task import Task
 
-__all__ = ["HardwareAware", "Learned", "LearnedMatrix", "Recipe", "distillation_loss", "on_chip", "prepare_hwa"]
+__all__ = [
+    "EpochResult",
+    "HardwareAware",
+    "Learned",
+    "LearnedMatrix",
+    "Recipe",
+    "Rescaled",
+    "Task",
+    "Trained",
+    "distillation_loss",
+    "on_chip",
+    "parameter_groups",
+    "prepare_hwa",
+    "rescale_channels",
+    "train",
+]

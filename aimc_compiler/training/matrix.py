@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from math import inf
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -132,6 +133,15 @@ class TrainedMatrix(nn.Module):
     def ranges(self) -> Tensor:
         """(groups, row blocks), positive."""
         return self.input_range.detach().clamp(min=_LEAST_RANGE)
+
+    def progress(self, weight: Tensor) -> dict[str, Any]:
+        """What outlives a mini-batch beside the state dict: for a checkpoint. weight: as of ``forward``."""
+        return {"variances": list(self._variances), "clipped": self._version == weight._version}
+
+    def go_on(self, progress: dict[str, Any], weight: Tensor) -> None:
+        """Continue from ``progress``, once the state dict is loaded."""
+        self._variances = [found.to(weight.device) for found in progress["variances"]]
+        self._version = weight._version if progress["clipped"] else -1
 
     def attach(self, chip: "Attached | None") -> None:
         """From now on run on this chip; None: in training or evaluation as the mode says."""

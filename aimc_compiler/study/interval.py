@@ -1,0 +1,95 @@
+"""Confidence intervals of means by Student's t distribution, whose quantile is found from its exact finite sum.
+
+Abramowitz and Stegun, *Handbook of Mathematical Functions* (1964), 26.7.3 and 26.7.4, for whole degrees of freedom.
+"""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aimc_compiler.records import record
+from aimc_compiler.study.metric import Metric
+
+
+@record
+class Paired:
+    """Difference from the float network, sample by sample. mean: over samples, of the mean over chips; ci95: its
+    confidence interval, for which samples are what is drawn and the chips stay these."""
+
+    mean: float
+    ci95: tuple[float, float]
+
+
+class PairedScores:
+    """Keeps the score of each sample as a metric is taken: of the float network, then of every chip at every time.
+
+    metric: the one that is to be taken; one that is no mean over samples is left as it is, and nothing is kept.
+    """
+
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
+        self._scores: list[Tensor] = []
+        self.metric = metric if metric.each is None else replace(metric, function=self._taken)
+
+    def of(self, place: int, times: int) -> Paired | None:
+        """At the time of this place among all; None where the metric is no mean over samples."""
+        if not self._scores:
+            return None
+        reference, *chips = self._scores
+        apart = (torch.stack(chips[place::times]).mean(0) - reference).tolist()
+        found = ci95_of(apart)
+        return None if found is None else Paired(mean=statistics.fmean(apart), ci95=found)
+
+    def _taken(self, outputs: Any, targets: Any) -> float:
+        value = self._metric.function(outputs, targets)
+        if self._metric.each is not None:
+            self._scores.append(self._metric.each(outputs, targets).double())
+        return value
+
+
+def ci95_of(values: Sequence[float]) -> tuple[float, float] | None:
+    """(low, high): the 95 % confidence interval of the mean of what ``values`` are drawn from; None for fewer than two.
+
+    >>> ci95_of([1.0, 2.0, 3.0])  # 2 -+ 4.303 / sqrt(3)
+    (-0.48413771175032..., 4.48413771175032...)
+    """
+    count = len(values)
+    if count < 2:
+        return None
+    mean, half = statistics.fmean(values), t_quantile95(count - 1) * statistics.stdev(values) / math.sqrt(count)
+    return mean - half, mean + half
+
+
+@cache
+def t_quantile95(freedom: int) -> float:
+    """The t within whose -+ lie 95 % of the distribution of this many degrees of freedom (1 or more).
+
+    Beyond 1000, the first terms of its series about the normal's (ibid., 26.7.5).
+    """
+    normal = statistics.NormalDist().inv_cdf(0.975)
+    if freedom > 1000:
+        first = (normal**3 + normal) / 4
+        second = (5 * normal**5 + 16 * normal**3 + 3 * normal) / 96
+        return normal + first / freedom + second / freedom**2
+    low, high = normal, 13.0
+    while (middle := (low + high) / 2) not in (low, high):
+        low, high = (middle, high) if _within(middle, freedom) < 0.95 else (low, middle)
+    return high
+
+
+def _within(t: float, freedom: int) -> float:
+    """The probability of -t to t."""
+    angle = math.atan2(t, math.sqrt(freedom))
+    cosine = math.cos(angle)
+    odd = freedom % 2
+    term, total = (cosine if odd else 1.0), 0.0
+    for k in range(1 + odd, freedom, 2):
+        total += term
+        term *= cosine**2 * k / (k + 1)
+    return 2 / math.pi * (angle + math.sin(angle) * total) if odd else math.sin(angle) * total
