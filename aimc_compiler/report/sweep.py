@@ -20,7 +20,7 @@ def sweep_table(result: SweepResult) -> Table:
     times = list(dict.fromkeys(row.time_s for row in result.rows))
     table = Table(box=None, pad_edge=False, header_style="bold")
     for axis in result.axes:
-        table.add_column(axis)
+        table.add_column(axis, overflow="fold")
     for time_s in times:
         table.add_column(print_time(time_s), justify="right", no_wrap=True)
     for title in ("tiles", "latency", "energy"):

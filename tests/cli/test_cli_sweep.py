@@ -15,6 +15,7 @@ def aimc_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     """Runs `aimc ARGS` in a folder with a network; gives (exit code, standard output, standard error)."""
     write_module(tmp_path)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "110")
 
     def run(*args: str) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["aimc", *args])
