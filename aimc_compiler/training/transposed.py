@@ -41,7 +41,10 @@ class _TrainedTransposed(OneMatrix):
         extra = self._output_padding(  # type: ignore[operator]
             x, output_size, self.stride, self.padding, self.kernel_size, size, self.dilation
         )
-        products = self.analog(x, self.blocks("weight"), None)
+        blocks = self.blocks("weight")
+        products = self.analog(x, blocks, None)
+        if self.training and self.analog.recipe.clip in ("column", "k-sigma"):
+            self.replace("weight", blocks.detach())  # a copy in another order, which was clipped
         ones = self._overlap(tuple(extra)).single_ones(products)
         steps = (self.stride, self.padding, tuple(extra), self.out_channels, self.dilation)
         return _TRANSPOSED[size](products, ones, self.bias, *steps)

@@ -163,6 +163,21 @@ def test_weights_are_held_to_their_bounds_after_an_update(clip: str) -> None:
     assert bool((trained.weight.detach().abs().amax(1) < 3 * largest * (1 - 1e-6)).any())
 
 
+def test_a_transposed_convolution_is_clipped_too() -> None:
+    torch.manual_seed(0)
+    plain = nn.ConvTranspose1d(6, 4, 3, groups=2)
+    trained = prepare_hwa(plain, "analog-fabric", {"clip": "column", "remap_every": 100}).train()
+    x = torch.randn(5, 6, 7)
+    trained(x)
+    torch.testing.assert_close(trained.weight.detach(), plain.weight.detach())
+    with torch.no_grad():
+        trained.weight.mul_(3.0)
+    trained(x).square().sum().backward()
+    assert trained.weight.grad is not None
+    columns = trained.weight.detach().reshape(2, 3, 2, 3).abs().amax(1)
+    torch.testing.assert_close(columns, plain.weight.detach().reshape(2, 3, 2, 3).abs().amax(1))
+
+
 def test_columns_are_scaled_anew_in_time() -> None:
     trained = prepare_hwa(nn.Linear(40, 4), "analog-fabric", {"remap_every": 3}).train()
     seen = []
