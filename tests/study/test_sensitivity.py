@@ -266,7 +266,7 @@ def test_planes_of_bit_serial_inputs_are_part_of_the_program(task: Task) -> None
     batches = [(x, model(x).argmax(1)) for x, _ in data]
     found = aimc.sensitivity(compiled, batches, n_chips=1, parts=["effects"], effects=["dac_quantisation"])
     notes = "; ".join(found.effects[0].notes)
-    assert "differs from isaac, for which this was compiled, in tile.dac.bits (16, now off)" in notes
+    assert "differs from isaac, for which this was compiled, in output conversions a column of tile (" in notes
 
 
 def test_a_network_without_tiles_is_sensitive_to_nothing() -> None:
