@@ -5,8 +5,7 @@ torch makes them one at a time, twenty passes over memory that together take lon
 is not the standard model, other devices of torch, float64 and whatever needs gradients goes through those functions.
 """
 
-from collections.abc import Callable, Iterator
-from itertools import pairwise
+from collections.abc import Iterator
 from math import prod
 
 import numpy as np
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from aimc_compiler.analog.noise import Draw
-from aimc_compiler.analog.pool import spread
+from aimc_compiler.analog.pool import spread_rows
 from aimc_compiler.analog.settings import MvmSettings
 from aimc_compiler.records import record
 from aimc_compiler.rng import Layout
@@ -144,7 +143,7 @@ def _rows(given: _Given) -> Tensor:
                 windows * entries, first, last, scratch,
             )  # fmt: skip
 
-    _in_parts(work, batch * windows, out.numel())
+    spread_rows(work, batch * windows, out.numel(), _THREAD_WORTH)
     return out
 
 
@@ -165,7 +164,7 @@ def _planes(given: _Given) -> Tensor:
                 entries, first, last, numbers, scratch,
             )  # fmt: skip
 
-    _in_parts(work, batch, out.numel())
+    spread_rows(work, batch, out.numel(), _THREAD_WORTH)
     return out
 
 
@@ -177,10 +176,3 @@ def _streams(
         return np.empty(0, np.uint64), np.empty(0, np.int64), 0, 0, 1
     keys, widths = np.array(draw.keys, np.uint64), np.array(draw.columns, np.int64)
     return keys, widths, draw.first_sample, draw.first_call, draw.entries
-
-
-def _in_parts(work: Callable[[Iterator[tuple[int, int]]], None], count: int, outputs: int) -> None:
-    """Rows 0 to ``count``, on as many threads as are worth it."""
-    parts = max(1, min(torch.get_num_threads(), count, outputs // _THREAD_WORTH))
-    cuts = [count * k // parts for k in range(parts + 1)]
-    spread(work, list(pairwise(cuts)))

@@ -10,6 +10,7 @@ import ctypes
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,6 +42,16 @@ def spread(work: Callable[[Iterator[T]], None], items: Sequence[T]) -> None:
     parallel(_Region(region), None, threads, 0)
     if faults:
         raise faults[0]
+
+
+def spread_rows(work: Callable[[Iterator[tuple[int, int]]], None], count: int, elements: int, worth: int) -> None:
+    """``spread`` over (first, last) of rows 0 to ``count``, in near-equal parts on as many threads as are worth it.
+
+    elements: of all rows; worth: so many are worth another thread.
+    """
+    parts = max(1, min(torch.get_num_threads(), count, elements // worth))
+    cuts = [count * k // parts for k in range(parts + 1)]
+    spread(work, list(pairwise(cuts)))
 
 
 class _Shared(Iterator[T]):

@@ -21,6 +21,8 @@ from aimc_compiler.cli.options import (
     Limit,
     NamedRules,
     OutputRanges,
+    Plot,
+    PrecisionName,
     Recalibrate,
     RuleOption,
     Seed,
@@ -198,9 +200,7 @@ def run(
     norms: Annotated[
         str | None, typer.Option(metavar="DATA", help="Measure batch norms on each chip at each time by these inputs.")
     ] = None,
-    precision: Annotated[
-        str, typer.Option(metavar="auto|fast|exact", help="Integer products where they are built, or float32.")
-    ] = "auto",
+    precision: PrecisionName = "auto",
     batch: Batch = 100,
     limit: Limit = None,
     entry: EntryName = None,
@@ -263,7 +263,7 @@ def mvm_error_command(
     vectors: Annotated[int, typer.Option(min=1, help="Input vectors a tile and time.")] = 256,
     tile_type: Annotated[str | None, typer.Option(help="Which of the chip's tile types (default: the first).")] = None,
     recalibrate: Recalibrate = "always",
-    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw it: .svg, .png or .pdf.")] = None,
+    plot: Plot = None,
     seed: Seed = 0,
     sets: Set = None,
     as_json: Json = False,

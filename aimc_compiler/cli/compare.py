@@ -1,19 +1,27 @@
 """`aimc compare`: where along the network the chip's values leave those of the float network."""
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 import aimc_compiler as aimc
 from aimc_compiler.analog.fast import parse_precision
-from aimc_compiler.cli.options import Artifact, Batch, EntryName, Json, Limit, Recalibrate, Seed
+from aimc_compiler.cli.options import (
+    Artifact,
+    Batch,
+    EntryName,
+    Json,
+    Limit,
+    Plot,
+    PrecisionName,
+    Recalibrate,
+    Seed,
+    read_time,
+)
 from aimc_compiler.cli.reference import DATA_FORMS, find_inputs, limit_samples
 from aimc_compiler.cli.terminal import terminal
-from aimc_compiler.errors import DataError
 from aimc_compiler.study.comparison import THRESHOLD_DB
-from aimc_compiler.units import parse_times
 
 
 def compare(
@@ -23,11 +31,9 @@ def compare(
     chips: Annotated[int, typer.Option(min=1, help="Programmed chips to average over.")] = 1,
     threshold: Annotated[float, typer.Option(metavar="DB", help="Below it an operation is broken.")] = THRESHOLD_DB,
     every: Annotated[bool, typer.Option("--all", help="Show every operation, views included.")] = False,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw it: .svg, .png or .pdf.")] = None,
+    plot: Plot = None,
     recalibrate: Recalibrate = "always",
-    precision: Annotated[
-        str, typer.Option(metavar="auto|fast|exact", help="Integer products where they are built, or float32.")
-    ] = "auto",
+    precision: PrecisionName = "auto",
     batch: Batch = 100,
     limit: Limit = None,
     seed: Seed = 0,
@@ -37,9 +43,7 @@ def compare(
     """Compare the chip with the float network, operation by operation, on the same samples."""
     from aimc_compiler.report import comparison_json, comparison_lines, comparison_table, plot_comparison
 
-    times = parse_times(time)
-    if len(times) != 1:
-        raise DataError(f"--time {time} is {len(times)} times: give one, as in 1day")
+    time_s = read_time(time)
     compiled = aimc.load(artifact)
     ran = compiled.entry(entry).name
     inputs = find_inputs(data, batch, ran)
@@ -48,7 +52,7 @@ def compare(
     found = aimc.compare(
         compiled,
         inputs,
-        times[0],
+        time_s,
         n_chips=chips,
         seed=seed,
         threshold_db=threshold,

@@ -6,8 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from aimc_compiler.calibration import OUTPUT_METHOD
-from aimc_compiler.errors import RuleError
+from aimc_compiler.errors import DataError, RuleError
 from aimc_compiler.graph import PRESETS, load_rules
+from aimc_compiler.units import parse_times
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Seed = Annotated[int, typer.Option(help="Seed of every random stream: same seed, same bytes.")]
@@ -39,6 +40,20 @@ Recalibrate = Annotated[
         "multiples of a period (1h), or at several times (0s,1d).",
     ),
 ]
+
+
+PrecisionName = Annotated[
+    str, typer.Option(metavar="auto|fast|exact", help="Integer products where they are built, or float32.")
+]
+Plot = Annotated[Path | None, typer.Option(metavar="FILE", help="Draw it: .svg, .png or .pdf.")]
+
+
+def read_time(text: str) -> float:
+    """The one time of ``--time``. Raises DataError on several."""
+    times = parse_times(text)
+    if len(times) != 1:
+        raise DataError(f"--time {text} is {len(times)} times: give one, as in 1day")
+    return times[0]
 
 
 RuleOption = Annotated[

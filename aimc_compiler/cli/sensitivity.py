@@ -8,13 +8,22 @@ import typer
 
 import aimc_compiler as aimc
 from aimc_compiler.analog.fast import parse_precision
-from aimc_compiler.cli.options import Artifact, Batch, EntryName, Json, Limit, Recalibrate, Seed
+from aimc_compiler.cli.options import (
+    Artifact,
+    Batch,
+    EntryName,
+    Json,
+    Limit,
+    Plot,
+    PrecisionName,
+    Recalibrate,
+    Seed,
+    read_time,
+)
 from aimc_compiler.cli.reference import DATA_FORMS, find_data, limit_samples
 from aimc_compiler.cli.terminal import terminal
 from aimc_compiler.compiler.artifact import require_place
-from aimc_compiler.errors import DataError
 from aimc_compiler.study.sensitivity import PARTS
-from aimc_compiler.units import parse_times
 
 if TYPE_CHECKING:
     from aimc_compiler.study import Sensitivity
@@ -33,12 +42,10 @@ def sensitivity(
         float | None, typer.Option(metavar="%", help="MVM error to which each effect is scaled (default: 20).")
     ] = None,
     threshold: Annotated[float, typer.Option(metavar="%", help="A* down to which an effect is tolerated.")] = 99.0,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw it: .svg, .png or .pdf.")] = None,
+    plot: Plot = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write result and settings as JSON.")] = None,
     recalibrate: Recalibrate = "always",
-    precision: Annotated[
-        str, typer.Option(metavar="auto|fast|exact", help="Integer products where they are built, or float32.")
-    ] = "auto",
+    precision: PrecisionName = "auto",
     batch: Batch = 100,
     limit: Limit = None,
     seed: Seed = 0,
@@ -49,9 +56,7 @@ def sensitivity(
     from aimc_compiler.report.plot_sensitivity import plot_sensitivity, require_figure
     from aimc_compiler.report.sensitivity import save_sensitivity, sensitivity_json
 
-    times = parse_times(time)
-    if len(times) != 1:
-        raise DataError(f"--time {time} is {len(times)} times: give one, as in 1day")
+    time_s = read_time(time)
     for place in (plot, out):
         if place is not None:
             require_place(place)
@@ -62,7 +67,7 @@ def sensitivity(
     found = aimc.sensitivity(
         compiled,
         limit_samples(find_data(data, batch, ran), limit),
-        time_s=times[0],
+        time_s=time_s,
         n_chips=chips,
         seed=seed,
         parts=_names(parts),

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from torch import nn
 
-from aimc_compiler.cli.options import Json
+from aimc_compiler.cli.options import Json, Plot
 from aimc_compiler.cli.reference import Examples, find_calibration, find_data, find_inputs, find_model, limit_samples
 from aimc_compiler.cli.terminal import terminal
 from aimc_compiler.errors import DataError
@@ -31,7 +31,7 @@ def sweep(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the cells and which are done; compute none.")
     ] = False,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw it: .svg, .png or .pdf.")] = None,
+    plot: Plot = None,
     as_json: Json = False,
 ) -> None:
     """Run a network over chips, times and settings; the same command again goes on where it ended."""

@@ -18,7 +18,6 @@ Version 1, which is still read, had one entry, whose files stood beside the othe
 import hashlib
 import json
 import zipfile
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from aimc_compiler.compiler.compiled import CompiledModel
 from aimc_compiler.compiler.entries import ONLY, is_name
 from aimc_compiler.errors import AimcError, ArtifactError
 from aimc_compiler.executor import CompiledEntry, InputRanges
+from aimc_compiler.files import whole_file
 from aimc_compiler.graph import graphs_from_parts, graphs_to_parts
 from aimc_compiler.mapping import parse_mapping, print_mapping, verify_entries
 from aimc_compiler.program import lower_mapping, parse_program, print_program, verify_program
@@ -71,17 +71,16 @@ def save(compiled: CompiledModel, path: Path) -> Path:
         "written_by": {"aimc_compiler": __version__, "torch": torch.__version__},
         "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
     }
-    partial = path.with_name(path.name + ".partial")
     try:
-        with zipfile.ZipFile(partial, "w") as archive:
+        with (
+            whole_file(path, path.with_name(path.name + ".partial"), durable=False) as file,
+            zipfile.ZipFile(file, "w") as archive,
+        ):
             archive.writestr(zipfile.ZipInfo(MANIFEST, _DATE), _json(manifest))
             for name, content in contents.items():
                 kind = zipfile.ZIP_STORED if weights else zipfile.ZIP_DEFLATED
                 archive.writestr(zipfile.ZipInfo(name, _DATE), content, compress_type=kind)
-        partial.replace(path)
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
         raise ArtifactError(f"{path} cannot be written: {error.strerror}; give another path") from error
     return path
 

@@ -13,19 +13,17 @@ from aimc_compiler.units import print_time
 Advance = Callable[[str], None]
 
 
-def targets_of(batches: list[Any]) -> Any:
-    """The targets of all batches as one. Raises DataError on a batch that is no pair."""
-    return join_targets([_pair(batch, number)[1] for number, batch in enumerate(batches)])
-
-
 class Bench:
-    """The data of an evaluation, the entry that runs it and the metric that scores it."""
+    """The data of an evaluation, the entry that runs it and the metric that scores it.
+
+    Raises DataError on a batch that is no pair.
+    """
 
     def __init__(
         self, ran: CompiledEntry, batches: list[Any], metric: Metric, advance: Advance = lambda label: None
     ) -> None:
         self._ran, self._metric, self._advance = ran, metric, advance
-        self._targets = targets_of(batches)
+        self._targets = join_targets([_pair(batch, number)[1] for number, batch in enumerate(batches)])
         self._calls = [as_call(inputs) for inputs, _ in batches]
         self._dims = ran.graph.batch.outputs if ran.graph.batch.dynamic else None
 

@@ -104,7 +104,7 @@ def compare(
             f"comparing takes at least one chip, one batch of inputs and a finite threshold, not {n_chips} chips, "
             f"{len(batches)} batches and {threshold_db} dB"
         )
-    policy = Recalibration.parse(recalibration) if isinstance(recalibration, str) else recalibration
+    policy = Recalibration.of(recalibration)
     ran = compiled.entry(entry)
     operations = run_time_operations(ran.graph.module.graph)
     sums = {node.name: _Sums() for node in operations if op_name(node) != "getitem"}

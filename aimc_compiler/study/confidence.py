@@ -16,6 +16,7 @@ import numpy.typing as npt
 from aimc_compiler.errors import DataError
 from aimc_compiler.records import record
 from aimc_compiler.rng import stream_key, uniforms
+from aimc_compiler.study.student import student_quantile
 
 RESAMPLES = 2000
 Values = npt.NDArray[np.float64]
@@ -61,20 +62,3 @@ class Bootstrap:
 
 def _expanded_tail(n: int, confidence: float) -> float:
     return NormalDist().cdf(-math.sqrt(n / (n - 1)) * student_quantile((1 + confidence) / 2, n - 1))
-
-
-def student_quantile(p: float, freedom: int) -> float:
-    """The quantile p > 0.5 of Student's distribution: closed forms for 1 and 2 degrees of freedom, from 3 on the
-    expansion of Abramowitz and Stegun 26.7.5 (below 1 % off at 95 % confidence)."""
-    if freedom == 1:
-        return math.tan(math.pi * (p - 0.5))
-    if freedom == 2:
-        return (2 * p - 1) * math.sqrt(2 / (4 * p * (1 - p)))
-    z = NormalDist().inv_cdf(p)
-    terms: tuple[float, ...] = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    return z + math.fsum(term / float(freedom**order) for order, term in enumerate(terms, 1))

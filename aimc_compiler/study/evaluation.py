@@ -104,7 +104,7 @@ def evaluate(
     Chip k of a seed is the same chip whatever ``n_chips`` and ``times_s`` are.
     """
     times = require_times(compiled.chip.evaluation.times_s if times_s is None else times_s)
-    policy = Recalibration.parse(recalibration) if isinstance(recalibration, str) else recalibration
+    policy = Recalibration.of(recalibration)
     batches, corrections = list(data), Corrections(columns, norms)
     ran = compiled.entry(entry)
     _require_some(n_chips, batches)
@@ -115,17 +115,17 @@ def evaluate(
         compiled.require_values("run")
         bench = Bench(ran, batches, scored, advance)
         reference = bench.float_metric()
-        values: list[list[float]] = [[] for _ in times]
+        scores: list[list[float]] = []
         repeated: Counter[str] = Counter()
         for chip_index in range(n_chips):
             chip = compiled.deploy(seed, chip_index=chip_index, precision=precision)
-            scores, again = score_chip(chip, bench, times, policy, corrections)
+            found, again = score_chip(chip, bench, times, policy, corrections)
+            scores.append(found)
             repeated += again
-            for found, score in zip(values, scores, strict=True):
-                found.append(score)
     base = bench.chance() if chance is None else chance
     results = tuple(
-        _summary(time, values[place], reference, base, paired.of(place, len(times))) for place, time in enumerate(times)
+        _summary(time, list(values), reference, base, paired.of(place, len(times)))
+        for place, (time, values) in enumerate(zip(times, zip(*scores, strict=True), strict=True))
     )
     return Evaluation(
         metric=scored.name,

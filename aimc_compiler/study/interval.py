@@ -1,13 +1,9 @@
-"""Confidence intervals of means by Student's t distribution, whose quantile is found from its exact finite sum.
-
-Abramowitz and Stegun, *Handbook of Mathematical Functions* (1964), 26.7.3 and 26.7.4, for whole degrees of freedom.
-"""
+"""Confidence intervals of means by Student's t distribution, and of differences taken sample by sample."""
 
 import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import torch
@@ -15,6 +11,7 @@ from torch import Tensor
 
 from aimc_compiler.records import record
 from aimc_compiler.study.metric import Metric
+from aimc_compiler.study.student import student_quantile
 
 
 @record
@@ -62,34 +59,8 @@ def ci95_of(values: Sequence[float]) -> tuple[float, float] | None:
     count = len(values)
     if count < 2:
         return None
-    mean, half = statistics.fmean(values), t_quantile95(count - 1) * statistics.stdev(values) / math.sqrt(count)
+    mean, half = (
+        statistics.fmean(values),
+        student_quantile(0.975, count - 1) * statistics.stdev(values) / math.sqrt(count),
+    )
     return mean - half, mean + half
-
-
-@cache
-def t_quantile95(freedom: int) -> float:
-    """The t within whose -+ lie 95 % of the distribution of this many degrees of freedom (1 or more).
-
-    Beyond 1000, the first terms of its series about the normal's (ibid., 26.7.5).
-    """
-    normal = statistics.NormalDist().inv_cdf(0.975)
-    if freedom > 1000:
-        first = (normal**3 + normal) / 4
-        second = (5 * normal**5 + 16 * normal**3 + 3 * normal) / 96
-        return normal + first / freedom + second / freedom**2
-    low, high = normal, 13.0
-    while (middle := (low + high) / 2) not in (low, high):
-        low, high = (middle, high) if _within(middle, freedom) < 0.95 else (low, middle)
-    return high
-
-
-def _within(t: float, freedom: int) -> float:
-    """The probability of -t to t."""
-    angle = math.atan2(t, math.sqrt(freedom))
-    cosine = math.cos(angle)
-    odd = freedom % 2
-    term, total = (cosine if odd else 1.0), 0.0
-    for k in range(1 + odd, freedom, 2):
-        total += term
-        term *= cosine**2 * k / (k + 1)
-    return 2 / math.pi * (angle + math.sin(angle) * total) if odd else math.sin(angle) * total

@@ -92,7 +92,7 @@ def mvm_error(
     name = _tile_type(chip, tile_type)
     if n_chips < 1 or vectors < 1:
         raise DataError(f"n_chips is {n_chips} and vectors {vectors}: give at least one of each")
-    policy = Recalibration.parse(recalibration) if isinstance(recalibration, str) else recalibration
+    policy = Recalibration.of(recalibration)
     bench = FullTile(chip, name, vectors, n_chips, seed, times, policy)
     on = active(chip)
     kind = chip.nonidealities.drift_compensation

@@ -34,6 +34,11 @@ class Recalibration:
         return ",".join(print_time_exactly(time) for time in self.times_s) or self.kind
 
     @classmethod
+    def of(cls, policy: "str | Recalibration") -> "Recalibration":
+        """A policy as it is, or from text as ``parse`` reads it."""
+        return cls.parse(policy) if isinstance(policy, str) else policy
+
+    @classmethod
     def parse(cls, text: str) -> "Recalibration":
         """From "always", "never", a period ("1h": at its multiples), or several times ("0s,1d"). Raises DataError."""
         if text in ("always", "never"):

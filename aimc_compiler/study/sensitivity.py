@@ -15,7 +15,7 @@ from aimc_compiler.compiler import CompiledModel
 from aimc_compiler.errors import DataError
 from aimc_compiler.executor import CompiledEntry
 from aimc_compiler.study.attribution import Loss, cross_entropy, protect_layers, rank_columns, rank_layers
-from aimc_compiler.study.bench import Bench, progress_bar, targets_of
+from aimc_compiler.study.bench import Bench, progress_bar
 from aimc_compiler.study.chip_scores import ChipScores
 from aimc_compiler.study.confidence import Bootstrap, Estimate
 from aimc_compiler.study.knobs import Knob, default_names, find_knob
@@ -83,7 +83,7 @@ def sensitivity(
     """
     _require(parts, n_chips, mvm_error, threshold)
     (time_s,) = require_times((time_s,))
-    policy = Recalibration.parse(recalibration) if isinstance(recalibration, str) else recalibration
+    policy = Recalibration.of(recalibration)
     batches, ran, scored = list(data), compiled.entry(entry), find_metric(metric)
     if not batches:
         raise DataError("the data is empty: give at least one batch of (inputs, targets)")
@@ -91,14 +91,13 @@ def sensitivity(
     knobs = _knobs(compiled, effects) if "effects" in parts else ()
     usual, notes = usual_sweeps(compiled.chip) if "sweeps" in parts and sweeps is None else ({}, ())
     swept = (usual if sweeps is None else sweeps) if "sweeps" in parts else {}
-    targets = targets_of(batches)
-    base = chance if chance is not None or scored.chance is None else scored.chance(targets)
+    bench = Bench(ran, batches, scored)
+    base = bench.chance() if chance is None else chance
     if base is None:
         raise DataError(f"metric {scored.name!r} says nothing of chance, which A* needs: give chance=...")
     compiled.require_values("studied")
     shown = sys.stderr.isatty() if progress is None else progress
     with progress_bar(shown, total=1 + len(knobs) + ("layers" in parts) + ("columns" in parts) + len(swept)) as advance:
-        bench = Bench(ran, batches, scored)
         scores = ChipScores(
             compiled, bench, base, n_chips=n_chips, seed=seed, time_s=time_s, policy=policy, precision=precision
         )

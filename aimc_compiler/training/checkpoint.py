@@ -7,10 +7,8 @@ tensors.safetensors the tensors
 
 import hashlib
 import json
-import os
 import zipfile
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from aimc_compiler.errors import TrainingError
+from aimc_compiler.files import whole_file
 
 FORMAT, VERSION = "aimc-training", 1
 _MEMBERS = ("state.json", "tensors.safetensors")
@@ -42,18 +41,14 @@ def save_checkpoint(path: Path, state: Any) -> None:
 
 def write_whole(path: Path, members: dict[str, bytes]) -> None:
     """A zip file of these members, in the place of an older one once it is on the disk as a whole."""
-    partial = path.with_name(path.name + ".partial")
     try:
-        with partial.open("wb") as file:
-            with zipfile.ZipFile(file, "w") as archive:
-                for name, content in members.items():
-                    archive.writestr(zipfile.ZipInfo(name, _DATE), content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        with (
+            whole_file(path, path.with_name(path.name + ".partial"), durable=True) as file,
+            zipfile.ZipFile(file, "w") as archive,
+        ):
+            for name, content in members.items():
+                archive.writestr(zipfile.ZipInfo(name, _DATE), content)
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
         raise TrainingError(
             f"{path} cannot be written: {error.strerror}; free space, or give another folder"
         ) from error

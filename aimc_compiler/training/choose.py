@@ -1,6 +1,7 @@
 """Which modules of a network are trained for tiles: the rules of ``compile``, on module paths."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -99,12 +100,8 @@ def _by_graph(
     model: nn.Module, chip: ChipSpec, rules: Rules | None, example_inputs: tuple[Any, ...], found: dict[str, nn.Module]
 ) -> tuple[Choice, ...]:
     """What ``compile`` would do. Raises TrainingError where it would put a matrix on tiles that no module holds."""
-    modes = {module: module.training for module in model.modules()}
-    try:
-        graph = capture(model.eval(), example_inputs)
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    with evaluating(model):
+        graph = capture(model, example_inputs)
     assigned = partition(graph, rules or (), chip).assignments
     choices: dict[str, Choice] = {}
     for assignment in assigned:
@@ -122,6 +119,18 @@ def _by_graph(
                 Choice(path=path, analog=assignment.analog, tile_type=assignment.tile_type, reason=assignment.reason),
             )
     return tuple(choices[path] for path in found if path in choices)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Within it the network is in evaluation mode; behind it, each module is in the mode that it had."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 def _holders(found: dict[str, nn.Module], owner: str) -> list[str]:

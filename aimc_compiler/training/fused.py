@@ -4,9 +4,9 @@ Everything else goes through the functions of ``aimc_compiler.analog`` one by on
 (normals of output noise are keyed by row and column here, by piece there).
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,11 @@ from torch import Tensor
 
 from aimc_compiler.analog.contraction import Contraction
 from aimc_compiler.analog.finish import is_standard
-from aimc_compiler.analog.pool import spread
+from aimc_compiler.analog.pool import spread_rows
 from aimc_compiler.analog.settings import MvmSettings
 from aimc_compiler.records import record
 from aimc_compiler.training.ranges import RangeRule
+from aimc_compiler.training.weights import TERMS
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -78,7 +79,7 @@ def disturbed(weight: Tensor, scales: Tensor, how: Disturbance, *, magnitude: bo
 class _Disturbed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, scales: Tensor, how: Disturbance, magnitude: bool) -> tuple[Tensor, Tensor]:
-        from aimc_compiler.training.kernels import PART, SCRATCH, TERMS, disturb
+        from aimc_compiler.training.kernels import PART, SCRATCH, disturb
 
         rows = weight.shape[0] * weight.shape[1]
         flat = weight.detach().reshape(rows, -1).contiguous()
@@ -92,7 +93,7 @@ class _Disturbed(torch.autograd.Function):
             scratch = np.empty((SCRATCH, PART + 8), np.float32)
             _any(disturb)(*arrays, terms, np.uint64(how.key), how.rescale, first, last, scratch)
 
-        in_parts(work, rows, flat.numel())
+        _in_parts(work, rows, flat.numel())
         ctx.set_materialize_grads(False)
         made = noisy.reshape(weight.shape), sizes.reshape(weight.shape) if magnitude else sizes
         ctx.mark_non_differentiable(made[1])
@@ -169,7 +170,7 @@ def _drive(values: Tensor, ranges: Tensor, step: float, *, squares: bool) -> tup
     codes = torch.empty_like(flat)
     second = torch.empty_like(flat) if squares else flat.new_empty((0, flat.shape[1]))
     arrays: Any = [each.detach().numpy() for each in (codes, second, flat, ranges)]
-    in_parts(lambda a, b: _any(drive)(*arrays, np.float32(step), a, b), flat.shape[0], flat.numel())
+    _in_parts(lambda a, b: _any(drive)(*arrays, np.float32(step), a, b), flat.shape[0], flat.numel())
     return codes.reshape(values.shape), second.reshape(values.shape) if squares else second
 
 
@@ -184,7 +185,7 @@ def _drive_back(
     out = torch.empty_like(flat) if inputs else flat.new_empty((0, flat.shape[1]))
     r, pull, inside = ranges.detach().numpy(), np.empty(flat.shape[0]), np.empty(flat.shape[0])
     arrays: Any = [each.detach().numpy() for each in (out, given, flat)]
-    in_parts(lambda a, b: _any(drive_back)(*arrays, r, pull, inside, a, b), flat.shape[0], flat.numel())
+    _in_parts(lambda a, b: _any(drive_back)(*arrays, r, pull, inside, a, b), flat.shape[0], flat.numel())
     to_range = torch.from_numpy(_of_range(r, pull, inside, flat.shape[1], rule))
     return out.reshape(values.shape) if inputs else None, to_range
 
@@ -248,7 +249,7 @@ def _finish(u: Tensor, power: Tensor, scales: Tensor, ranges: Tensor, how: Passe
         scratch = np.empty((SCRATCH, PART + 8), np.float32)
         _any(finish)(*arrays, per_row, *figures, np.uint64(how.key), first, last, scratch)
 
-    in_parts(work, flat.shape[0], flat.numel())
+    _in_parts(work, flat.shape[0], flat.numel())
     return y.reshape(u.shape), kept
 
 
@@ -260,7 +261,7 @@ def _finish_back(gradient: Tensor, kept: Tensor, ranges: Tensor, how: Passes) ->
     out = torch.empty_like(given)
     arrays: Any = [each.detach().numpy() for each in (out, given, kept, ranges)]
     per_row = how.contraction.kind != "linear"
-    in_parts(lambda a, b: _any(finish_back)(*arrays, per_row, a, b), kept.shape[0], out.numel())
+    _in_parts(lambda a, b: _any(finish_back)(*arrays, per_row, a, b), kept.shape[0], out.numel())
     return out.reshape(gradient.shape)
 
 
@@ -274,16 +275,11 @@ def _any(kernel: Any) -> Any:
     return kernel
 
 
-def in_parts(work: Any, count: int, elements: int) -> None:
+def _in_parts(work: Callable[[int, int], None], count: int, elements: int) -> None:
     """``work(first, last)`` over rows 0 to ``count``, on as many threads as are worth it."""
-    parts = min(torch.get_num_threads(), count, elements // _THREAD_WORTH)
-    if parts < 2:
-        work(0, count)
-        return
-    cuts = [count * k // parts for k in range(parts + 1)]
 
-    def each(items: Any) -> None:
+    def each(items: Iterator[tuple[int, int]]) -> None:
         for first, last in items:
             work(first, last)
 
-    spread(each, list(pairwise(cuts)))
+    spread_rows(each, count, elements, _THREAD_WORTH)

@@ -21,8 +21,6 @@ _ONE, _ZERO = np.float32(1), np.float32(0)
 PART = 2048
 #: Rows of scratch, each of PART + 8, that ``disturb`` and ``finish`` work in.
 SCRATCH = 12
-#: Coefficients of a deviation that ``disturb`` takes.
-TERMS = 4
 
 
 @compiled
@@ -82,7 +80,7 @@ def disturb(
 
     noisy, magnitude, weight: (columns of the matrix, rows of the matrix); magnitude: of noisy, or (0, rows); scales:
     (columns,), s, with ``rescale`` filled first with the largest |W| of each column (1 where that is 0); terms:
-    (TERMS,), coefficients of sd, from r^0 upwards; scratch: (SCRATCH, at least PART + 8).
+    (4,), coefficients of sd, from r^0 upwards; scratch: (SCRATCH, at least PART + 8).
     """
     width = weight.shape[1]
     normals, planes, words = scratch[0], scratch[1:5], scratch[5:9].view(np.uint32)

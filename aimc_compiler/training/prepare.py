@@ -23,7 +23,7 @@ from aimc_compiler.graph import Rules
 from aimc_compiler.training.attached import Attached, Calls
 from aimc_compiler.training.attention import form_of
 from aimc_compiler.training.batches import Batches
-from aimc_compiler.training.choose import Choice, choose_modules, layer_of
+from aimc_compiler.training.choose import Choice, choose_modules, evaluating, layer_of
 from aimc_compiler.training.layers import Place, TrainedLayer
 from aimc_compiler.training.learned import Learned, LearnedMatrix
 from aimc_compiler.training.matrix import TrainedMatrix
@@ -229,20 +229,17 @@ def _attention_forms(model: nn.Module, example_inputs: Sequence[Any] | None) -> 
         for path, module in model.named_modules()
         if isinstance(module, nn.TransformerDecoderLayer)
     }
-    if example_inputs is None:
+    attentions = {path: module for path, module in model.named_modules() if isinstance(module, nn.MultiheadAttention)}
+    if example_inputs is None or not attentions:
         return forms
-    hooks = []
-    for path, module in model.named_modules():
-        if isinstance(module, nn.MultiheadAttention):
-            note = partial(_note_form, forms, path)
-            hooks.append(module.register_forward_pre_hook(note, with_kwargs=True))
-    modes = {module: module.training for module in model.modules()}
+    hooks = [
+        module.register_forward_pre_hook(partial(_note_form, forms, path), with_kwargs=True)
+        for path, module in attentions.items()
+    ]
     try:
-        with torch.no_grad():
-            model.eval()(*example_inputs)
+        with evaluating(model), torch.no_grad():
+            model(*example_inputs)
     finally:
-        for module, training in modes.items():
-            module.training = training
         for hook in hooks:
             hook.remove()
     return forms

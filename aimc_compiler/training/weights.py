@@ -64,7 +64,7 @@ class WeightNoise:
             return None
         if recipe.noise == "none" or self.figures is None:
             return ()
-        if not isinstance(self.figures, PcmFigures) or len(self.figures.programming_us) > _TERMS:
+        if not isinstance(self.figures, PcmFigures) or len(self.figures.programming_us) > TERMS:
             return None
         scale = self.spread * self.effects.programming_noise / self.figures.g_max_us
         return tuple(scale * coefficient for coefficient in self.figures.programming_us)
@@ -138,7 +138,7 @@ def _deviation_sd(r: Tensor, figures: DeviationFigures) -> Tensor:
 
 
 #: Coefficients of a polynomial that ``kernels.disturb`` takes.
-_TERMS = 4
+TERMS = 4
 
 #: Standard deviation in uS of a programmed conductance, by the kind of the device's figures.
 _DEVIATIONS: dict[type, Any] = {PcmFigures: _pcm_sd, DeviationFigures: _deviation_sd}

@@ -9,11 +9,20 @@ from aimc_compiler.cli import main
 
 
 @pytest.fixture
-def aimc_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path) -> Any:
+def columns() -> int:
+    """Of the terminal."""
+    return 120
+
+
+@pytest.fixture
+def aimc_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path, columns: int
+) -> Any:
     """Runs `aimc ARGS` in the folder that a test module's fixture of that name fills; gives (exit code, standard
     output, standard error)."""
     monkeypatch.chdir(folder)
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    capsys.readouterr()  # what filling the folder printed
 
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["aimc", *arguments])

@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 
-from aimc_compiler.cli import main
-
 MODEL = """
 import torch
 from torch import nn
@@ -50,23 +48,10 @@ def whole():
 
 
 @pytest.fixture
-def aimc_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Any:
-    """Runs `aimc ARGS` in an empty folder; gives (exit code, standard output, standard error)."""
+def folder(tmp_path: Path) -> Path:
+    """One with the network in a file."""
     (tmp_path / "net.py").write_text(MODEL)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "120")
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["aimc", *arguments])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+    return tmp_path
 
 
 def test_compile_prints_a_line_an_entry_and_the_shared_tiles_once(aimc_command: Any) -> None:

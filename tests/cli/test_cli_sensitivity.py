@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from aimc_compiler.cli import main
 from aimc_compiler.errors import DataError
 from aimc_compiler.report.plot_sensitivity import plot_sensitivity
 from aimc_compiler.report.sensitivity import effects_table, sensitivity_json, sensitivity_lines
@@ -33,24 +32,17 @@ def batches():
 
 
 @pytest.fixture
-def aimc_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Any:
-    """Runs `aimc ARGS` in a folder with a compiled network; gives (exit code, standard output, standard error)."""
+def folder(tmp_path: Path) -> Path:
+    """One with the network in a file."""
     (tmp_path / "net.py").write_text(MODEL)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "120")
+    return tmp_path
 
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["aimc", *arguments])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
 
-    run("compile", "net.py:network", "-o", "net.aimc", "--calibrate", "net.py:batches")
-    return run
+@pytest.fixture
+def aimc_command(aimc_command: Any) -> Any:
+    """As everywhere, with the network compiled."""
+    aimc_command("compile", "net.py:network", "-o", "net.aimc", "--calibrate", "net.py:batches")
+    return aimc_command
 
 
 def test_tables_figure_and_saved_result(aimc_command: Any, tmp_path: Path) -> None:

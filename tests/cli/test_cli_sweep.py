@@ -7,27 +7,17 @@ from typing import Any
 import pytest
 from sweep_folders import write_definition, write_module
 
-from aimc_compiler.cli import main
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """One with a network in a file."""
+    write_module(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture
-def aimc_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Any:
-    """Runs `aimc ARGS` in a folder with a network; gives (exit code, standard output, standard error)."""
-    write_module(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "110")
-
-    def run(*args: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["aimc", *args])
-        code = 0
-        try:
-            main()
-        except SystemExit as error:
-            code = int(error.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+def columns() -> int:
+    return 110
 
 
 def test_a_sweep_from_dry_run_to_figure(aimc_command: Any, tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from aimc_compiler.errors import DataError
-from aimc_compiler.study.confidence import Bootstrap, student_quantile
+from aimc_compiler.study.confidence import Bootstrap
+from aimc_compiler.study.student import student_quantile
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from torch import nn
 
 import aimc_compiler as aimc
 from aimc_compiler.report.evaluation import evaluation_json
-from aimc_compiler.study.interval import ci95_of, t_quantile95
+from aimc_compiler.study.interval import ci95_of
+from aimc_compiler.study.student import student_quantile
 
 
 @pytest.mark.parametrize(
@@ -16,12 +17,12 @@ from aimc_compiler.study.interval import ci95_of, t_quantile95
     [(1, 12.7062), (2, 4.30265), (3, 3.18245), (4, 2.77645), (9, 2.26216), (24, 2.06390), (100, 1.98397)],
 )
 def test_quantiles_are_those_of_the_tables(freedom: int, quantile: float) -> None:
-    assert t_quantile95(freedom) == pytest.approx(quantile, rel=1e-5)
+    assert student_quantile(0.975, freedom) == pytest.approx(quantile, rel=1e-5)
 
 
 def test_the_series_goes_on_where_the_sum_ends() -> None:
-    assert t_quantile95(1001) == pytest.approx(t_quantile95(1000), rel=2e-6)
-    assert t_quantile95(10**7) == pytest.approx(1.959964, rel=1e-6)
+    assert student_quantile(0.975, 1001) == pytest.approx(student_quantile(0.975, 1000), rel=2e-6)
+    assert student_quantile(0.975, 10**7) == pytest.approx(1.959964, rel=1e-6)
 
 
 def test_an_interval_holds_as_often_as_it_says() -> None:

@@ -5,12 +5,13 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from aimc_compiler.errors import MissingDependencyError, SweepError
+from aimc_compiler.files import whole_file
 
 _SUM = "sha256"
 _TEMPORARY = ".tmp"
@@ -25,15 +26,10 @@ def write_whole(path: Path, content: bytes) -> None:
     """The file holds all of ``content`` or what it held before, even after a loss of power. Raises SweepError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
     try:
-        with temporary.open("wb") as file:
+        with whole_file(path, temporary, durable=True) as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
         raise SweepError(f"{path} cannot be written: {error.strerror}; make room, or give another folder") from error
 
 
