@@ -34,7 +34,8 @@ _WEYL_0, _WEYL_1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 
 
 @inlined
-def _round(words: Words, k0: np.uint64, k1: np.uint64) -> Words:
+def philox_round(words: Words, k0: np.uint64, k1: np.uint64) -> Words:
+    """One round with its key. All words are 32 bits in 64."""
     c0, c1, c2, c3 = words
     p0 = _MULTIPLY_0 * c0
     p1 = _MULTIPLY_1 * c2
@@ -44,16 +45,16 @@ def _round(words: Words, k0: np.uint64, k1: np.uint64) -> Words:
 @inlined
 def philox_block(words: Words, k0: np.uint64, k1: np.uint64) -> Words:
     """Ten rounds, written out so that the loop around them vectorises. All words are 32 bits in 64."""
-    words = _round(words, k0, k1)
-    words = _round(words, (k0 + _WEYL_0) & _LOW, (k1 + _WEYL_1) & _LOW)
-    words = _round(words, (k0 + np.uint64(2) * _WEYL_0) & _LOW, (k1 + np.uint64(2) * _WEYL_1) & _LOW)
-    words = _round(words, (k0 + np.uint64(3) * _WEYL_0) & _LOW, (k1 + np.uint64(3) * _WEYL_1) & _LOW)
-    words = _round(words, (k0 + np.uint64(4) * _WEYL_0) & _LOW, (k1 + np.uint64(4) * _WEYL_1) & _LOW)
-    words = _round(words, (k0 + np.uint64(5) * _WEYL_0) & _LOW, (k1 + np.uint64(5) * _WEYL_1) & _LOW)
-    words = _round(words, (k0 + np.uint64(6) * _WEYL_0) & _LOW, (k1 + np.uint64(6) * _WEYL_1) & _LOW)
-    words = _round(words, (k0 + np.uint64(7) * _WEYL_0) & _LOW, (k1 + np.uint64(7) * _WEYL_1) & _LOW)
-    words = _round(words, (k0 + np.uint64(8) * _WEYL_0) & _LOW, (k1 + np.uint64(8) * _WEYL_1) & _LOW)
-    return _round(words, (k0 + np.uint64(9) * _WEYL_0) & _LOW, (k1 + np.uint64(9) * _WEYL_1) & _LOW)
+    words = philox_round(words, k0, k1)
+    words = philox_round(words, (k0 + _WEYL_0) & _LOW, (k1 + _WEYL_1) & _LOW)
+    words = philox_round(words, (k0 + np.uint64(2) * _WEYL_0) & _LOW, (k1 + np.uint64(2) * _WEYL_1) & _LOW)
+    words = philox_round(words, (k0 + np.uint64(3) * _WEYL_0) & _LOW, (k1 + np.uint64(3) * _WEYL_1) & _LOW)
+    words = philox_round(words, (k0 + np.uint64(4) * _WEYL_0) & _LOW, (k1 + np.uint64(4) * _WEYL_1) & _LOW)
+    words = philox_round(words, (k0 + np.uint64(5) * _WEYL_0) & _LOW, (k1 + np.uint64(5) * _WEYL_1) & _LOW)
+    words = philox_round(words, (k0 + np.uint64(6) * _WEYL_0) & _LOW, (k1 + np.uint64(6) * _WEYL_1) & _LOW)
+    words = philox_round(words, (k0 + np.uint64(7) * _WEYL_0) & _LOW, (k1 + np.uint64(7) * _WEYL_1) & _LOW)
+    words = philox_round(words, (k0 + np.uint64(8) * _WEYL_0) & _LOW, (k1 + np.uint64(8) * _WEYL_1) & _LOW)
+    return philox_round(words, (k0 + np.uint64(9) * _WEYL_0) & _LOW, (k1 + np.uint64(9) * _WEYL_1) & _LOW)
 
 
 _ONE, _HALF, _TWO = np.float32(1), np.float32(0.5), np.float32(2)

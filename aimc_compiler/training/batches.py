@@ -2,17 +2,20 @@
 
 import torch
 
+from aimc_compiler.training.scratch import Scratch
+
 
 class Batches:
     """Counts mini-batches and gives each a seed, drawn from torch's own generator, that names its weight noise.
 
     A mini-batch is one call of the whole network in training mode: gradient checkpointing, which calls parts again,
-    meets the same noise again.
+    meets the same noise again. scratch: what the passes of all matrices share.
     """
 
     def __init__(self) -> None:
         self.number = 0
         self.seed = 0
+        self.scratch = Scratch()
 
     def begin(self) -> None:
         """The next mini-batch."""

@@ -5,8 +5,9 @@ Everything else goes through the functions of ``aimc_compiler.analog`` one by on
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import field, replace
 from functools import cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from aimc_compiler.analog.pool import spread_rows
 from aimc_compiler.analog.settings import MvmSettings
 from aimc_compiler.records import record
 from aimc_compiler.training.ranges import RangeRule
+from aimc_compiler.training.scratch import Scratch
 from aimc_compiler.training.weights import TERMS
 
 Floats = npt.NDArray[np.float32]
@@ -81,11 +83,11 @@ class _Disturbed(torch.autograd.Function):
     def forward(ctx: Any, weight: Tensor, scales: Tensor, how: Disturbance, magnitude: bool) -> tuple[Tensor, Tensor]:
         from aimc_compiler.training.kernels import PART, SCRATCH, disturb
 
-        rows = weight.shape[0] * weight.shape[1]
-        flat = weight.detach().reshape(rows, -1).contiguous()
+        kind = side_type()
+        flat = weight.detach().flatten(0, 1).contiguous()
         noisy = torch.empty_like(flat)
-        sizes = torch.empty_like(flat) if magnitude else flat.new_empty((0, flat.shape[1]))
-        arrays: Any = [each.numpy() for each in (noisy, sizes, scales.view(-1), flat)]
+        sizes = torch.empty(flat.shape if magnitude else (0, flat.shape[1]), dtype=kind)
+        arrays = noisy.numpy(), *_sides(sizes), scales.detach().view(-1).numpy(), flat.numpy()
         terms = np.zeros(TERMS, np.float32)
         terms[: len(how.terms)] = how.terms
 
@@ -93,9 +95,9 @@ class _Disturbed(torch.autograd.Function):
             scratch = np.empty((SCRATCH, PART + 8), np.float32)
             _any(disturb)(*arrays, terms, np.uint64(how.key), how.rescale, first, last, scratch)
 
-        _in_parts(work, rows, flat.numel())
+        _in_parts(work, flat.shape[0], flat.numel())
         ctx.set_materialize_grads(False)
-        made = noisy.reshape(weight.shape), sizes.reshape(weight.shape) if magnitude else sizes
+        made = noisy.view(weight.shape), sizes.view(weight.shape) if magnitude else sizes
         ctx.mark_non_differentiable(made[1])
         return made
 
@@ -107,7 +109,8 @@ class _Disturbed(torch.autograd.Function):
 @record
 class Passes:
     """What a row block does with its inputs. step: of the input converter, 0 for none; rule: of the input range; read,
-    output: variances of the noise; out_step, bound: of the output converter; key: of the normals."""
+    output: variances of the noise; out_step, bound: of the output converter; key: of the normals; scratch: what passes
+    of one thread may share."""
 
     contraction: Contraction
     step: float
@@ -117,6 +120,7 @@ class Passes:
     out_step: float
     bound: float
     key: int
+    scratch: Scratch = field(default_factory=Scratch)
 
 
 def multiplied(x: Tensor, ranges: Tensor, block: FusedBlock, scales: Tensor, how: Passes) -> Tensor:
@@ -135,59 +139,79 @@ class _Multiplied(torch.autograd.Function):
         ctx: Any, x: Tensor, ranges: Tensor, main: Tensor, magnitude: Tensor, scales: Tensor, how: Passes
     ) -> Tensor:
         values = x.detach().contiguous()
-        codes, squares = _drive(values, ranges, how.step, squares=how.read > 0)
+        codes, squares = _drive(values, ranges, how, magnitude.dtype if how.read else None)
         u = how.contraction.multiply(codes, main)
-        power = u
-        if how.read:
-            power = how.contraction.multiply(squares.to(magnitude.dtype), magnitude).float()
-        each = ranges.detach().repeat_interleave(scales.shape[1])
-        y, kept = _finish(u, power, scales.reshape(-1).contiguous(), each, how)
-        ctx.save_for_backward(values, ranges, main, kept, each)
+        power = how.contraction.multiply(squares, magnitude) if squares is not None else None
+        y, kept = _finish(u, power, scales, ranges, how)
+        ctx.save_for_backward(values, ranges, main, kept)
         ctx.how = how
         return y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None, None]:
-        values, ranges, main, kept, each = ctx.saved_tensors
+        values, ranges, main, kept = ctx.saved_tensors
         how: Passes = ctx.how
-        back = _finish_back(gradient.contiguous(), kept, each, how)
+        to_x, to_range, to_kernel = ctx.needs_input_grad[:3]
+        back = _finish_back(gradient.contiguous(), kept, ranges, how)
         # Codes are made again: kept, they would be as much memory as the inputs.
-        codes = _drive(values, ranges, how.step, squares=False)[0]
-        wanted = bool(ctx.needs_input_grad[0] or ctx.needs_input_grad[1]), bool(ctx.needs_input_grad[2])
-        to_codes, to_main = _product_back(back, codes, main, how.contraction, wanted)
-        to_x = to_range = None
-        if to_codes is not None:
-            to_x, to_range = _drive_back(to_codes, values, ranges, how.rule, inputs=bool(ctx.needs_input_grad[0]))
-        return to_x, to_range if ctx.needs_input_grad[1] else None, to_main, None, None, None
+        codes, _ = _drive(values, ranges, how, None)
+        to_codes, to_main = _product_back(back, codes, main, how.contraction, (to_x or to_range, to_kernel))
+        if to_codes is None:
+            return None, None, to_main, None, None, None
+        of_x, of_range = _drive_back(to_codes, values, ranges, how.rule, inputs=to_x)
+        return of_x, of_range if to_range else None, to_main, None, None, None
 
 
-def _drive(values: Tensor, ranges: Tensor, step: float, *, squares: bool) -> tuple[Tensor, Tensor]:
-    """(codes, their squares or an empty tensor) of contiguous inputs."""
+def _drive(values: Tensor, ranges: Tensor, how: Passes, side: torch.dtype | None) -> tuple[Tensor, Tensor | None]:
+    """(codes, their squares of type ``side``) of contiguous inputs; both are scratch."""
     from aimc_compiler.training.kernels import drive
 
     flat = _by_group(values, ranges)
-    codes = torch.empty_like(flat)
-    second = torch.empty_like(flat) if squares else flat.new_empty((0, flat.shape[1]))
-    arrays: Any = [each.detach().numpy() for each in (codes, second, flat, ranges)]
-    _in_parts(lambda a, b: _any(drive)(*arrays, np.float32(step), a, b), flat.shape[0], flat.numel())
-    return codes.reshape(values.shape), second.reshape(values.shape) if squares else second
+    codes = torch.from_numpy(how.scratch.floats("codes", flat.shape))
+    squares = None if side is None else _scratch(how.scratch, "squares", flat.shape, side)
+    sides = _sides(_NO_SIDE if squares is None else squares)
+    arrays: Any = codes.numpy(), *sides, flat, ranges.detach().numpy()
+    _in_parts(lambda a, b: _any(drive)(*arrays, np.float32(how.step), a, b), flat.shape[0], flat.size)
+    return codes.view(values.shape), None if squares is None else squares.view(values.shape)
+
+
+def _scratch(scratch: Scratch, name: str, shape: tuple[int, ...], kind: torch.dtype) -> Tensor:
+    """See ``Scratch``; kind: of ``side_type``."""
+    if kind != torch.bfloat16:
+        return torch.from_numpy(scratch.floats(name, shape))
+    return torch.from_numpy(scratch.halves(name, shape).view(np.int16)).view(torch.bfloat16)
+
+
+_NO_SIDE = torch.empty(0, 0)
+_NO_FLOATS, _NO_HALVES = np.empty((0, 0), np.float32), np.empty((0, 0), np.uint16)
+
+
+def _sides(values: Tensor) -> tuple[Floats, npt.NDArray[np.uint16]]:
+    """(values as float32, as words of bfloat16), that empty of which they are not; values: (rows, width)."""
+    if values.dtype == torch.bfloat16:
+        return _NO_FLOATS, values.view(torch.int16).numpy().view(np.uint16)
+    return values.numpy(), _NO_HALVES
 
 
 def _drive_back(
     gradient: Tensor, values: Tensor, ranges: Tensor, rule: RangeRule, *, inputs: bool
 ) -> tuple[Tensor | None, Tensor]:
-    """(gradient of the inputs or None, of the ranges). gradient: of the codes."""
-    from aimc_compiler.training.kernels import drive_back
+    """(gradient of the inputs or None, of the ranges). gradient: of the codes; it is overwritten."""
+    from aimc_compiler.training.kernels import PART, SCRATCH, drive_back
 
     flat = _by_group(values, ranges)
-    given = gradient.contiguous().reshape(flat.shape)
-    out = torch.empty_like(flat) if inputs else flat.new_empty((0, flat.shape[1]))
+    given = gradient.contiguous()
+    arrays: Any = given.view(flat.shape).numpy() if inputs else _NO_FLOATS, given.view(flat.shape).numpy(), flat
     r, pull, inside = ranges.detach().numpy(), np.empty(flat.shape[0]), np.empty(flat.shape[0])
-    arrays: Any = [each.detach().numpy() for each in (out, given, flat)]
-    _in_parts(lambda a, b: _any(drive_back)(*arrays, r, pull, inside, a, b), flat.shape[0], flat.numel())
+
+    def work(first: int, last: int) -> None:
+        scratch = np.empty((SCRATCH, PART + 8), np.float32)
+        _any(drive_back)(*arrays, r, pull, inside, first, last, scratch)
+
+    _in_parts(work, flat.shape[0], flat.size)
     to_range = torch.from_numpy(_of_range(r, pull, inside, flat.shape[1], rule))
-    return out.reshape(values.shape) if inputs else None, to_range
+    return given.view(values.shape) if inputs else None, to_range
 
 
 def _of_range(ranges: Floats, pull: Doubles, inside: Doubles, width: int, rule: RangeRule) -> Floats:
@@ -201,9 +225,10 @@ def _of_range(ranges: Floats, pull: Doubles, inside: Doubles, width: int, rule: 
     return of_range
 
 
-def _by_group(x: Tensor, ranges: Tensor) -> Tensor:
+def _by_group(x: Tensor, ranges: Tensor) -> Floats:
     """(batch * groups, elements) of contiguous inputs: row modulo groups is the group."""
-    return x.reshape(x.shape[0] * ranges.numel(), -1)
+    flat: Floats = x.numpy().reshape(x.shape[0] * ranges.numel(), -1)
+    return flat
 
 
 def _product_back(
@@ -234,40 +259,48 @@ def _product_back(
     )
 
 
-def _finish(u: Tensor, power: Tensor, scales: Tensor, ranges: Tensor, how: Passes) -> tuple[Tensor, Tensor]:
-    """(outputs, which the converter did not clip). scales, ranges: (outputs,)."""
+def _finish(
+    u: Tensor, power: Tensor | None, scales: Tensor, ranges: Tensor, how: Passes
+) -> tuple[Tensor, Tensor]:
+    """(outputs, in the memory of u; which the converter did not clip, in rows). scales: (groups, columns)."""
     from aimc_compiler.training.kernels import PART, SCRATCH, finish
 
-    per_row = how.contraction.kind != "linear"
-    flat = _rows(u.detach().contiguous(), per_row=per_row)
-    side = _rows(power.contiguous(), per_row=per_row) if how.read else flat
-    y, kept = torch.empty_like(flat), torch.empty(flat.shape, dtype=torch.uint8)
-    arrays: Any = [part.detach().numpy() for part in (y, kept, flat, side, scales, ranges)]
+    y = u.detach().contiguous()
+    per_row, rows = how.contraction.kind != "linear", _rows(y, how)
+    kept = torch.empty(rows, dtype=torch.uint8)
+    sides = _sides(_NO_SIDE.view(-1) if power is None else power.contiguous().view(-1))
+    factors = scales.detach().numpy()
+    vectors = (1 / factors).reshape(-1), (factors * ranges.detach().numpy()[:, None]).reshape(-1)
+    values, marks = y.view(-1).numpy(), kept.view(-1).numpy()
     figures: Any = [np.float32(value) for value in (how.read, how.output, how.out_step, how.bound)]
 
     def work(first: int, last: int) -> None:
         scratch = np.empty((SCRATCH, PART + 8), np.float32)
-        _any(finish)(*arrays, per_row, *figures, np.uint64(how.key), first, last, scratch)
+        place: Any = rows[1], per_row, *figures, np.uint64(how.key), first, last, scratch
+        _any(finish)(values, marks, values, *(side.reshape(-1) for side in sides), *vectors, *place)
 
-    _in_parts(work, flat.shape[0], flat.numel())
-    return y.reshape(u.shape), kept
+    _in_parts(work, -(-values.size // PART), values.size)
+    return y, kept
 
 
 def _finish_back(gradient: Tensor, kept: Tensor, ranges: Tensor, how: Passes) -> Tensor:
-    """The gradient of the products, of their shape."""
+    """The gradient of the products, of their shape; it is scratch."""
     from aimc_compiler.training.kernels import finish_back
 
-    given = gradient.reshape(kept.shape)
-    out = torch.empty_like(given)
-    arrays: Any = [each.detach().numpy() for each in (out, given, kept, ranges)]
+    shape = tuple(kept.shape)
+    out = how.scratch.floats("back", shape)
     per_row = how.contraction.kind != "linear"
-    _in_parts(lambda a, b: _any(finish_back)(*arrays, per_row, a, b), kept.shape[0], out.numel())
-    return out.reshape(gradient.shape)
+    r = ranges.detach().numpy()
+    each = np.repeat(r, shape[1] if not per_row else gradient.shape[2])
+    arrays: Any = out, gradient.view(shape).numpy(), kept.numpy(), each
+    _in_parts(lambda a, b: _any(finish_back)(*arrays, per_row, a, b), shape[0], out.size)
+    return torch.from_numpy(out).view(gradient.shape)
 
 
-def _rows(values: Tensor, *, per_row: bool) -> Tensor:
+def _rows(values: Tensor, how: Passes) -> tuple[int, int]:
     """(batch * outputs, windows) of convolutions, (batch * windows, outputs) of linear operations."""
-    return values.flatten(0, 2).flatten(1) if per_row else values.flatten(0, 1)
+    width = values.shape[-1] if how.contraction.kind == "linear" else prod(values.shape[3:])
+    return values.numel() // max(width, 1), width
 
 
 def _any(kernel: Any) -> Any:
@@ -277,6 +310,10 @@ def _any(kernel: Any) -> Any:
 
 def _in_parts(work: Callable[[int, int], None], count: int, elements: int) -> None:
     """``work(first, last)`` over rows 0 to ``count``, on as many threads as are worth it."""
+
+    if elements < 2 * _THREAD_WORTH:
+        work(0, count)
+        return
 
     def each(items: Iterator[tuple[int, int]]) -> None:
         for first, last in items:

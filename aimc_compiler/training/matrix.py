@@ -189,6 +189,7 @@ class TrainedMatrix(nn.Module):
             out_step=settings.adc_step,
             bound=settings.out_bound,
             key=stream_key(call, "training", self.name, block.index),
+            scratch=self.batches.scratch,
         )
         return multiplied(inputs, r, products, self.column_scale[block.index], how)
 

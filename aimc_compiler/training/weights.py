@@ -21,7 +21,7 @@ from aimc_compiler.chip.spec import Nonidealities, Tile
 from aimc_compiler.chip.stored import DeviceNonidealities
 from aimc_compiler.errors import RecipeError
 from aimc_compiler.records import record
-from aimc_compiler.rng import Key, normals, stream_key, uniforms
+from aimc_compiler.rng import Key, stream_key, uniforms
 from aimc_compiler.training.recipe import Recipe
 
 
@@ -145,9 +145,11 @@ _DEVIATIONS: dict[type, Any] = {PcmFigures: _pcm_sd, DeviationFigures: _deviatio
 
 
 def _normals(like: Tensor, key: Key) -> Tensor:
-    """Standard normals of the shape, dtype and device of ``like``, on as many threads as are worth it."""
+    """Standard normals of the shape, dtype and device of ``like``."""
+    from aimc_compiler.training.normals import normals
+
     rows = like.shape[-1]
-    values = normals(key, like.numel() // rows, 1, rows)
+    values = normals(key, like.numel() // rows, rows)
     return torch.from_numpy(values).reshape(like.shape).to(like)
 
 
