@@ -82,7 +82,7 @@ def drive_back(
             values, given, pulls = x[row, begin:end], gradient[row, begin:end], scratch[0, : end - begin]
             count = np.int32(0)
             for c in range(values.shape[0]):
-                count += np.int32(abs(values[c]) < r)
+                count = np.int32(count + np.int32(abs(values[c]) < r))
             kept += count
             if count < values.shape[0]:
                 for c in range(values.shape[0]):
@@ -102,10 +102,10 @@ def _sum(values: Floats) -> np.float32:
     count = values.shape[0]
     while count > 1:
         half = count >> 1
-        rest = count - half
+        low, high = values[:half], values[count - half : count]
         for c in range(half):
-            values[c] += values[rest + c]
-        count = rest
+            low[c] += high[c]
+        count -= half
     return values[0]
 
 
@@ -206,9 +206,7 @@ def _spread(out: Floats, values: Floats, begin: int, end: int, width: int, per_r
             for k in range(here.shape[0]):
                 here[k] = value
         else:
-            column = at - row * width
-            for k in range(here.shape[0]):
-                here[k] = values[column + k]
+            here[:] = values[at - row * width : stop - row * width]
         at = stop
 
 
