@@ -20,15 +20,15 @@ from aimc_compiler.analog.finish import is_standard
 from aimc_compiler.analog.pool import spread_rows
 from aimc_compiler.analog.settings import MvmSettings
 from aimc_compiler.records import record
-from aimc_compiler.training.ranges import RangeRule
+from aimc_compiler.training.ranges import LEAST_RANGE, RangeRule
 from aimc_compiler.training.scratch import Scratch
 from aimc_compiler.training.weights import TERMS
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
-# Elements that are worth another thread.
-_THREAD_WORTH = 1 << 16
+# Elements that are worth another thread: Python's lock goes to and fro meanwhile, 0.1 ms.
+_THREAD_WORTH = 1 << 18
 
 
 def fuses(settings: MvmSettings) -> bool:
@@ -123,55 +123,98 @@ class Passes:
     scratch: Scratch = field(default_factory=Scratch)
 
 
-def multiplied(x: Tensor, ranges: Tensor, block: FusedBlock, scales: Tensor, how: Passes) -> Tensor:
+@record
+class Form:
+    """How a row block's inputs and outputs lie. inner: of the inputs, (batch, windows, rows) or (batch, groups,
+    channels, *spatial); outer: of the outputs, as the operation gives them."""
+
+    inner: tuple[int, ...]
+    outer: tuple[int, ...]
+
+
+def multiplied(
+    x: Tensor,
+    ranges: Tensor,
+    block: FusedBlock,
+    scales: Tensor,
+    how: Passes,
+    bias: Tensor | None = None,
+    form: Form | None = None,
+) -> Tensor:
     """Digital outputs of a row block: inputs over their range, converted, multiplied, converted, scaled back.
 
-    x: (batch, windows, rows) or (batch, groups, channels, *spatial); ranges: (groups,); scales: (groups, columns), a
-    constant. The gradient of ``ranges`` is the rule's. Once differentiable.
+    x: (batch, windows, rows) or (batch, groups, channels, *spatial), and so are the outputs, or as ``form`` says;
+    ranges: (groups,); scales: (groups, columns), a constant; bias: (groups * columns,), added to the outputs. The
+    gradient of ``ranges`` is the rule's. Once differentiable.
     """
-    result: Tensor = _Multiplied.apply(x, ranges, block.main, block.magnitude, scales, how)  # type: ignore[no-untyped-call]
+    result: Tensor = _Multiplied.apply(x, ranges, block.main, bias, block.magnitude, scales, how, form)  # type: ignore[no-untyped-call]
     return result
 
 
 class _Multiplied(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, ranges: Tensor, main: Tensor, magnitude: Tensor, scales: Tensor, how: Passes
+        ctx: Any,
+        x: Tensor,
+        ranges: Tensor,
+        main: Tensor,
+        bias: Tensor | None,
+        magnitude: Tensor,
+        scales: Tensor,
+        how: Passes,
+        form: Form | None,
     ) -> Tensor:
-        values = x.detach().contiguous()
-        codes, squares = _drive(values, ranges, how, magnitude.dtype if how.read else None)
+        values = x.detach().reshape(form.inner if form else x.shape).contiguous()
+        r = _positive(ranges)
+        codes, squares = _drive(values, r, how, magnitude.dtype if how.read else None)
         u = how.contraction.multiply(codes, main)
         power = how.contraction.multiply(squares, magnitude) if squares is not None else None
-        y, kept = _finish(u, power, scales, ranges, how)
+        y, kept = _finish(u, power, bias, scales.detach().numpy(), r, how)
         ctx.save_for_backward(values, ranges, main, kept)
-        ctx.how = how
-        return y
+        ctx.how, ctx.outer, ctx.inner = how, x.shape, y.shape
+        return y.view(form.outer) if form else y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         values, ranges, main, kept = ctx.saved_tensors
         how: Passes = ctx.how
-        to_x, to_range, to_kernel = ctx.needs_input_grad[:3]
-        back = _finish_back(gradient.contiguous(), kept, ranges, how)
+        to_x, to_range, to_kernel, to_bias = ctx.needs_input_grad[:4]
+        r = _positive(ranges)
+        given = gradient.contiguous().view(ctx.inner)
+        of_bias = _of_bias(given, how) if to_bias else None
+        back = _finish_back(given, kept, r, how)
         # Codes are made again: kept, they would be as much memory as the inputs.
-        codes, _ = _drive(values, ranges, how, None)
+        codes, _ = _drive(values, r, how, None)
         to_codes, to_main = _product_back(back, codes, main, how.contraction, (to_x or to_range, to_kernel))
-        if to_codes is None:
-            return None, None, to_main, None, None, None
-        of_x, of_range = _drive_back(to_codes, values, ranges, how.rule, inputs=to_x)
-        return of_x, of_range if to_range else None, to_main, None, None, None
+        of_x = of_range = None
+        if to_codes is not None:
+            of_x, of_range = _drive_back(to_codes, values, r, how.rule, inputs=to_x)
+            of_x = None if of_x is None else of_x.view(ctx.outer)
+            of_range = torch.from_numpy(of_range * (ranges.detach().numpy() >= LEAST_RANGE)) if to_range else None
+        return of_x, of_range, to_main, of_bias, None, None, None, None
 
 
-def _drive(values: Tensor, ranges: Tensor, how: Passes, side: torch.dtype | None) -> tuple[Tensor, Tensor | None]:
+def _positive(ranges: Tensor) -> Floats:
+    r: Floats = np.maximum(ranges.detach().numpy(), np.float32(LEAST_RANGE))
+    return r
+
+
+def _of_bias(gradient: Tensor, how: Passes) -> Tensor:
+    if how.contraction.kind == "linear":
+        return gradient.sum((0, 1))
+    return gradient.sum((0, *range(3, gradient.dim()))).flatten()
+
+
+def _drive(values: Tensor, r: Floats, how: Passes, side: torch.dtype | None) -> tuple[Tensor, Tensor | None]:
     """(codes, their squares of type ``side``) of contiguous inputs; both are scratch."""
     from aimc_compiler.training.kernels import drive
 
-    flat = _by_group(values, ranges)
+    flat = _by_group(values, r)
     codes = torch.from_numpy(how.scratch.floats("codes", flat.shape))
     squares = None if side is None else _scratch(how.scratch, "squares", flat.shape, side)
-    sides = _sides(_NO_SIDE if squares is None else squares)
-    arrays: Any = codes.numpy(), *sides, flat, ranges.detach().numpy()
+    sides = _sides(_NO_SIDE.view(0, 0) if squares is None else squares)
+    arrays: Any = codes.numpy(), *sides, flat, r
     _in_parts(lambda a, b: _any(drive)(*arrays, np.float32(how.step), a, b), flat.shape[0], flat.size)
     return codes.view(values.shape), None if squares is None else squares.view(values.shape)
 
@@ -183,34 +226,35 @@ def _scratch(scratch: Scratch, name: str, shape: tuple[int, ...], kind: torch.dt
     return torch.from_numpy(scratch.halves(name, shape).view(np.int16)).view(torch.bfloat16)
 
 
-_NO_SIDE = torch.empty(0, 0)
-_NO_FLOATS, _NO_HALVES = np.empty((0, 0), np.float32), np.empty((0, 0), np.uint16)
+_NO_SIDE = torch.empty(0)
+_NO_FLOATS, _NO_HALVES = np.empty(0, np.float32), np.empty(0, np.uint16)
 
 
 def _sides(values: Tensor) -> tuple[Floats, npt.NDArray[np.uint16]]:
-    """(values as float32, as words of bfloat16), that empty of which they are not; values: (rows, width)."""
+    """(values as float32, as words of bfloat16), that empty of which they are not; of as many dimensions."""
     if values.dtype == torch.bfloat16:
-        return _NO_FLOATS, values.view(torch.int16).numpy().view(np.uint16)
-    return values.numpy(), _NO_HALVES
+        return _NO_FLOATS.reshape((0,) * values.dim()), values.view(torch.int16).numpy().view(np.uint16)
+    return values.numpy(), _NO_HALVES.reshape((0,) * values.dim())
 
 
 def _drive_back(
-    gradient: Tensor, values: Tensor, ranges: Tensor, rule: RangeRule, *, inputs: bool
-) -> tuple[Tensor | None, Tensor]:
+    gradient: Tensor, values: Tensor, r: Floats, rule: RangeRule, *, inputs: bool
+) -> tuple[Tensor | None, Floats]:
     """(gradient of the inputs or None, of the ranges). gradient: of the codes; it is overwritten."""
     from aimc_compiler.training.kernels import PART, SCRATCH, drive_back
 
-    flat = _by_group(values, ranges)
+    flat = _by_group(values, r)
     given = gradient.contiguous()
-    arrays: Any = given.view(flat.shape).numpy() if inputs else _NO_FLOATS, given.view(flat.shape).numpy(), flat
-    r, pull, inside = ranges.detach().numpy(), np.empty(flat.shape[0]), np.empty(flat.shape[0])
+    back = given.view(flat.shape).numpy()
+    pull, inside = np.empty(flat.shape[0]), np.empty(flat.shape[0])
+    arrays: Any = back if inputs else _NO_FLOATS.reshape(0, 0), back, flat, r, pull, inside
 
     def work(first: int, last: int) -> None:
         scratch = np.empty((SCRATCH, PART + 8), np.float32)
-        _any(drive_back)(*arrays, r, pull, inside, first, last, scratch)
+        _any(drive_back)(*arrays, first, last, scratch)
 
     _in_parts(work, flat.shape[0], flat.size)
-    to_range = torch.from_numpy(_of_range(r, pull, inside, flat.shape[1], rule))
+    to_range = _of_range(r, pull, inside, flat.shape[1], rule)
     return given.view(values.shape) if inputs else None, to_range
 
 
@@ -225,9 +269,9 @@ def _of_range(ranges: Floats, pull: Doubles, inside: Doubles, width: int, rule: 
     return of_range
 
 
-def _by_group(x: Tensor, ranges: Tensor) -> Floats:
+def _by_group(x: Tensor, r: Floats) -> Floats:
     """(batch * groups, elements) of contiguous inputs: row modulo groups is the group."""
-    flat: Floats = x.numpy().reshape(x.shape[0] * ranges.numel(), -1)
+    flat: Floats = x.numpy().reshape(x.shape[0] * len(r), -1)
     return flat
 
 
@@ -260,7 +304,7 @@ def _product_back(
 
 
 def _finish(
-    u: Tensor, power: Tensor | None, scales: Tensor, ranges: Tensor, how: Passes
+    u: Tensor, power: Tensor | None, bias: Tensor | None, scales: Floats, r: Floats, how: Passes
 ) -> tuple[Tensor, Tensor]:
     """(outputs, in the memory of u; which the converter did not clip, in rows). scales: (groups, columns)."""
     from aimc_compiler.training.kernels import PART, SCRATCH, finish
@@ -268,30 +312,28 @@ def _finish(
     y = u.detach().contiguous()
     per_row, rows = how.contraction.kind != "linear", _rows(y, how)
     kept = torch.empty(rows, dtype=torch.uint8)
-    sides = _sides(_NO_SIDE.view(-1) if power is None else power.contiguous().view(-1))
-    factors = scales.detach().numpy()
-    vectors = (1 / factors).reshape(-1), (factors * ranges.detach().numpy()[:, None]).reshape(-1)
+    sides = _sides(_NO_SIDE if power is None else power.contiguous().view(-1))
     values, marks = y.view(-1).numpy(), kept.view(-1).numpy()
+    biases = _NO_FLOATS if bias is None else bias.detach().contiguous().numpy()
+    vectors = [(1 / scales).reshape(-1), (scales * r[:, None]).reshape(-1), biases]
     figures: Any = [np.float32(value) for value in (how.read, how.output, how.out_step, how.bound)]
+    arrays: Any = values, marks, values, *sides, *vectors, rows[1], per_row, *figures, np.uint64(how.key)
 
     def work(first: int, last: int) -> None:
-        scratch = np.empty((SCRATCH, PART + 8), np.float32)
-        place: Any = rows[1], per_row, *figures, np.uint64(how.key), first, last, scratch
-        _any(finish)(values, marks, values, *(side.reshape(-1) for side in sides), *vectors, *place)
+        _any(finish)(*arrays, first, last, np.empty((SCRATCH, PART + 8), np.float32))
 
     _in_parts(work, -(-values.size // PART), values.size)
     return y, kept
 
 
-def _finish_back(gradient: Tensor, kept: Tensor, ranges: Tensor, how: Passes) -> Tensor:
+def _finish_back(gradient: Tensor, kept: Tensor, r: Floats, how: Passes) -> Tensor:
     """The gradient of the products, of their shape; it is scratch."""
     from aimc_compiler.training.kernels import finish_back
 
     shape = tuple(kept.shape)
     out = how.scratch.floats("back", shape)
     per_row = how.contraction.kind != "linear"
-    r = ranges.detach().numpy()
-    each = np.repeat(r, shape[1] if not per_row else gradient.shape[2])
+    each = np.repeat(r, gradient.shape[2] if per_row else shape[1])
     arrays: Any = out, gradient.view(shape).numpy(), kept.numpy(), each
     _in_parts(lambda a, b: _any(finish_back)(*arrays, per_row, a, b), shape[0], out.size)
     return torch.from_numpy(out).view(gradient.shape)

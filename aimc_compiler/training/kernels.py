@@ -160,16 +160,16 @@ def _largest(values: Floats) -> np.float32:
 
 @compiled
 def finish(
-    y: Floats, kept: Bytes, u: Floats, power: Floats, halves: Halves, inverses: Floats, factors: Floats, width: int,
-    per_row: bool, read: np.float32, output: np.float32, step: np.float32, bound: np.float32, key: np.uint64,
-    first: int, last: int, scratch: Floats,
+    y: Floats, kept: Bytes, u: Floats, power: Floats, halves: Halves, inverses: Floats, factors: Floats,
+    biases: Floats, width: int, per_row: bool, read: np.float32, output: np.float32, step: np.float32, bound: np.float32,
+    key: np.uint64, first: int, last: int, scratch: Floats,
 ) -> None:  # fmt: skip
     """Parts ``first`` to ``last`` of outputs, of PART elements each: noise, converter, digital scale.
 
     y (may be u), kept, u: (elements,), in rows of ``width``; u those of normalised weights times their scale; kept: 1
     where the converter did not clip; power, halves: as u, of squares and magnitudes, one of them empty, in float32 or
     bfloat16, both where read is 0; inverses, factors: (width,), or, per_row, (n,) of row ``row % n``: 1 over the
-    scales, scales times ranges; read, output: variances; step, bound: of the converter, step 0 for none; scratch:
+    scales, scales times ranges; biases: the same, or empty; read, output: variances; step, bound: of the converter, step 0 for none; scratch:
     (SCRATCH, at least PART + 8).
     """
     normals, words, powers, inverse, factor, codes = (
@@ -191,6 +191,11 @@ def finish(
             powers[: end - begin] = power[begin:end]
         add_noise(codes, u[begin:end], powers, inverse, normals, read, output)
         convert(y[begin:end], kept[begin:end], codes, factor, step, bound)
+        if biases.shape[0] > 0:
+            _spread(factor, biases, begin, end, width, per_row)
+            made = y[begin:end]
+            for k in range(end - begin):
+                made[k] += factor[k]
 
 
 @inlined

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from math import inf
+from math import inf, prod
 from typing import Any
 
 import torch
@@ -34,13 +34,11 @@ from aimc_compiler.mapping.map import cut_matrix
 from aimc_compiler.rng import Key, stream_key
 from aimc_compiler.training.attached import Attached
 from aimc_compiler.training.batches import Batches, fresh_seed
-from aimc_compiler.training.fused import Disturbance, FusedBlock, Passes, disturbed, fuses, multiplied, side_type
-from aimc_compiler.training.ranges import RangeRule, scaled
+from aimc_compiler.training.fused import Disturbance, Form, FusedBlock, Passes, disturbed, fuses, multiplied, side_type
+from aimc_compiler.training.ranges import LEAST_RANGE, RangeRule, scaled
 from aimc_compiler.training.recipe import Recipe
 from aimc_compiler.training.weights import WeightNoise
 from aimc_compiler.workload.ir import Matrix
-
-_LEAST_RANGE = 1e-6
 
 
 class TrainedMatrix(nn.Module):
@@ -114,10 +112,14 @@ class TrainedMatrix(nn.Module):
         """
         single = x.dim() == self.contraction.sample_axes
         batch = x[None] if single else x
-        y = self._products_of(batch, weight) if self._chip is None else self._chip.forward(batch)
-        if bias is not None:
-            y = y + bias.reshape(-1, *(1,) * len(self.contraction.kernel))
+        if self._chip is None:
+            y = self._products_of(batch, weight, bias)
+        else:
+            y = self._biased(self._chip.forward(batch), bias)
         return y[0] if single else y
+
+    def _biased(self, y: Tensor, bias: Tensor | None) -> Tensor:
+        return y if bias is None else y + bias.reshape(-1, *(1,) * len(self.contraction.kernel))
 
     @contextmanager
     def held(self, weight: Tensor) -> Iterator[None]:
@@ -132,7 +134,7 @@ class TrainedMatrix(nn.Module):
 
     def ranges(self) -> Tensor:
         """(groups, row blocks), positive."""
-        return self.input_range.detach().clamp(min=_LEAST_RANGE)
+        return self.input_range.detach().clamp(min=LEAST_RANGE)
 
     def progress(self, weight: Tensor) -> dict[str, Any]:
         """What outlives a mini-batch beside the state dict: for a checkpoint. weight: as of ``forward``."""
@@ -147,8 +149,8 @@ class TrainedMatrix(nn.Module):
         """From now on run on this chip; None: in training or evaluation as the mode says."""
         self._chip = chip
 
-    def _products_of(self, x: Tensor, weight: Tensor) -> Tensor:
-        """The sum of all row blocks, in the shape of the operation's output."""
+    def _products_of(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The sum of all row blocks and the bias, in the shape of the operation's output."""
         contraction, groups = self.contraction, self.shape[0]
         if not self._products:
             self._begin(weight)
@@ -156,16 +158,30 @@ class TrainedMatrix(nn.Module):
             self._watch(x)
         made = self._products or self._made(weight)
         call, total = self._call(), None
+        if len(made) == 1 and isinstance(made[0], FusedBlock):
+            return self._run_whole(x, made[0], bias, call)
+        ranges = self.input_range.clamp(min=LEAST_RANGE)
         for block, products in zip(self.blocks, made, strict=True):
             inputs = contraction.inputs_of(x, groups, block.first_row, block.rows)
-            r = self.input_range[:, block.index].clamp(min=_LEAST_RANGE)
+            r = ranges[:, block.index]
             if isinstance(products, FusedBlock):
-                part = self._run_fused(inputs, r, block, products, call)
+                part = multiplied(inputs, r, products, self.column_scale[block.index], self._passes(block, call))
             else:
                 part = self._run(inputs, r, block, products, call)
             total = part if total is None else total + part
         assert total is not None
-        return total.reshape(contraction.output_shape(tuple(x.shape), groups * self.shape[1]))
+        return self._biased(total.reshape(contraction.output_shape(tuple(x.shape), groups * self.shape[1])), bias)
+
+    def _run_whole(self, x: Tensor, products: FusedBlock, bias: Tensor | None, call: int) -> Tensor:
+        """Outputs of a matrix of one row block, as one operation."""
+        groups, columns, rows = self.shape
+        if self.contraction.kind == "linear":
+            inner = x.shape[0], prod(x.shape[1:-1]), rows
+        else:
+            inner = x.shape[0], groups, rows // self.contraction.places, *x.shape[2:]
+        form = Form(inner=inner, outer=self.contraction.output_shape(tuple(x.shape), groups * columns))
+        how = self._passes(self.blocks[0], call)
+        return multiplied(x, self.input_range.view(-1), products, self.column_scale[0], how, bias, form)
 
     def _run(self, inputs: Tensor, r: Tensor, block: RowBlock, products: tuple[BlockProduct, ...], call: int) -> Tensor:
         """Digital outputs of a row block, operation by operation."""
@@ -177,10 +193,9 @@ class TrainedMatrix(nn.Module):
         u, _ = multiply_block(inputs, block, products, contraction, self._settings, key_of, draw)
         return u * contraction.along_columns(self._scale(block) * r.detach().unsqueeze(-1))
 
-    def _run_fused(self, inputs: Tensor, r: Tensor, block: RowBlock, products: FusedBlock, call: int) -> Tensor:
-        """Digital outputs of a row block, in few passes."""
+    def _passes(self, block: RowBlock, call: int) -> Passes:
         settings = self.settings
-        how = Passes(
+        return Passes(
             contraction=self.contraction,
             step=settings.dac_step,
             rule=self._rule,
@@ -191,7 +206,6 @@ class TrainedMatrix(nn.Module):
             key=stream_key(call, "training", self.name, block.index),
             scratch=self.batches.scratch,
         )
-        return multiplied(inputs, r, products, self.column_scale[block.index], how)
 
     def _call(self) -> int:
         """What names the noise of this call. Drawn anew, so that checkpointing, which restores torch's generator before
@@ -216,7 +230,7 @@ class TrainedMatrix(nn.Module):
         """(groups, columns): the weight that is 1 on the tile."""
         if self.column_bound is None:
             return self.column_scale[block.index]
-        return self.column_bound[block.index].clamp(min=_LEAST_RANGE)
+        return self.column_bound[block.index].clamp(min=LEAST_RANGE)
 
     def _scale(self, block: RowBlock) -> Tensor:
         """(groups, columns): what an output of the column counts, with its learned gain."""

@@ -16,6 +16,9 @@ from torch import Tensor
 
 from aimc_compiler.records import record
 
+#: What a range may not fall below.
+LEAST_RANGE = 1e-6
+
 
 @record
 class RangeRule:
