@@ -67,6 +67,13 @@ class _Shared(Iterator[T]):
 
 
 @cache
+def gomp_parallel() -> int:
+    """The address of ``GOMP_parallel(function, data, threads, flags)`` in torch's libgomp, 0 where it has none."""
+    entry = _gomp_parallel()
+    return ctypes.cast(entry, ctypes.c_void_p).value or 0 if entry else 0  # type: ignore[arg-type]
+
+
+@cache
 def _gomp_parallel() -> Callable[..., None] | None:
     """libgomp's entry for parallel regions, of the library that torch has loaded; None where there is none."""
     if "OpenMP" not in torch.__config__.parallel_info():

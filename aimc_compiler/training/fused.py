@@ -4,7 +4,6 @@ Everything else goes through the functions of ``aimc_compiler.analog`` one by on
 (normals of output noise are keyed by row and column here, by piece there).
 """
 
-from collections.abc import Callable, Iterator
 from dataclasses import field, replace
 from functools import cache
 from math import prod
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from aimc_compiler.analog.contraction import Contraction
 from aimc_compiler.analog.finish import is_standard
-from aimc_compiler.analog.pool import spread_rows
+from aimc_compiler.analog.pool import gomp_parallel
 from aimc_compiler.analog.settings import MvmSettings
 from aimc_compiler.records import record
 from aimc_compiler.training.ranges import LEAST_RANGE, RangeRule
@@ -27,8 +26,8 @@ from aimc_compiler.training.weights import TERMS
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
-# Elements that are worth another thread: Python's lock goes to and fro meanwhile, 0.1 ms.
-_THREAD_WORTH = 1 << 18
+# Elements that are worth another thread.
+_THREAD_WORTH = 1 << 15
 
 
 def fuses(settings: MvmSettings) -> bool:
@@ -81,7 +80,7 @@ def disturbed(weight: Tensor, scales: Tensor, how: Disturbance, *, magnitude: bo
 class _Disturbed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, scales: Tensor, how: Disturbance, magnitude: bool) -> tuple[Tensor, Tensor]:
-        from aimc_compiler.training.kernels import PART, SCRATCH, disturb
+        from aimc_compiler.training.kernels import disturb_on
 
         kind = side_type()
         flat = weight.detach().flatten(0, 1).contiguous()
@@ -91,11 +90,7 @@ class _Disturbed(torch.autograd.Function):
         terms = np.zeros(TERMS, np.float32)
         terms[: len(how.terms)] = how.terms
 
-        def work(first: int, last: int) -> None:
-            scratch = np.empty((SCRATCH, PART + 8), np.float32)
-            _any(disturb)(*arrays, terms, np.uint64(how.key), how.rescale, first, last, scratch)
-
-        _in_parts(work, flat.shape[0], flat.numel())
+        _any(disturb_on)(*_threads(flat.numel()), *arrays, terms, np.uint64(how.key), how.rescale)
         ctx.set_materialize_grads(False)
         made = noisy.view(weight.shape), sizes.view(weight.shape) if magnitude else sizes
         ctx.mark_non_differentiable(made[1])
@@ -208,14 +203,14 @@ def _of_bias(gradient: Tensor, how: Passes) -> Tensor:
 
 def _drive(values: Tensor, r: Floats, how: Passes, side: torch.dtype | None) -> tuple[Tensor, Tensor | None]:
     """(codes, their squares of type ``side``) of contiguous inputs; both are scratch."""
-    from aimc_compiler.training.kernels import drive
+    from aimc_compiler.training.kernels import drive_on
 
     flat = _by_group(values, r)
     codes = torch.from_numpy(how.scratch.floats("codes", flat.shape))
     squares = None if side is None else _scratch(how.scratch, "squares", flat.shape, side)
     sides = _sides(_NO_SIDE.view(0, 0) if squares is None else squares)
     arrays: Any = codes.numpy(), *sides, flat, r
-    _in_parts(lambda a, b: _any(drive)(*arrays, np.float32(how.step), a, b), flat.shape[0], flat.size)
+    _any(drive_on)(*_threads(flat.size), *arrays, np.float32(how.step))
     return codes.view(values.shape), None if squares is None else squares.view(values.shape)
 
 
@@ -241,19 +236,14 @@ def _drive_back(
     gradient: Tensor, values: Tensor, r: Floats, rule: RangeRule, *, inputs: bool
 ) -> tuple[Tensor | None, Floats]:
     """(gradient of the inputs or None, of the ranges). gradient: of the codes; it is overwritten."""
-    from aimc_compiler.training.kernels import PART, SCRATCH, drive_back
+    from aimc_compiler.training.kernels import drive_back_on
 
     flat = _by_group(values, r)
     given = gradient.contiguous()
     back = given.view(flat.shape).numpy()
     pull, inside = np.empty(flat.shape[0]), np.empty(flat.shape[0])
     arrays: Any = back if inputs else _NO_FLOATS.reshape(0, 0), back, flat, r, pull, inside
-
-    def work(first: int, last: int) -> None:
-        scratch = np.empty((SCRATCH, PART + 8), np.float32)
-        _any(drive_back)(*arrays, first, last, scratch)
-
-    _in_parts(work, flat.shape[0], flat.size)
+    _any(drive_back_on)(*_threads(flat.size), *arrays)
     to_range = _of_range(r, pull, inside, flat.shape[1], rule)
     return given.view(values.shape) if inputs else None, to_range
 
@@ -307,7 +297,7 @@ def _finish(
     u: Tensor, power: Tensor | None, bias: Tensor | None, scales: Floats, r: Floats, how: Passes
 ) -> tuple[Tensor, Tensor]:
     """(outputs, in the memory of u; which the converter did not clip, in rows). scales: (groups, columns)."""
-    from aimc_compiler.training.kernels import PART, SCRATCH, finish
+    from aimc_compiler.training.kernels import finish_on
 
     y = u.detach().contiguous()
     per_row, rows = how.contraction.kind != "linear", _rows(y, how)
@@ -318,24 +308,20 @@ def _finish(
     vectors = [(1 / scales).reshape(-1), (scales * r[:, None]).reshape(-1), biases]
     figures: Any = [np.float32(value) for value in (how.read, how.output, how.out_step, how.bound)]
     arrays: Any = values, marks, values, *sides, *vectors, rows[1], per_row, *figures, np.uint64(how.key)
-
-    def work(first: int, last: int) -> None:
-        _any(finish)(*arrays, first, last, np.empty((SCRATCH, PART + 8), np.float32))
-
-    _in_parts(work, -(-values.size // PART), values.size)
+    _any(finish_on)(*_threads(values.size), *arrays)
     return y, kept
 
 
 def _finish_back(gradient: Tensor, kept: Tensor, r: Floats, how: Passes) -> Tensor:
     """The gradient of the products, of their shape; it is scratch."""
-    from aimc_compiler.training.kernels import finish_back
+    from aimc_compiler.training.kernels import finish_back_on
 
     shape = tuple(kept.shape)
     out = how.scratch.floats("back", shape)
     per_row = how.contraction.kind != "linear"
     each = np.repeat(r, gradient.shape[2] if per_row else shape[1])
     arrays: Any = out, gradient.view(shape).numpy(), kept.numpy(), each
-    _in_parts(lambda a, b: _any(finish_back)(*arrays, per_row, a, b), shape[0], out.size)
+    _any(finish_back_on)(*_threads(out.size), *arrays, per_row)
     return torch.from_numpy(out).view(gradient.shape)
 
 
@@ -350,15 +336,6 @@ def _any(kernel: Any) -> Any:
     return kernel
 
 
-def _in_parts(work: Callable[[int, int], None], count: int, elements: int) -> None:
-    """``work(first, last)`` over rows 0 to ``count``, on as many threads as are worth it."""
-
-    if elements < 2 * _THREAD_WORTH:
-        work(0, count)
-        return
-
-    def each(items: Iterator[tuple[int, int]]) -> None:
-        for first, last in items:
-            work(first, last)
-
-    spread_rows(each, count, elements, _THREAD_WORTH)
+def _threads(elements: int) -> tuple[int, int]:
+    """(entry of the pool, parts), for a pass over so many elements."""
+    return gomp_parallel(), min(torch.get_num_threads(), elements // _THREAD_WORTH)

@@ -7,6 +7,8 @@ are short and without branches, so that each fills the vector registers.
 
 What gives the variance of the read noise may be in bfloat16, the upper half of a float32: it is then written and read
 as 16-bit words, so that no pass of its own converts it.
+
+``*_on`` run a kernel on the threads of torch's pool; entry, parts: of ``in_parts``, entry 0 where there is no such pool.
 """
 
 import numpy as np
@@ -14,6 +16,7 @@ import numpy.typing as npt
 
 from aimc_compiler.rng.philox import compiled, inlined
 from aimc_compiler.training.normals import PART, normals_of_part
+from aimc_compiler.training.region import in_parts
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
@@ -22,8 +25,6 @@ Doubles = npt.NDArray[np.float64]
 
 _ONE, _ZERO = np.float32(1), np.float32(0)
 _16, _LAST, _BELOW_HALF = np.uint32(16), np.uint32(1), np.uint32(0x7FFF)
-#: Rows of scratch, each of PART + 8, that kernels work in.
-SCRATCH = 6
 
 
 @compiled
@@ -66,14 +67,14 @@ def _half(value: np.float32) -> np.uint16:
 
 @compiled
 def drive_back(
-    out: Floats, gradient: Floats, x: Floats, ranges: Floats, pull: Doubles, inside: Doubles, first: int, last: int,
-    scratch: Floats,
-) -> None:  # fmt: skip
+    out: Floats, gradient: Floats, x: Floats, ranges: Floats, pull: Doubles, inside: Doubles, first: int, last: int
+) -> None:
     """The gradient of inputs, and of each row what pulls at its range and how many inputs lie inside.
 
     out: (rows, width), filled (it may be ``gradient``), or (0, width); pull, inside: (rows,), filled; gradient: of the
-    codes; scratch: (SCRATCH, at least PART + 8).
+    codes.
     """
+    scratch = np.empty((1, PART), np.float32)
     for row in range(first, last):
         r = ranges[row % ranges.shape[0]]
         scale, drawn, kept = _ONE / r, 0.0, 0
@@ -112,14 +113,15 @@ def _sum(values: Floats) -> np.float32:
 @compiled
 def disturb(
     noisy: Floats, magnitude: Floats, halves: Halves, scales: Floats, weight: Floats, terms: Floats, key: np.uint64,
-    rescale: bool, first: int, last: int, scratch: Floats,
+    rescale: bool, first: int, last: int,
 ) -> None:  # fmt: skip
     """Rows ``first`` to ``last`` of weights, disturbed: W + s sign(W) (max(0, |w| + sd(|w|) xi) - |w|), w = W / s.
 
     noisy, weight: (columns of the matrix, rows of the matrix); magnitude, halves: of noisy, as float32 and as bfloat16,
     or (0, rows); scales: (columns,), s, with ``rescale`` filled first with the largest |W| of each column (1 where that
-    is 0); terms: (4,), coefficients of sd, from r^0 upwards; scratch: (SCRATCH, at least PART + 8).
+    is 0); terms: (4,), coefficients of sd, from r^0 upwards.
     """
+    scratch = np.empty((2, PART + 8), np.float32)
     width = weight.shape[1]
     normals, words = scratch[0], scratch[1].view(np.uint32)
     t0, t1, t2, t3 = terms[0], terms[1], terms[2], terms[3]
@@ -162,16 +164,16 @@ def _largest(values: Floats) -> np.float32:
 def finish(
     y: Floats, kept: Bytes, u: Floats, power: Floats, halves: Halves, inverses: Floats, factors: Floats,
     biases: Floats, width: int, per_row: bool, read: np.float32, output: np.float32, step: np.float32, bound: np.float32,
-    key: np.uint64, first: int, last: int, scratch: Floats,
+    key: np.uint64, first: int, last: int,
 ) -> None:  # fmt: skip
     """Parts ``first`` to ``last`` of outputs, of PART elements each: noise, converter, digital scale.
 
     y (may be u), kept, u: (elements,), in rows of ``width``; u those of normalised weights times their scale; kept: 1
     where the converter did not clip; power, halves: as u, of squares and magnitudes, one of them empty, in float32 or
     bfloat16, both where read is 0; inverses, factors: (width,), or, per_row, (n,) of row ``row % n``: 1 over the
-    scales, scales times ranges; biases: the same, or empty; read, output: variances; step, bound: of the converter, step 0 for none; scratch:
-    (SCRATCH, at least PART + 8).
+    scales, scales times ranges; biases: the same, or empty; read, output: variances; step, bound: of the converter, step 0 for none.
     """
+    scratch = np.empty((6, PART + 8), np.float32)
     normals, words, powers, inverse, factor, codes = (
         scratch[0], scratch[1].view(np.uint32), scratch[2], scratch[3], scratch[4], scratch[5]
     )  # fmt: skip
@@ -251,3 +253,60 @@ def finish_back(
         else:
             for c in range(made.shape[0]):
                 made[c] = given[c] * (ranges[c] * np.float32(marks[c]))
+
+
+@compiled
+def drive_on(
+    entry: int, parts: int, codes: Floats, squares: Floats, halves: Halves, x: Floats, ranges: Floats, step: np.float32
+) -> None:
+    if parts < 2 or entry == 0:
+        drive(codes, squares, halves, x, ranges, step, 0, x.shape[0])
+    else:
+        in_parts(entry, parts, x.shape[0], drive, (codes, squares, halves, x, ranges, step))
+
+
+@compiled
+def drive_back_on(
+    entry: int, parts: int, out: Floats, gradient: Floats, x: Floats, ranges: Floats, pull: Doubles, inside: Doubles
+) -> None:
+    if parts < 2 or entry == 0:
+        drive_back(out, gradient, x, ranges, pull, inside, 0, x.shape[0])
+    else:
+        in_parts(entry, parts, x.shape[0], drive_back, (out, gradient, x, ranges, pull, inside))
+
+
+@compiled
+def disturb_on(
+    entry: int, parts: int, noisy: Floats, magnitude: Floats, halves: Halves, scales: Floats, weight: Floats,
+    terms: Floats, key: np.uint64, rescale: bool,
+) -> None:  # fmt: skip
+    rows = weight.shape[0]
+    if parts < 2 or entry == 0:
+        disturb(noisy, magnitude, halves, scales, weight, terms, key, rescale, 0, rows)
+    else:
+        in_parts(entry, parts, rows, disturb, (noisy, magnitude, halves, scales, weight, terms, key, rescale))
+
+
+@compiled
+def finish_on(
+    entry: int, parts: int, y: Floats, kept: Bytes, u: Floats, power: Floats, halves: Halves, inverses: Floats,
+    factors: Floats, biases: Floats, width: int, per_row: bool, read: np.float32, output: np.float32, step: np.float32,
+    bound: np.float32, key: np.uint64,
+) -> None:  # fmt: skip
+    count = (u.shape[0] + PART - 1) // PART
+    sides, vectors = (power, halves), (inverses, factors, biases)
+    figures = (width, per_row, read, output, step, bound, key)
+    if parts < 2 or entry == 0:
+        finish(y, kept, u, *sides, *vectors, *figures, 0, count)
+    else:
+        in_parts(entry, parts, count, finish, (y, kept, u, *sides, *vectors, *figures))
+
+
+@compiled
+def finish_back_on(
+    entry: int, parts: int, out: Floats, gradient: Floats, kept: Bytes, ranges: Floats, per_row: bool
+) -> None:
+    if parts < 2 or entry == 0:
+        finish_back(out, gradient, kept, ranges, per_row, 0, out.shape[0])
+    else:
+        in_parts(entry, parts, out.shape[0], finish_back, (out, gradient, kept, ranges, per_row))
