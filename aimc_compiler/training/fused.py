@@ -181,12 +181,15 @@ class _Multiplied(torch.autograd.Function):
         back = _finish_back(given, kept, r, how)
         # Codes are made again: kept, they would be as much memory as the inputs.
         codes, _ = _drive(values, r, how, None)
-        to_codes, to_main = _product_back(back, codes, main, how.contraction, (to_x or to_range, to_kernel))
+        to_codes, to_main = _product_back(back, codes, main, how.contraction, (to_x, to_kernel))
+        if to_range and not to_x:  # the rule reads the gradient at clipped inputs alone, and needs no more digits
+            low, kernel, unread = (each.to(side_type()) for each in (back, main, codes))
+            to_codes = _product_back(low, unread, kernel, how.contraction, (True, False))[0]
         of_x = of_range = None
         if to_codes is not None:
-            of_x, of_range = _drive_back(to_codes, values, r, how.rule, inputs=to_x)
+            of_x, pulled = _drive_back(to_codes.float(), values, r, how.rule, inputs=to_x)
             of_x = None if of_x is None else of_x.view(ctx.outer)
-            of_range = torch.from_numpy(of_range * (ranges.detach().numpy() >= LEAST_RANGE)) if to_range else None
+            of_range = torch.from_numpy(pulled * (ranges.detach().numpy() >= LEAST_RANGE)) if to_range else None
         return of_x, of_range, to_main, of_bias, None, None, None, None
 
 

@@ -8,7 +8,7 @@ are short and without branches, so that each fills the vector registers.
 What gives the variance of the read noise may be in bfloat16, the upper half of a float32: it is then written and read
 as 16-bit words, so that no pass of its own converts it.
 
-``*_on`` run a kernel on the threads of torch's pool; entry, parts: of ``in_parts``, entry 0 where there is no such pool.
+``*_on`` run a kernel on the threads of torch's pool; entry, parts: of ``in_parts``, entry 0 where there is no pool.
 """
 
 import numpy as np
@@ -77,7 +77,7 @@ def drive_back(
     scratch = np.empty((1, PART), np.float32)
     for row in range(first, last):
         r = ranges[row % ranges.shape[0]]
-        scale, drawn, kept = _ONE / r, 0.0, 0
+        scale, drawn, kept = _ONE / r, 0.0, np.int64(0)
         for begin in range(0, x.shape[1], PART):
             end = min(begin + PART, x.shape[1])
             values, given, pulls = x[row, begin:end], gradient[row, begin:end], scratch[0, : end - begin]
@@ -107,7 +107,8 @@ def _sum(values: Floats) -> np.float32:
         for c in range(half):
             low[c] += high[c]
         count -= half
-    return values[0]
+    total: np.float32 = values[0]
+    return total
 
 
 @compiled
@@ -156,22 +157,23 @@ def _largest(values: Floats) -> np.float32:
     largest = np.int32(0)
     for c in range(words.shape[0]):
         largest = max(largest, np.int32(words[c] & np.int32(0x7FFFFFFF)))
-    found = np.int32(largest).view(np.float32)
+    found: np.float32 = np.int32(largest).view(np.float32)
     return found if found > _ZERO else _ONE
 
 
 @compiled
 def finish(
     y: Floats, kept: Bytes, u: Floats, power: Floats, halves: Halves, inverses: Floats, factors: Floats,
-    biases: Floats, width: int, per_row: bool, read: np.float32, output: np.float32, step: np.float32, bound: np.float32,
-    key: np.uint64, first: int, last: int,
+    biases: Floats, width: int, per_row: bool, read: np.float32, output: np.float32, step: np.float32,
+    bound: np.float32, key: np.uint64, first: int, last: int,
 ) -> None:  # fmt: skip
     """Parts ``first`` to ``last`` of outputs, of PART elements each: noise, converter, digital scale.
 
     y (may be u), kept, u: (elements,), in rows of ``width``; u those of normalised weights times their scale; kept: 1
     where the converter did not clip; power, halves: as u, of squares and magnitudes, one of them empty, in float32 or
     bfloat16, both where read is 0; inverses, factors: (width,), or, per_row, (n,) of row ``row % n``: 1 over the
-    scales, scales times ranges; biases: the same, or empty; read, output: variances; step, bound: of the converter, step 0 for none.
+    scales, scales times ranges; biases: the same, or empty; read, output: variances; step, bound: of the converter,
+    step 0 for none.
     """
     scratch = np.empty((6, PART + 8), np.float32)
     normals, words, powers, inverse, factor, codes = (
@@ -294,12 +296,16 @@ def finish_on(
     bound: np.float32, key: np.uint64,
 ) -> None:  # fmt: skip
     count = (u.shape[0] + PART - 1) // PART
-    sides, vectors = (power, halves), (inverses, factors, biases)
-    figures = (width, per_row, read, output, step, bound, key)
     if parts < 2 or entry == 0:
-        finish(y, kept, u, *sides, *vectors, *figures, 0, count)
+        finish(
+            y, kept, u, power, halves, inverses, factors, biases, width, per_row, read, output, step, bound, key,
+            0, count,
+        )  # fmt: skip
     else:
-        in_parts(entry, parts, count, finish, (y, kept, u, *sides, *vectors, *figures))
+        in_parts(
+            entry, parts, count, finish,
+            (y, kept, u, power, halves, inverses, factors, biases, width, per_row, read, output, step, bound, key),
+        )  # fmt: skip
 
 
 @compiled

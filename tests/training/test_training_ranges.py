@@ -73,14 +73,14 @@ def test_each_group_has_the_rule_of_its_own_inputs(compiled: bool) -> None:
     ranges = torch.tensor([0.7, 1.9]).requires_grad_()
     rule = RangeRule(decay=1e-3, inside=0.5, learns=True)
     if compiled:
-        y = compiled_outputs(x, ranges, rule)
+        y = compiled_outputs(x.requires_grad_(), ranges, rule)
     else:
         own = ranges.reshape(-1, 1, 1, 1)
         y = scaled(x, own, rule.decay, rule.inside, learns=True) * own.detach()
     (y * weights).sum().backward()
     assert ranges.grad is not None
     for group, r in enumerate([0.7, 1.9]):
-        expected = by_hand(x[:, group], r, weights[:, group], 1e-3, 0.5)
+        expected = by_hand(x[:, group].detach(), r, weights[:, group], 1e-3, 0.5)
         assert float(ranges.grad[group]) == pytest.approx(expected, rel=1e-4)
 
 
@@ -132,3 +132,19 @@ def test_fixed_ranges_have_no_gradient() -> None:
     for _ in range(4):
         trained(torch.randn(9, 4)).sum().backward()
     assert trained.analog.input_range.grad is None
+
+
+@pytest.mark.parametrize("kind", ["linear", "conv"])
+def test_the_gradient_of_a_range_is_the_same_where_inputs_have_none(kind: str) -> None:
+    torch.manual_seed(0)
+    plain = nn.Linear(40, 30) if kind == "linear" else nn.Conv2d(4, 8, 3, padding=1)
+    x = torch.randn(64, 40) if kind == "linear" else torch.randn(16, 4, 9, 9)
+    found = []
+    for wanted in (False, True):
+        torch.manual_seed(1)
+        trained = prepare_hwa(plain, "analog-fabric", {"range_batches": 1, "range_sigmas": 1.5}).train()
+        trained(x)
+        trained(x.clone().requires_grad_(wanted)).square().sum().backward()
+        found.append(float(trained.analog.input_range.grad))
+    assert found[0] == pytest.approx(found[1], rel=5e-3)
+    assert found[0] < 0
