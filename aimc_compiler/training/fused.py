@@ -60,11 +60,13 @@ class FusedBlock:
 @record
 class Disturbance:
     """Programming noise of a row block. terms: coefficients of its deviation over g_max, from r^0 up, at most TERMS;
-    key: of its normals; rescale: whether the columns' scales are taken from these weights first."""
+    key: of its normals; rescale: whether the columns' scales are taken from these weights first; scratch: where the
+    weights of the mini-batch are put."""
 
     terms: tuple[float, ...]
     key: int
     rescale: bool
+    scratch: Scratch = field(default_factory=Scratch)
 
 
 def disturbed(weight: Tensor, scales: Tensor, how: Disturbance, *, magnitude: bool) -> tuple[Tensor, Tensor]:
@@ -84,8 +86,8 @@ class _Disturbed(torch.autograd.Function):
 
         kind = side_type()
         flat = weight.detach().flatten(0, 1).contiguous()
-        noisy = torch.empty_like(flat)
-        sizes = torch.empty(flat.shape if magnitude else (0, flat.shape[1]), dtype=kind)
+        noisy = how.scratch.lent(tuple(flat.shape), torch.float32)
+        sizes = how.scratch.lent(tuple(flat.shape) if magnitude else (0, flat.shape[1]), kind)
         arrays = noisy.numpy(), *_sides(sizes), scales.detach().view(-1).numpy(), flat.numpy()
         terms = np.zeros(TERMS, np.float32)
         terms[: len(how.terms)] = how.terms

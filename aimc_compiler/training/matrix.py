@@ -277,6 +277,7 @@ class TrainedMatrix(nn.Module):
             terms=tuple(factor * term for term in self.noise.polynomial or ()),
             key=self.noise.key(self.batches.seed, f"{self.name}/{block.index}"),
             rescale=self._due,
+            scratch=self.batches.scratch,
         )
         noisy, magnitude = disturbed(weight, self.column_scale[block.index], how, magnitude=self.settings.sigma_w > 0)
         kernels = [

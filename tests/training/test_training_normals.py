@@ -94,6 +94,19 @@ def test_scratch_is_kept_grows_and_is_each_threads_own() -> None:
     assert not np.shares_memory(others[0], scratch.halves("a", (5, 5)))
 
 
+def test_lent_memory_comes_back_when_the_last_view_is_gone() -> None:
+    scratch = Scratch()
+    first = scratch.lent((4, 5), torch.bfloat16)
+    place, view = first.data_ptr(), first.view(-1)[3:]
+    del first
+    other = scratch.lent((4, 5), torch.bfloat16)
+    assert other.data_ptr() != place
+    view.fill_(2)
+    del view
+    assert scratch.lent((5, 4), torch.bfloat16).data_ptr() == place
+    assert scratch.lent((5, 4), torch.float32).dtype == torch.float32
+
+
 def test_a_copy_of_scratch_is_empty() -> None:
     scratch = Scratch()
     held = scratch.floats("a", (3,))
