@@ -42,9 +42,9 @@ def read(path: Path, speaker: int | None = None) -> Split:
 
 
 def augment(x: Tensor) -> Tensor:
-    """Clips up to a quarter faster or slower and up to six frames later, of vocal tracts up to a tenth shorter or longer
-    (Jaitly and Hinton, "Vocal tract length perturbation", ICML workshop 2013), with a little noise. Behind clips stay
-    zeros.
+    """Clips up to a quarter faster or slower and up to six frames later, of vocal tracts up to a tenth shorter or
+    longer (Jaitly and Hinton, "Vocal tract length perturbation", ICML workshop 2013), with a little noise. Behind clips
+    stay zeros.
     """
     batch, frames, bands = x.shape
     rate, delay = 0.8 + 0.45 * torch.rand(batch, 1), 6 * torch.rand(batch, 1)
