@@ -170,13 +170,13 @@ def _rnn(y: Floats, given: Floats, fed: Floats, kind: int) -> None:
 
 @compiled
 def step_back(
-    kind: int, t: int, to_given: Floats, back: Floats, to_bias: Floats, dh: Floats, dc: Floats, to_y: Floats,
+    kind: int, t: int, slot: int, to_given: Floats, back: Floats, to_bias: Floats, dh: Floats, dc: Floats, to_y: Floats,
     y: Floats, c: Floats, acts: Floats, h: Floats, kept: Bytes, ranges: Floats, first: int, last: int, scratch: Floats,
 ) -> None:  # fmt: skip
     """Step ``t`` backward, from the gradient of its state to that of its products. Arrays as of ``step_forward``.
 
-    to_given, to_y: gradients of the input products, filled, and of the outputs; back: (row blocks, steps, batch,
-    gates), of the products, filled; to_bias: (batch, gates), added to; dh, dc: (batch, units), what later steps give to
+    to_given, to_y: gradients of the input products, filled, and of the outputs; back: (row blocks, slots, last -
+    first, gates), of the products, filled at ``slot``; to_bias: (batch, gates), added to; dh, dc: (batch, units), what later steps give to
     the state of this one, changed to what this step gives to the one before beside its product; ranges: (row blocks,).
     """
     width = to_given.shape[2]
@@ -198,7 +198,7 @@ def step_back(
         for k in range(width):
             total[k] += fed[k]
         for block in range(back.shape[0]):
-            r, out, passed = ranges[block], back[block, t, row], kept[block, t, row]
+            r, out, passed = ranges[block], back[block, slot, row - first], kept[block, t, row]
             for k in range(width):
                 out[k] = fed[k] * (r * np.float32(passed[k]))
 

@@ -5,7 +5,8 @@ recurrent.py``). Here a step is its product, the one that gives the variance of 
 the gradient of the weights is one product over all steps.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -19,6 +20,10 @@ from aimc_compiler.records import record
 from aimc_compiler.training.fused import FusedBlock, Passes
 from aimc_compiler.training.matrix import TrainedMatrix
 
+# Rows of a product that gives the gradient of weights: so many steps are kept for it, which stay in the cache.
+_ROWS = 512
+# Multiplications that are worth the call of oneDNN.
+_ONEDNN_WORTH = 1 << 21
 # Elements of all gates of all steps that are worth another thread.
 _THREAD_WORTH = 1 << 18
 _KINDS: dict[RecurrentMode, int] = {"lstm": 0, "gru": 1, "rnn_tanh": 2, "rnn_relu": 3}
@@ -52,7 +57,8 @@ def run_loop(
     core.watch(h.detach()[None])
     how = Loop(mode=mode, passes=core.passes(), cuts=(*(b.first_row for b in core.blocks), h.shape[1]))
     y, last = looped(gates, h, c, bias, core.drive_ranges(), core.column_scale, blocks, how)
-    core.watch(y.detach()[:, :-1].transpose(0, 1))
+    if gates.shape[1] > 1:
+        core.watch(y.detach()[:, :-1].transpose(0, 1))
     return (y, y[:, -1]) if c is None else (y, y[:, -1], last)
 
 
@@ -108,8 +114,8 @@ class _Looped(torch.autograd.Function):
         needs = ctx.needs_input_grad
         to_held = [
             gradient
-            for place in range(len(saved) - 7)
-            for gradient in (work.to_main(place) if needs[7 + 2 * place] else None, None)
+            for place, total in enumerate(work.to_mains())
+            for gradient in (total if needs[7 + 2 * place] else None, None)
         ]
         to_ranges = work.to_ranges() if needs[4] else None
         return work.to_gates, work.dh, work.dc, work.to_bias.sum(0), to_ranges, None, None, *to_held
@@ -176,7 +182,7 @@ class _Forward:
             place = t % len(codes)
             _any(drive_state)(codes[place], *squares, self.h.numpy() if t == 0 else outputs[:, t - 1], *driven)
             for inputs, main, out in products[place]:
-                torch.mm(inputs, main, out=out)
+                multiply(inputs, main, out)
             _any(step_forward)(how.kind, t, *arrays, *figures, first, last, scratch)
 
     def _products(self, rows: slice) -> list[list[tuple[Tensor, Tensor, Tensor]]]:
@@ -205,7 +211,7 @@ class _Backward:
         self.mains = tuple(main.detach() for main in mains)
         blocks, self.steps, batch, width = self.kept.shape
         self.to_gates = to_y.new_empty(batch, self.steps, width)
-        self.back = to_y.new_empty(self.kept.shape)
+        self.parts: dict[int, list[Tensor]] = {}
         self.to_bias, self.dh = to_y.new_zeros(batch, width), torch.zeros_like(self.h)
         self.to_codes = torch.empty_like(self.h)
         self.pull, self.inside = np.empty((self.steps, blocks, batch)), np.empty((self.steps, blocks, batch))
@@ -220,24 +226,38 @@ class _Backward:
 
         how, rows = self.how, slice(first, last)
         scratch = np.empty((2, self.to_gates.shape[2]), np.float32)
+        width, slots = self.to_gates.shape[2], min(self.steps, -(-_ROWS // (last - first)))
+        back = self.dh.new_empty(len(self.mains), slots, last - first, width)
+        totals = self.parts[first] = [torch.zeros_like(main[0]) for main in self.mains]
         names = (
-            self.to_gates, self.back, self.to_bias, self.dh, self.dc, self.to_y, self.y, self.c, self.acts, self.h,
+            self.to_gates, back, self.to_bias, self.dh, self.dc, self.to_y, self.y, self.c, self.acts, self.h,
             self.kept, self.ranges,
         )  # fmt: skip
         arrays: Any = [each.numpy() for each in names]
         outer = (self.dh, self.to_codes, self.y, self.h, self.ranges)
         others: Any = [*(each.numpy() for each in outer), np.array(how.cuts), self.pull, self.inside]
         outs = [self.to_codes[rows, a:b] for a, b in pairwise(how.cuts)]
-        for t in reversed(range(self.steps)):
-            _any(step_back)(how.kind, t, *arrays, first, last, scratch)
-            for back, main, out in zip(self.back[:, t, rows], self.mains, outs, strict=True):
-                torch.mm(back, main[0], out=out)
-            _any(state_back)(t, *others, first, last)
+        weights = [main[0] for main in self.mains]
+        products = [[*zip(given, weights, outs, strict=True)] for given in back.transpose(0, 1)]
+        for start in reversed(range(0, self.steps, slots)):
+            stop = min(start + slots, self.steps)
+            for t in reversed(range(start, stop)):
+                _any(step_back)(how.kind, t, t - start, *arrays, first, last, scratch)
+                for given, weights, out in products[t - start]:
+                    multiply(given, weights, out)
+                _any(state_back)(t, *others, first, last)
+            self._add(totals, back[:, : stop - start], self.codes[start:stop, rows])
 
-    def to_main(self, block: int) -> Tensor:
-        """The gradient of the weights of a row block, of all steps at once."""
-        codes = self.codes[:, :, self.how.cuts[block] : self.how.cuts[block + 1]].flatten(0, 1)
-        return (self.back[block].flatten(0, 1).T @ codes)[None]
+    def _add(self, totals: list[Tensor], back: Tensor, codes: Tensor) -> None:
+        """What some steps give to the weights. back: (row blocks, steps, rows, gates); codes: (steps, rows, units)."""
+        inputs = codes.flatten(0, 1)
+        for total, given, (a, b) in zip(totals, back.flatten(1, 2), pairwise(self.how.cuts), strict=True):
+            total.addmm_(given.T, inputs[:, a:b])
+
+    def to_mains(self) -> list[Tensor]:
+        """The gradients of the weights of each row block."""
+        parts = [self.parts[first] for first in sorted(self.parts)]
+        return [torch.stack(totals).sum(0)[None] if len(totals) > 1 else totals[0][None] for totals in zip(*parts, strict=True)]
 
     def to_ranges(self) -> Tensor:
         """(1, row blocks): the rule's gradient at each step, summed."""
@@ -248,6 +268,27 @@ class _Backward:
         decay = rule.decay * (self.inside.sum(2) > rule.inside * counts)
         total = (ranges * (self.pull.sum(2) + decay)).sum(0)
         return torch.from_numpy(total.astype(np.float32))[None]
+
+
+def multiply(x: Tensor, weights: Tensor, out: Tensor) -> None:
+    """``out = x @ weights``: (rows, inputs), (inputs, outputs)."""
+    onednn = _onednn_product() if x.dtype == torch.float32 and x.shape[0] * weights.numel() >= _ONEDNN_WORTH else None
+    if onednn is None:
+        torch.mm(x, weights, out=out)
+    else:
+        out.copy_(onednn(x, weights.T, None, "none", [], ""))
+
+
+@cache
+def _onednn_product() -> Callable[..., Tensor] | None:
+    """oneDNN's product of float32, which torch's own float LSTM runs on, where this torch has it and it is one: half
+    the time of the BLAS library's on processors that this does not know."""
+    try:
+        product: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise.default
+        x, w = torch.arange(6.0).reshape(2, 3), torch.arange(12.0).reshape(4, 3)
+        return product if torch.equal(product(x, w, None, "none", [], ""), x @ w.T) else None
+    except (AttributeError, RuntimeError):
+        return None
 
 
 def _of_units(ranges: Tensor, cuts: tuple[int, ...]) -> Tensor:

@@ -144,11 +144,13 @@ class TrainedMatrix(nn.Module):
 
     def watch(self, x: Tensor) -> None:
         """See the inputs of calls in which a range follows. x: (calls, batch, features)."""
-        if not self._follows or not x.numel():
+        if not self._follows:
             return
-        if len(x) and not self._variances:
+        if not self._variances:
             self._watch(x[0])
             x = x[1:]
+        if not len(x):
+            return
         parts = [x[..., b.first_row : b.first_row + b.rows].var(dim=(1, 2), correction=0) for b in self.blocks]
         self._variances += [each[None].clone() for each in torch.stack(parts, 1).unbind()]
 
