@@ -175,9 +175,10 @@ def step_back(
 ) -> None:  # fmt: skip
     """Step ``t`` backward, from the gradient of its state to that of its products. Arrays as of ``step_forward``.
 
-    to_given, to_y: gradients of the input products, filled, and of the outputs; back: (row blocks, slots, last -
-    first, gates), of the products, filled at ``slot``; to_bias: (batch, gates), added to; dh, dc: (batch, units), what later steps give to
-    the state of this one, changed to what this step gives to the one before beside its product; ranges: (row blocks,).
+    to_given, to_y: gradients of the input products, filled, and of the outputs; back: (row blocks, slots, last - first,
+    gates), of the products, filled at ``slot``; to_bias: (batch, gates), added to; dh, dc: (batch, units), what later
+    steps give to the state of this one, changed to what this step gives to the one before beside its product; ranges:
+    (row blocks,).
     """
     width = to_given.shape[2]
     fed = scratch[0, :width]
@@ -204,9 +205,7 @@ def step_back(
 
 
 @inlined
-def _lstm_back(
-    made: Floats, dh: Floats, dc: Floats, c: Floats, before: Floats, acts: Floats, scratch: Floats
-) -> None:
+def _lstm_back(made: Floats, dh: Floats, dc: Floats, c: Floats, before: Floats, acts: Floats, scratch: Floats) -> None:
     n = dh.shape[0]
     i, f, g, o = acts[:n], acts[n : 2 * n], acts[2 * n : 3 * n], acts[3 * n :]
     to_i, to_f, to_g, to_o = made[:n], made[n : 2 * n], made[2 * n : 3 * n], made[3 * n :]

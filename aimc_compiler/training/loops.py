@@ -96,8 +96,9 @@ class _Looped(torch.autograd.Function):
         *held: Tensor,
     ) -> tuple[Tensor, Tensor]:
         wanted = any(ctx.needs_input_grad)
-        x = [each.detach().contiguous() for each in (gates, h, c, bias, ranges.reshape(-1), scales.flatten(1))]
-        work = _Forward(*x, tuple(each.detach() for each in held[::2]), held[1::2], how, keeps=wanted)
+        given = (gates, h, c, bias, ranges.reshape(-1), scales.flatten(1))
+        x = tuple(each.detach().contiguous() for each in given)
+        work = _Forward(x, tuple(each.detach() for each in held[::2]), held[1::2], how, keeps=wanted)
         spread_rows(work.run, h.shape[0], gates.numel(), _THREAD_WORTH)
         ctx.how = how
         if wanted:
@@ -126,18 +127,14 @@ class _Forward:
 
     def __init__(
         self,
-        gates: Tensor,
-        h: Tensor,
-        c: Tensor,
-        bias: Tensor,
-        ranges: Tensor,
-        scales: Tensor,
+        given: tuple[Tensor, ...],
         mains: tuple[Tensor, ...],
         magnitudes: tuple[Tensor, ...],
         how: Loop,
         *,
         keeps: bool,
     ) -> None:
+        gates, h, c, bias, ranges, scales = given
         batch, steps, width = gates.shape
         units, blocks, first = h.shape[1], len(mains), how.passes[0]
         self.gates, self.h, self.bias, self.how, self.steps = gates, h, bias, how, steps
@@ -193,7 +190,9 @@ class _Forward:
         fixed = []
         if len(side):
             sizes = [each[0].T for each in self.magnitudes]
-            fixed = [(side[rows, cut], size, power[b, rows]) for b, (cut, size) in enumerate(zip(cuts, sizes, strict=True))]
+            fixed = [
+                (side[rows, cut], size, power[b, rows]) for b, (cut, size) in enumerate(zip(cuts, sizes, strict=True))
+            ]
         outs = [self.u[b, rows] for b in range(len(cuts))]
         for codes in self.codes[:, rows].unbind():
             found.append([*zip((codes[:, cut] for cut in cuts), mains, outs, strict=True), *fixed])
@@ -237,8 +236,8 @@ class _Backward:
         outer = (self.dh, self.to_codes, self.y, self.h, self.ranges)
         others: Any = [*(each.numpy() for each in outer), np.array(how.cuts), self.pull, self.inside]
         outs = [self.to_codes[rows, a:b] for a, b in pairwise(how.cuts)]
-        weights = [main[0] for main in self.mains]
-        products = [[*zip(given, weights, outs, strict=True)] for given in back.transpose(0, 1)]
+        mains = [main[0] for main in self.mains]
+        products = [[*zip(given, mains, outs, strict=True)] for given in back.transpose(0, 1)]
         for start in reversed(range(0, self.steps, slots)):
             stop = min(start + slots, self.steps)
             for t in reversed(range(start, stop)):
@@ -252,12 +251,15 @@ class _Backward:
         """What some steps give to the weights. back: (row blocks, steps, rows, gates); codes: (steps, rows, units)."""
         inputs = codes.flatten(0, 1)
         for total, given, (a, b) in zip(totals, back.flatten(1, 2), pairwise(self.how.cuts), strict=True):
-            total.addmm_(given.T, inputs[:, a:b])
+            add_product(total, given.T, inputs[:, a:b])
 
     def to_mains(self) -> list[Tensor]:
         """The gradients of the weights of each row block."""
         parts = [self.parts[first] for first in sorted(self.parts)]
-        return [torch.stack(totals).sum(0)[None] if len(totals) > 1 else totals[0][None] for totals in zip(*parts, strict=True)]
+        return [
+            torch.stack(totals).sum(0)[None] if len(totals) > 1 else totals[0][None]
+            for totals in zip(*parts, strict=True)
+        ]
 
     def to_ranges(self) -> Tensor:
         """(1, row blocks): the rule's gradient at each step, summed."""
@@ -277,6 +279,15 @@ def multiply(x: Tensor, weights: Tensor, out: Tensor) -> None:
         torch.mm(x, weights, out=out)
     else:
         out.copy_(onednn(x, weights.T, None, "none", [], ""))
+
+
+def add_product(total: Tensor, x: Tensor, y: Tensor) -> None:
+    """``total += x @ y``: (rows, inner), (inner, outputs)."""
+    onednn = _onednn_product() if x.shape[0] * y.numel() >= _ONEDNN_WORTH else None
+    if onednn is None:
+        total.addmm_(x, y)
+    else:
+        total.add_(onednn(x, y.T, None, "none", [], ""))
 
 
 @cache

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from math import inf
 from typing import Any
 
 import torch
@@ -37,6 +36,7 @@ from aimc_compiler.training.batches import Batches, fresh_seed
 from aimc_compiler.training.fused import Disturbance, FusedBlock, Passes, disturbed, fuses, multiplied, side_type
 from aimc_compiler.training.ranges import RangeRule, scaled
 from aimc_compiler.training.recipe import Recipe
+from aimc_compiler.training.settings import training_settings
 from aimc_compiler.training.weights import WeightNoise
 from aimc_compiler.workload.ir import Matrix
 
@@ -80,17 +80,12 @@ class TrainedMatrix(nn.Module):
         self.chip = chip
         tile = chip.tile_types[self.tile_type]
         require_built(tile, chip.nonidealities, self.tile_type)
-        self.settings = _training_settings(MvmSettings.of(tile, chip.nonidealities), recipe)
+        self.settings = training_settings(MvmSettings.of(tile, chip.nonidealities), recipe)
         self.quiet = replace(self.settings, sigma_in=0.0, sigma_w=0.0, sigma_out=0.0)
         self.noise = WeightNoise.of(recipe, tile, chip.nonidealities)
         self.normalised = tile.normalisation == "column"
         self.shape = shape
-        self._fusible = (
-            self.normalised
-            and recipe.clip != "learned"
-            and not recipe.column_gain
-            and fuses(self.settings)
-        )
+        self._fusible = self.normalised and recipe.clip != "learned" and not recipe.column_gain and fuses(self.settings)
         each = torch.ones(len(self.blocks), groups, columns)
         self.input_range = nn.Parameter(torch.ones(groups, len(self.blocks)), requires_grad=recipe.ranges == "learned")
         self.column_gain = nn.Parameter(each.clone()) if recipe.column_gain else None
@@ -394,25 +389,3 @@ def over_processes(values: Tensor) -> Tensor:
 
 def _key(call: int, piece: Piece, purpose: str) -> Key:
     return stream_key(call, "training", piece.name, purpose)
-
-
-def _training_settings(settings: MvmSettings, recipe: Recipe) -> MvmSettings:
-    """Of the chip's MVM, what a recipe trains with. What differs from chip to chip, and bounds that are calibrated on
-    the trained network, are left to the evaluation."""
-    rounds = recipe.converters
-    return replace(
-        settings,
-        sigma_w=settings.sigma_w * recipe.read_noise,
-        sigma_out=settings.sigma_out * recipe.output_noise,
-        ir_drop=settings.ir_drop if recipe.ir_drop else 0.0,
-        dac_step=settings.dac_step if rounds else 0.0,
-        adc_step=settings.adc_step if rounds and not settings.own_bounds else 0.0,
-        out_bound=settings.out_bound if rounds and not settings.own_bounds else inf,
-        own_bounds=False,
-        v_offset_std=0.0,
-        s_shape_std=0.0,
-        sigma_out_spread=0.0,
-        gain_std=0.0,
-        offset_std=0.0,
-        mismatch_calibrated=False,
-    )

@@ -1,7 +1,7 @@
 """Recurrent layers in training: their input products on all steps at once, then their loop.
 
-The loop is that of ``aimc_compiler.graph.recurrent``, which compiled networks run, step by step, or in the standard model
-of training ``loops.py``, one operation for all steps.
+The loop is that of ``aimc_compiler.graph.recurrent``, which compiled networks run, step by step; in the standard model
+of training it is that of ``loops.py``, one operation for all steps.
 """
 
 from collections.abc import Sequence
