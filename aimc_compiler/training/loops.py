@@ -5,8 +5,7 @@ recurrent.py``). Here a step is its product, the one that gives the variance of 
 the gradient of the weights is one product over all steps.
 """
 
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -19,11 +18,10 @@ from aimc_compiler.graph.recurrent import RecurrentMode
 from aimc_compiler.records import record
 from aimc_compiler.training.fused import FusedBlock, Passes
 from aimc_compiler.training.matrix import TrainedMatrix
+from aimc_compiler.training.products import add_product, product_into
 
 # Rows of a product that gives the gradient of weights: so many steps are kept for it, which stay in the cache.
 _ROWS = 512
-# Multiplications that are worth the call of oneDNN.
-_ONEDNN_WORTH = 1 << 21
 # Elements of all gates of all steps that are worth another thread.
 _THREAD_WORTH = 1 << 18
 _KINDS: dict[RecurrentMode, int] = {"lstm": 0, "gru": 1, "rnn_tanh": 2, "rnn_relu": 3}
@@ -179,7 +177,7 @@ class _Forward:
             place = t % len(codes)
             _any(drive_state)(codes[place], *squares, self.h.numpy() if t == 0 else outputs[:, t - 1], *driven)
             for inputs, main, out in products[place]:
-                multiply(inputs, main, out)
+                product_into(inputs, main, out)
             _any(step_forward)(how.kind, t, *arrays, *figures, first, last, scratch)
 
     def _products(self, rows: slice) -> list[list[tuple[Tensor, Tensor, Tensor]]]:
@@ -243,7 +241,7 @@ class _Backward:
             for t in reversed(range(start, stop)):
                 _any(step_back)(how.kind, t, t - start, *arrays, first, last, scratch)
                 for given, weights, out in products[t - start]:
-                    multiply(given, weights, out)
+                    product_into(given, weights, out)
                 _any(state_back)(t, *others, first, last)
             self._add(totals, back[:, : stop - start], self.codes[start:stop, rows])
 
@@ -270,36 +268,6 @@ class _Backward:
         decay = rule.decay * (self.inside.sum(2) > rule.inside * counts)
         total = (ranges * (self.pull.sum(2) + decay)).sum(0)
         return torch.from_numpy(total.astype(np.float32))[None]
-
-
-def multiply(x: Tensor, weights: Tensor, out: Tensor) -> None:
-    """``out = x @ weights``: (rows, inputs), (inputs, outputs)."""
-    onednn = _onednn_product() if x.dtype == torch.float32 and x.shape[0] * weights.numel() >= _ONEDNN_WORTH else None
-    if onednn is None:
-        torch.mm(x, weights, out=out)
-    else:
-        out.copy_(onednn(x, weights.T, None, "none", [], ""))
-
-
-def add_product(total: Tensor, x: Tensor, y: Tensor) -> None:
-    """``total += x @ y``: (rows, inner), (inner, outputs)."""
-    onednn = _onednn_product() if x.shape[0] * y.numel() >= _ONEDNN_WORTH else None
-    if onednn is None:
-        total.addmm_(x, y)
-    else:
-        total.add_(onednn(x, y.T, None, "none", [], ""))
-
-
-@cache
-def _onednn_product() -> Callable[..., Tensor] | None:
-    """oneDNN's product of float32, which torch's own float LSTM runs on, where this torch has it and it is one: half
-    the time of the BLAS library's on processors that this does not know."""
-    try:
-        product: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise.default
-        x, w = torch.arange(6.0).reshape(2, 3), torch.arange(12.0).reshape(4, 3)
-        return product if torch.equal(product(x, w, None, "none", [], ""), x @ w.T) else None
-    except (AttributeError, RuntimeError):
-        return None
 
 
 def _of_units(ranges: Tensor, cuts: tuple[int, ...]) -> Tensor:
