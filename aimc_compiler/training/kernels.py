@@ -143,21 +143,23 @@ def finish(
                 )
             else:
                 normals[:count] = _ZERO
-            _add_noise(codes, u[row, begin:end], power[row, begin:end], inverse, normals, read, output)
-            _convert(y[row, begin:end], kept[row, begin:end], codes, factor, step, bound)
+            add_noise(codes, u[row, begin:end], power[row, begin:end], inverse, normals, read, output)
+            convert(y[row, begin:end], kept[row, begin:end], codes, factor, step, bound)
 
 
 @inlined
-def _add_noise(
+def add_noise(
     codes: Floats, u: Floats, power: Floats, inverse: Floats, normals: Floats, read: np.float32, output: np.float32
 ) -> None:
+    """Codes before the converter. All (outputs,); inverse: 1 over the columns' scales."""
     for k in range(u.shape[0]):
         variance = max(power[k] * inverse[k] * read + output, _ZERO)
         codes[k] = u[k] * inverse[k] + np.float32(np.sqrt(variance)) * normals[k]
 
 
 @inlined
-def _convert(y: Floats, kept: Bytes, codes: Floats, factor: Floats, step: np.float32, bound: np.float32) -> None:
+def convert(y: Floats, kept: Bytes, codes: Floats, factor: Floats, step: np.float32, bound: np.float32) -> None:
+    """What the converter makes of ``codes``, which are changed, times ``factor``; all (outputs,)."""
     for k in range(y.shape[0]):
         kept[k] = np.uint8(abs(codes[k]) <= bound)
     if step > _ZERO:

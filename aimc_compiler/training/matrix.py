@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from math import inf
 from typing import Any
 
 import torch
@@ -37,6 +36,7 @@ from aimc_compiler.training.batches import Batches, fresh_seed
 from aimc_compiler.training.fused import Disturbance, FusedBlock, Passes, disturbed, fuses, multiplied, side_type
 from aimc_compiler.training.ranges import RangeRule, scaled
 from aimc_compiler.training.recipe import Recipe
+from aimc_compiler.training.settings import training_settings
 from aimc_compiler.training.weights import WeightNoise
 from aimc_compiler.workload.ir import Matrix
 
@@ -80,18 +80,12 @@ class TrainedMatrix(nn.Module):
         self.chip = chip
         tile = chip.tile_types[self.tile_type]
         require_built(tile, chip.nonidealities, self.tile_type)
-        self.settings = _training_settings(MvmSettings.of(tile, chip.nonidealities), recipe)
+        self.settings = training_settings(MvmSettings.of(tile, chip.nonidealities), recipe)
         self.quiet = replace(self.settings, sigma_in=0.0, sigma_w=0.0, sigma_out=0.0)
         self.noise = WeightNoise.of(recipe, tile, chip.nonidealities)
         self.normalised = tile.normalisation == "column"
         self.shape = shape
-        self._fusible = (
-            self.normalised
-            and recipe.clip != "learned"
-            and not recipe.column_gain
-            and self.noise.polynomial is not None
-            and fuses(self.settings)
-        )
+        self._fusible = self.normalised and recipe.clip != "learned" and not recipe.column_gain and fuses(self.settings)
         each = torch.ones(len(self.blocks), groups, columns)
         self.input_range = nn.Parameter(torch.ones(groups, len(self.blocks)), requires_grad=recipe.ranges == "learned")
         self.column_gain = nn.Parameter(each.clone()) if recipe.column_gain else None
@@ -130,9 +124,34 @@ class TrainedMatrix(nn.Module):
         finally:
             self._products = ()
 
+    def fused(self) -> tuple[FusedBlock, ...]:
+        """The row blocks of a loop, within ``held``; none where its steps must go one by one."""
+        return tuple(block for block in self._products if isinstance(block, FusedBlock))
+
+    def passes(self) -> tuple[Passes, ...]:
+        """What each row block does with the inputs of a whole loop."""
+        call = self._call()
+        return tuple(self._passes(block, call) for block in self.blocks)
+
+    def drive_ranges(self) -> Tensor:
+        """(groups, row blocks), positive, with gradient."""
+        return self.input_range.clamp(min=_LEAST_RANGE)
+
+    def watch(self, x: Tensor) -> None:
+        """See the inputs of calls in which a range follows. x: (calls, batch, features)."""
+        if not self._follows:
+            return
+        if not self._variances:
+            self._watch(x[0])
+            x = x[1:]
+        if not len(x):
+            return
+        parts = [x[..., b.first_row : b.first_row + b.rows].var(dim=(1, 2), correction=0) for b in self.blocks]
+        self._variances += [each[None].clone() for each in torch.stack(parts, 1).unbind()]
+
     def ranges(self) -> Tensor:
         """(groups, row blocks), positive."""
-        return self.input_range.detach().clamp(min=_LEAST_RANGE)
+        return self.drive_ranges().detach()
 
     def progress(self, weight: Tensor) -> dict[str, Any]:
         """What outlives a mini-batch beside the state dict: for a checkpoint. weight: as of ``forward``."""
@@ -158,7 +177,7 @@ class TrainedMatrix(nn.Module):
         call, total = self._call(), None
         for block, products in zip(self.blocks, made, strict=True):
             inputs = contraction.inputs_of(x, groups, block.first_row, block.rows)
-            r = self.input_range[:, block.index].clamp(min=_LEAST_RANGE)
+            r = self.drive_ranges()[:, block.index]
             if isinstance(products, FusedBlock):
                 part = self._run_fused(inputs, r, block, products, call)
             else:
@@ -179,8 +198,11 @@ class TrainedMatrix(nn.Module):
 
     def _run_fused(self, inputs: Tensor, r: Tensor, block: RowBlock, products: FusedBlock, call: int) -> Tensor:
         """Digital outputs of a row block, in few passes."""
+        return multiplied(inputs, r, products, self.column_scale[block.index], self._passes(block, call))
+
+    def _passes(self, block: RowBlock, call: int) -> Passes:
         settings = self.settings
-        how = Passes(
+        return Passes(
             contraction=self.contraction,
             step=settings.dac_step,
             rule=self._rule,
@@ -190,7 +212,6 @@ class TrainedMatrix(nn.Module):
             bound=settings.out_bound,
             key=stream_key(call, "training", self.name, block.index),
         )
-        return multiplied(inputs, r, products, self.column_scale[block.index], how)
 
     def _call(self) -> int:
         """What names the noise of this call. Drawn anew, so that checkpointing, which restores torch's generator before
@@ -230,13 +251,17 @@ class TrainedMatrix(nn.Module):
             return tuple(self._fused_block(block, rows_of(weight, block)) for block in self.blocks)
         return tuple(self._plain_block(block, rows_of(weight, block)) for block in self.blocks)
 
-    def _plain_block(self, block: RowBlock, w: Tensor) -> tuple[BlockProduct, ...]:
+    def _plain_block(self, block: RowBlock, weight: Tensor) -> tuple[BlockProduct, ...]:
+        return block_products(block, Stored(slices=self._stored(block, weight)[None]), self.contraction, self._settings)
+
+    def _stored(self, block: RowBlock, w: Tensor) -> Tensor:
+        """What the tile's cells hold in this mini-batch: normalised, disturbed."""
         if self.normalised:
             w = w / self._bound(block).unsqueeze(-1)
             w = w if self.column_bound is None else w.clamp(-1, 1)
         if self.training:
             w = self.noise.disturb(w, int(self.seen) - 1, self.batches.seed, f"{self.name}/{block.index}")
-        return block_products(block, Stored(slices=w[None]), self.contraction, self._settings)
+        return w
 
     def _fuses(self, weight: Tensor) -> bool:
         """Whether row blocks are computed in few passes in this mini-batch."""
@@ -249,13 +274,18 @@ class TrainedMatrix(nn.Module):
         )
 
     def _fused_block(self, block: RowBlock, weight: Tensor) -> FusedBlock:
-        factor = self.noise.factor(int(self.seen) - 1)
-        how = Disturbance(
-            terms=tuple(factor * term for term in self.noise.polynomial or ()),
-            key=self.noise.key(self.batches.seed, f"{self.name}/{block.index}"),
-            rescale=self._due,
-        )
-        noisy, magnitude = disturbed(weight, self.column_scale[block.index], how, magnitude=self.settings.sigma_w > 0)
+        scales, reads = self.column_scale[block.index], self.settings.sigma_w > 0
+        if self.noise.polynomial is None:
+            noisy = self._stored(block, weight) * scales.unsqueeze(-1)
+            magnitude = noisy.detach().abs() if reads else scales.new_empty(0)
+        else:
+            factor = self.noise.factor(int(self.seen) - 1)
+            how = Disturbance(
+                terms=tuple(factor * term for term in self.noise.polynomial),
+                key=self.noise.key(self.batches.seed, f"{self.name}/{block.index}"),
+                rescale=self._due,
+            )
+            noisy, magnitude = disturbed(weight, scales, how, magnitude=reads)
         kernels = [
             self.contraction.kernel_of(w, block.first_row) if w.numel() else w
             for w in (noisy, magnitude.to(side_type()))
@@ -275,7 +305,8 @@ class TrainedMatrix(nn.Module):
         self._variances = []
         self._clip(weight)
         self._due = int(self.seen) % self.recipe.remap_every == 0
-        if self._due and not (self._fuses(weight) and self.chip.nonidealities.digital.column_scale_bits == "off"):
+        scales_itself = self.noise.polynomial is not None and self._fuses(weight)
+        if self._due and not (scales_itself and self.chip.nonidealities.digital.column_scale_bits == "off"):
             self._remap(weight)
             self._due = False
         self.seen = self.seen + 1
@@ -358,25 +389,3 @@ def over_processes(values: Tensor) -> Tensor:
 
 def _key(call: int, piece: Piece, purpose: str) -> Key:
     return stream_key(call, "training", piece.name, purpose)
-
-
-def _training_settings(settings: MvmSettings, recipe: Recipe) -> MvmSettings:
-    """Of the chip's MVM, what a recipe trains with. What differs from chip to chip, and bounds that are calibrated on
-    the trained network, are left to the evaluation."""
-    rounds = recipe.converters
-    return replace(
-        settings,
-        sigma_w=settings.sigma_w * recipe.read_noise,
-        sigma_out=settings.sigma_out * recipe.output_noise,
-        ir_drop=settings.ir_drop if recipe.ir_drop else 0.0,
-        dac_step=settings.dac_step if rounds else 0.0,
-        adc_step=settings.adc_step if rounds and not settings.own_bounds else 0.0,
-        out_bound=settings.out_bound if rounds and not settings.own_bounds else inf,
-        own_bounds=False,
-        v_offset_std=0.0,
-        s_shape_std=0.0,
-        sigma_out_spread=0.0,
-        gain_std=0.0,
-        offset_std=0.0,
-        mismatch_calibrated=False,
-    )
