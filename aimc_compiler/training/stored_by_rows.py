@@ -44,5 +44,5 @@ def layer_by_rows(kind: type[nn.Module]) -> Any:
 
 
 @cache
-def _made(kind: type[nn.Module]) -> Any:
+def _made(kind: Any) -> Any:
     return type(f"Trained{kind.__name__}", (_StoredByRows, kind), {"plain": kind})
