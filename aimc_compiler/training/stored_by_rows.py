@@ -3,7 +3,6 @@
 Nobody has to have transformers: a class is known by its name and its module.
 """
 
-from functools import cache
 from typing import Any
 
 from torch import Tensor, nn
@@ -40,9 +39,11 @@ class _StoredByRows(OneMatrix):
 
 def layer_by_rows(kind: type[nn.Module]) -> Any:
     """What stands for such a layer in training; None where ``kind`` is another."""
-    return _made(kind) if (kind.__module__, kind.__name__) in _KINDS else None
+    if (kind.__module__, kind.__name__) not in _KINDS:
+        return None
+    if kind not in _MADE:
+        _MADE[kind] = type(f"Trained{kind.__name__}", (_StoredByRows, kind), {"plain": kind})
+    return _MADE[kind]
 
 
-@cache
-def _made(kind: Any) -> Any:
-    return type(f"Trained{kind.__name__}", (_StoredByRows, kind), {"plain": kind})
+_MADE: dict[type[nn.Module], Any] = {}
