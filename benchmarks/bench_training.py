@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from aimc_compiler.training import prepare_hwa
 from aimc_compiler.zoo.fashion import FashionResNet
 
-STEPS = {"mlp": 60, "cnn": 15, "lstm": 15}
+STEPS = {"mlp": 60, "cnn": 15, "lstm": 15, "characters": 5}
 
 
 def mlp() -> tuple[nn.Module, Tensor]:
@@ -52,7 +52,25 @@ def lstm() -> tuple[nn.Module, Tensor]:
     return Sequence(), torch.randn(64, 60, 32)
 
 
-CASES = {"mlp": mlp, "cnn": cnn, "lstm": lstm}
+class Characters(nn.Module):
+    """A character model: two LSTM layers of 256 units on 128 characters of 64, batch 64."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.lstm = nn.Embedding(64, 64), nn.LSTM(64, 256, 2, batch_first=True)
+        self.head = nn.Linear(256, 64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.head(self.lstm(self.embedding(x))[0]).mean(1)
+        return y
+
+
+def characters() -> tuple[nn.Module, Tensor]:
+    """See ``Characters``."""
+    return Characters(), torch.randint(0, 64, (64, 128))
+
+
+CASES = {"mlp": mlp, "cnn": cnn, "lstm": lstm, "characters": characters}
 
 
 def stepper(network: nn.Module, x: Tensor) -> Callable[[], None]:
@@ -110,7 +128,7 @@ def memory_kb(field: str) -> int:
 def main() -> None:
     """Print one line a case."""
     print(f"torch {torch.__version__}, {torch.get_num_threads()} thread(s)")
-    print(f"{'case':<8}{'torch ms':>10}{'hwa ms':>9}{'ratio':>7}{'torch MB':>10}{'hwa MB':>8}{'ratio':>7}")
+    print(f"{'case':<12}{'torch ms':>10}{'hwa ms':>9}{'ratio':>7}{'torch MB':>10}{'hwa MB':>8}{'ratio':>7}")
     for case, make in CASES.items():
         torch.manual_seed(0)
         network, x = make()
@@ -122,7 +140,7 @@ def main() -> None:
         plain, hwa = (median(times) for times in zip(*pairs, strict=True))
         base, peak = (peak_mb(case, kind) for kind in ("float", "hwa"))
         memory = f"{base:>10.0f}{peak:>8.0f}{peak / base:>7.2f}"
-        print(f"{case:<8}{plain * 1e3:>10.2f}{hwa * 1e3:>9.2f}{hwa / plain:>7.2f}{memory}")
+        print(f"{case:<12}{plain * 1e3:>10.2f}{hwa * 1e3:>9.2f}{hwa / plain:>7.2f}{memory}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from aimc_compiler.errors import NotBuiltError
 from aimc_compiler.executor.correction import Fit, OutputScaling
 from aimc_compiler.graph import Graph, MatrixModule
 from aimc_compiler.graph.entries import same_values
-from aimc_compiler.graph.recurrent import RecurrentModule, Stepped
+from aimc_compiler.graph.recurrent import RecurrentMode, RecurrentModule, Stepped
 from aimc_compiler.graph.values import tensor_of
 from aimc_compiler.mapping import Mapping as PieceMapping
 from aimc_compiler.workload import MatrixOp
@@ -124,9 +124,10 @@ class StepsOnTiles(OnTiles, Stepped):
         sequences = x.shape[0] // max(1, self.clock.count)
         return self._multiply(x, self.first_call + step * sequences)
 
-    def run_lstm(self, gates: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
-        """All steps at once; None where the matrix is in ``exact``, is being fitted, or a sample has many sequences."""
-        if self._fit is not None or h.shape[0] != self.clock.count:
+    def run_all(self, mode: RecurrentMode, gates: Tensor, h: Tensor, c: Tensor | None) -> tuple[Tensor, ...] | None:
+        """All steps of an LSTM at once; None where the matrix is in ``exact``, is being fitted, or a sample has many
+        sequences."""
+        if mode != "lstm" or c is None or self._fit is not None or h.shape[0] != self.clock.count:
             return None
         return lstm_on_tiles(
             self.tiles,

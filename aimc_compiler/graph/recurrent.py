@@ -32,10 +32,11 @@ class Stepped(ABC):
     def at_step(self, x: Tensor, step: int) -> Tensor:
         """The output of one step. x: (batch, inputs); step: from 0."""
 
-    def run_lstm(self, gates: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
-        """All steps of an LSTM without projection at once; None where they must be run one by one.
+    def run_all(self, mode: RecurrentMode, gates: Tensor, h: Tensor, c: Tensor | None) -> tuple[Tensor, ...] | None:
+        """All steps of a layer without projection at once; None where they must be run one by one.
 
-        gates: (batch, steps, 4 units), the input products; h, c: (batch, units). Returns (outputs, h, c).
+        gates: (batch, steps, gates * units), the input products; h, c: (batch, units), c of an LSTM. Returns (outputs,
+        last h) and for an LSTM the last c.
         """
         return None
 
@@ -105,9 +106,9 @@ class RecurrentModule(nn.Module):
         return (y, h) if c is None else (y, h, c)
 
     def _fused(self, gates: Tensor, h: Tensor, c: Tensor | None) -> tuple[Tensor, ...] | None:
-        if not isinstance(self.recurrent, Stepped) or self.mode != "lstm" or self.projection is not None or c is None:
+        if not isinstance(self.recurrent, Stepped) or self.projection is not None:
             return None
-        result = self.recurrent.run_lstm(gates.movedim(self.time_axis, 1), h, c)
+        result = self.recurrent.run_all(self.mode, gates.movedim(self.time_axis, 1), h, c)
         return None if result is None else (result[0].movedim(1, self.time_axis), *result[1:])
 
     def _step(self, given: Tensor, h: Tensor, c: Tensor | None, step: int) -> tuple[Tensor, Tensor | None]:

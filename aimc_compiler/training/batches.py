@@ -1,6 +1,7 @@
 """Which mini-batch it is: what all matrices of a network in training share."""
 
 import torch
+from torch import Tensor
 
 from aimc_compiler.training.scratch import Scratch
 
@@ -26,3 +27,13 @@ class Batches:
 def fresh_seed() -> int:
     """From torch's generator on the CPU, so that ``torch.manual_seed`` and checkpoints of its state reach it."""
     return int(torch.randint(2**62, (), dtype=torch.int64))
+
+
+def over_processes(values: Tensor) -> Tensor:
+    """The mean over all processes that train together."""
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return values
+    total = values.clone()
+    distributed.all_reduce(total)
+    return total / distributed.get_world_size()

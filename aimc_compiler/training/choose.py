@@ -13,6 +13,7 @@ from aimc_compiler.graph import Rules, capture, partition
 from aimc_compiler.graph.rules import Rule, read_rules, suggest
 from aimc_compiler.records import record
 from aimc_compiler.training.kinds import LAYERS
+from aimc_compiler.training.stored_by_rows import layer_by_rows
 
 
 @record
@@ -59,7 +60,7 @@ def layer_of(module: nn.Module) -> Any:
     for kind, layer in LAYERS.items():
         if isinstance(module, kind) and type(module).forward is kind.forward:
             return layer
-    return None
+    return layer_by_rows(type(module))
 
 
 def _by_path(chip: ChipSpec, rules: Rules | None, found: dict[str, nn.Module]) -> tuple[Choice, ...]:

@@ -19,6 +19,7 @@ from aimc_compiler.analog.finish import is_standard
 from aimc_compiler.analog.pool import gomp_parallel
 from aimc_compiler.analog.settings import MvmSettings
 from aimc_compiler.records import record
+from aimc_compiler.training.products import product
 from aimc_compiler.training.ranges import LEAST_RANGE, RangeRule
 from aimc_compiler.training.scratch import Scratch
 from aimc_compiler.training.weights import TERMS
@@ -164,7 +165,7 @@ class _Multiplied(torch.autograd.Function):
         values = x.detach().reshape(form.inner if form else x.shape).contiguous()
         r = _positive(ranges)
         codes, squares = _drive(values, r, how, magnitude.dtype if how.read else None)
-        u = how.contraction.multiply(codes, main)
+        u = _product(codes, main, how.contraction)
         power = how.contraction.multiply(squares, magnitude) if squares is not None else None
         y, kept = _finish(u, power, bias, scales.detach().numpy(), r, how)
         ctx.save_for_backward(values, ranges, main, kept)
@@ -270,14 +271,21 @@ def _by_group(x: Tensor, r: Floats) -> Floats:
     return flat
 
 
+def _product(codes: Tensor, main: Tensor, contraction: Contraction) -> Tensor:
+    """``Contraction.multiply`` without gradient."""
+    if contraction.kind == "linear":
+        return product(codes.flatten(0, 1), main.detach()[0].T).reshape(*codes.shape[:2], -1)
+    return contraction.multiply(codes, main)
+
+
 def _product_back(
     gradient: Tensor, codes: Tensor, main: Tensor, contraction: Contraction, wanted: tuple[bool, bool]
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of ``Contraction.multiply``: of its inputs and of its kernel, where wanted."""
     if contraction.kind == "linear":
         flat = gradient.flatten(0, 1)
-        to_codes = (flat @ main[0]).reshape(codes.shape) if wanted[0] else None
-        return to_codes, (flat.T @ codes.flatten(0, 1))[None] if wanted[1] else None
+        to_codes = product(flat, main[0]).reshape(codes.shape) if wanted[0] else None
+        return to_codes, product(flat.T, codes.flatten(0, 1))[None] if wanted[1] else None
     zeros = [0] * len(contraction.kernel)
     to_codes, to_main, _ = torch.ops.aten.convolution_backward(
         gradient.flatten(1, 2),

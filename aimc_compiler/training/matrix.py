@@ -33,7 +33,7 @@ from aimc_compiler.mapping.ir import Piece
 from aimc_compiler.mapping.map import cut_matrix
 from aimc_compiler.rng import Key, stream_key
 from aimc_compiler.training.attached import Attached
-from aimc_compiler.training.batches import Batches, fresh_seed
+from aimc_compiler.training.batches import Batches, fresh_seed, over_processes
 from aimc_compiler.training.fused import Disturbance, Form, FusedBlock, Passes, disturbed, fuses, multiplied, side_type
 from aimc_compiler.training.ranges import LEAST_RANGE, RangeRule, scaled
 from aimc_compiler.training.recipe import Recipe
@@ -84,13 +84,7 @@ class TrainedMatrix(nn.Module):
         self.noise = WeightNoise.of(recipe, tile, chip.nonidealities)
         self.normalised = tile.normalisation == "column"
         self.shape = shape
-        self._fusible = (
-            self.normalised
-            and recipe.clip != "learned"
-            and not recipe.column_gain
-            and self.noise.polynomial is not None
-            and fuses(self.settings)
-        )
+        self._fusible = self.normalised and recipe.clip != "learned" and not recipe.column_gain and fuses(self.settings)
         each = torch.ones(len(self.blocks), groups, columns)
         self.input_range = nn.Parameter(torch.ones(groups, len(self.blocks)), requires_grad=recipe.ranges == "learned")
         self.column_gain = nn.Parameter(each.clone()) if recipe.column_gain else None
@@ -140,9 +134,34 @@ class TrainedMatrix(nn.Module):
         finally:
             self._products = ()
 
+    def fused(self) -> tuple[FusedBlock, ...]:
+        """The row blocks of a loop, within ``held``; none where its steps must go one by one."""
+        return tuple(block for block in self._products if isinstance(block, FusedBlock))
+
+    def passes(self) -> tuple[Passes, ...]:
+        """What each row block does with the inputs of a whole loop."""
+        call = self._call()
+        return tuple(self._passes(block, call) for block in self.blocks)
+
+    def drive_ranges(self) -> Tensor:
+        """(groups, row blocks), positive, with gradient."""
+        return self.input_range.clamp(min=LEAST_RANGE)
+
+    def watch(self, x: Tensor) -> None:
+        """See the inputs of calls in which a range follows. x: (calls, batch, features)."""
+        if not self._follows:
+            return
+        if not self._variances:
+            self._watch(x[0])
+            x = x[1:]
+        if not len(x):
+            return
+        parts = [x[..., b.first_row : b.first_row + b.rows].var(dim=(1, 2), correction=0) for b in self.blocks]
+        self._variances += [each[None].clone() for each in torch.stack(parts, 1).unbind()]
+
     def ranges(self) -> Tensor:
         """(groups, row blocks), positive."""
-        return self.input_range.detach().clamp(min=LEAST_RANGE)
+        return self.drive_ranges().detach()
 
     def progress(self, weight: Tensor) -> dict[str, Any]:
         """What outlives a mini-batch beside the state dict: for a checkpoint. weight: as of ``forward``."""
@@ -168,7 +187,7 @@ class TrainedMatrix(nn.Module):
         call, total = self._call(), None
         if len(made) == 1 and isinstance(made[0], FusedBlock):
             return self._run_whole(x, made[0], bias, call)
-        ranges = self.input_range.clamp(min=LEAST_RANGE)
+        ranges = self.drive_ranges()
         for block, products in zip(self.blocks, made, strict=True):
             inputs = contraction.inputs_of(x, groups, block.first_row, block.rows)
             r = ranges[:, block.index]
@@ -253,13 +272,17 @@ class TrainedMatrix(nn.Module):
             return tuple(self._fused_block(block, rows_of(weight, block)) for block in self.blocks)
         return tuple(self._plain_block(block, rows_of(weight, block)) for block in self.blocks)
 
-    def _plain_block(self, block: RowBlock, w: Tensor) -> tuple[BlockProduct, ...]:
+    def _plain_block(self, block: RowBlock, weight: Tensor) -> tuple[BlockProduct, ...]:
+        return block_products(block, Stored(slices=self._stored(block, weight)[None]), self.contraction, self._settings)
+
+    def _stored(self, block: RowBlock, w: Tensor) -> Tensor:
+        """What the tile's cells hold in this mini-batch: normalised, disturbed."""
         if self.normalised:
             w = w / self._bound(block).unsqueeze(-1)
             w = w if self.column_bound is None else w.clamp(-1, 1)
         if self.training:
             w = self.noise.disturb(w, int(self.seen) - 1, self.batches.seed, f"{self.name}/{block.index}")
-        return block_products(block, Stored(slices=w[None]), self.contraction, self._settings)
+        return w
 
     def _fuses(self, weight: Tensor) -> bool:
         """Whether row blocks are computed in few passes in this mini-batch."""
@@ -272,14 +295,19 @@ class TrainedMatrix(nn.Module):
         )
 
     def _fused_block(self, block: RowBlock, weight: Tensor) -> FusedBlock:
-        factor = self.noise.factor(int(self.seen) - 1)
-        how = Disturbance(
-            terms=tuple(factor * term for term in self.noise.polynomial or ()),
-            key=self.noise.key(self.batches.seed, f"{self.name}/{block.index}"),
-            rescale=self._due,
-            scratch=self.batches.scratch,
-        )
-        noisy, magnitude = disturbed(weight, self.column_scale[block.index], how, magnitude=self.settings.sigma_w > 0)
+        scales, reads = self.column_scale[block.index], self.settings.sigma_w > 0
+        if self.noise.polynomial is None:
+            noisy = self._stored(block, weight) * scales.unsqueeze(-1)
+            magnitude = noisy.detach().abs() if reads else scales.new_empty(0)
+        else:
+            factor = self.noise.factor(int(self.seen) - 1)
+            how = Disturbance(
+                terms=tuple(factor * term for term in self.noise.polynomial),
+                key=self.noise.key(self.batches.seed, f"{self.name}/{block.index}"),
+                rescale=self._due,
+                scratch=self.batches.scratch,
+            )
+            noisy, magnitude = disturbed(weight, scales, how, magnitude=reads)
         kernels = [
             self.contraction.kernel_of(w, block.first_row) if w.numel() else w
             for w in (noisy, magnitude.to(side_type()))
@@ -299,7 +327,8 @@ class TrainedMatrix(nn.Module):
         self._variances = []
         self._clip(weight)
         self._due = int(self.seen) % self.recipe.remap_every == 0
-        if self._due and not (self._fuses(weight) and self.chip.nonidealities.digital.column_scale_bits == "off"):
+        scales_itself = self.noise.polynomial is not None and self._fuses(weight)
+        if self._due and not (scales_itself and self.chip.nonidealities.digital.column_scale_bits == "off"):
             self._remap(weight)
             self._due = False
         self.seen = self.seen + 1
@@ -368,16 +397,6 @@ class TrainedMatrix(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.name}, {'x'.join(map(str, self.shape))}, pieces={len(self.pieces)}"
-
-
-def over_processes(values: Tensor) -> Tensor:
-    """The mean over all processes that train together."""
-    distributed = torch.distributed
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return values
-    total = values.clone()
-    distributed.all_reduce(total)
-    return total / distributed.get_world_size()
 
 
 def _key(call: int, piece: Piece, purpose: str) -> Key:

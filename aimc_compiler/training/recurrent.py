@@ -1,6 +1,7 @@
-"""Recurrent layers in training: their input products on all steps at once, their loop step by step.
+"""Recurrent layers in training: their input products on all steps at once, then their loop.
 
-The loop is that of ``aimc_compiler.graph.recurrent``, which compiled networks run.
+The loop is that of ``aimc_compiler.graph.recurrent``, which compiled networks run, step by step; in the standard model
+of training it is that of ``loops.py``, one operation for all steps.
 """
 
 from collections.abc import Sequence
@@ -13,8 +14,9 @@ from torch import Tensor, nn
 
 from aimc_compiler.analog import Contraction
 from aimc_compiler.errors import TrainingError
-from aimc_compiler.graph.recurrent import RecurrentModule, Stepped
+from aimc_compiler.graph.recurrent import RecurrentMode, RecurrentModule, Stepped
 from aimc_compiler.training.layers import Place, TrainedLayer
+from aimc_compiler.training.loops import run_loop
 from aimc_compiler.training.matrix import TrainedMatrix
 
 _LINEAR = Contraction(kind="linear")
@@ -119,6 +121,11 @@ class _Steps(Stepped, nn.Module):
         core, weight, bias = self._held
         y: Tensor = core(x, weight, bias)
         return y
+
+    def run_all(self, mode: RecurrentMode, gates: Tensor, h: Tensor, c: Tensor | None) -> tuple[Tensor, ...] | None:
+        """All steps at once where that is the same."""
+        core, _, bias = self._held
+        return run_loop(core, mode, gates, h, c, bias)
 
 
 class _NoProduct(Stepped, nn.Module):

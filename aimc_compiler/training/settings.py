@@ -1,4 +1,4 @@
-"""Which of a chip's effects a recipe trains with."""
+"""What of a chip's MVM a recipe trains with."""
 
 from dataclasses import replace
 from math import inf
@@ -8,7 +8,7 @@ from aimc_compiler.training.recipe import Recipe
 
 
 def training_settings(settings: MvmSettings, recipe: Recipe) -> MvmSettings:
-    """Of the chip's MVM, what a recipe trains with. What differs from chip to chip, and bounds that are calibrated on
+    """The chip's, scaled as the recipe says. What differs from chip to chip, and bounds that are calibrated on
     the trained network, are left to the evaluation."""
     rounds = recipe.converters
     return replace(

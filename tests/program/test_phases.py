@@ -1,21 +1,18 @@
 """Schedules laid out phase by phase: against loops over ticks, an event queue, and the engine of single events."""
 
 from collections import defaultdict
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from queue_oracle import check_periodic, needs_of, run_queue
+from steady_oracle import Board, Starts, board, steady_starts
 from test_engine import ALL, SAME, make_program, programs
 
 from aimc_compiler.program import Need, Program, Task, schedule_program
 from aimc_compiler.program.phases import PhaseSchedule, line_shift, schedule_phases
 from aimc_compiler.workload.ir import Access
-
-Starts = dict[tuple[int, int, int], int]
 
 
 @st.composite
@@ -45,29 +42,6 @@ def lined_programs(draw: Any) -> Program:
             )
         )
     return make_program(tasks, resources)
-
-
-@dataclass
-class Board:
-    """Which ticks of a resource's period are taken."""
-
-    period: int
-    taken: np.ndarray
-
-    def first(self, ready: int, service: int) -> int:
-        """The first time from ``ready`` on at which an event fits; -1 for none."""
-        for time in range(ready, ready + self.period):
-            ticks = np.arange(time, time + service) % self.period
-            if service <= self.period and not self.taken[ticks].any():
-                return time
-        return -1
-
-    def take(self, time: int, service: int) -> None:
-        self.taken[np.arange(time, time + service) % self.period] = True
-
-
-def board(period: int) -> Board:
-    return Board(period=period, taken=np.zeros(period, dtype=bool))
 
 
 def phase_keys(program: Program) -> list[tuple[int, int]]:
@@ -203,105 +177,6 @@ def test_an_event_queue_in_this_order_is_never_later(program: Program) -> None:
     ties = {event: rank for rank, event in enumerate(starts)}
     queue = run_queue(program, starts, ties, 1, 0)
     assert all(when <= starts[event[1:]] for event, when in queue.items())
-
-
-def steady_starts(program: Program, interval: int) -> Starts:
-    """Starts of the steady state: resources that are in use for more than half of the interval are placed first, with
-    all others free, to see on which of them gaps are too short.
-    """
-    loads = [load_of(program, on) for on in range(len(program.resources))]
-    crowded: set[int] = set()
-    for placed in ({on for on, load in enumerate(loads) if 2 * load > interval}, set(range(len(loads)))):
-        starts = None
-        while starts is None:
-            starts = steady_by_tick(program, interval, placed, crowded)
-    assert starts is not None
-    return starts
-
-
-def steady_by_tick(program: Program, interval: int, placed: set[int], crowded: set[int]) -> Starts | None:
-    """Places in the interval, event by event, where gaps are looked for on all but the crowded resources, and those
-    that are not ``placed`` are free; None, with more of them crowded, where gaps were too short.
-    """
-    boards = [board(interval) for _ in program.resources]
-    cursor = dict.fromkeys(crowded, 0)
-    found: Starts = {}
-    late: Starts = {}
-    pace: list[int] = []
-    grids = [grid_of(program, on, interval) for on in range(len(program.resources))]
-    origin: dict[int, int] = {}
-    missing: set[int] = set()
-    behind = followers(program)
-    for number, task in enumerate(program.tasks):
-        makers = [(program.tasks[need.task].events, pace[need.task], need.access.kind) for need in task.needs]
-        paces = [made * step // task.events for made, step, kind in makers if kind != "all"]
-        pace.append(task.service_ticks if task.uses else max([0, *paces]))
-        for use in range(max(1, len(task.uses))):
-            if task.uses and task.uses[use][0] in behind:
-                for window in range(task.events):
-                    for times in (found, late):
-                        times[number, use, window] = times[number, task.uses[use][1], window] + task.hop_ticks
-                continue
-            step, line = pace[number], 0
-            for window in range(task.events):
-                for need, delay in needs_of(program, number, use, window):
-                    if need[:2] != (number, use):
-                        line = max(line, late[need] + delay - window * step)
-            starts = [line + window * step for window in range(task.events)]
-            if task.uses and step and task.uses[use][0] in placed:
-                on = task.uses[use][0]
-                if on not in cursor:
-                    line += (origin.get(on, line) - line) % grids[on]
-                starts = place_back_to_back(boards, cursor, on, line, task.events, step, interval)
-                if starts:
-                    origin.setdefault(on, starts[0])
-                else:
-                    missing.add(on)
-                    starts = [line + window * step for window in range(task.events)]
-            for window in range(task.events):
-                found[number, use, window] = starts[window]
-                late[number, use, window] = starts[-1] - (task.events - 1 - window) * step
-    crowded |= missing
-    return None if missing else found
-
-
-def followers(program: Program) -> set[int]:
-    """Resources entered from one other alone, always as many ticks behind it: what comes off it finds them free."""
-    entered: dict[int, list[tuple[int, int]]] = defaultdict(list)
-    for task in program.tasks:
-        for on, before in task.uses:
-            entered[on].append((task.uses[before][0] if before >= 0 else -1, task.hop_ticks))
-    return {on for on, ways in entered.items() if len(set(ways)) == 1 and ways[0][0] >= 0}
-
-
-def load_of(program: Program, on: int) -> int:
-    return sum(task.events * task.service_ticks for task in program.tasks if on in dict(task.uses))
-
-
-def grid_of(program: Program, on: int, interval: int) -> int:
-    """The length of events on a resource, where all are equal and fill the interval; else 1."""
-    users = [task for task in program.tasks for resource, _ in task.uses if resource == on]
-    full = load_of(program, on) == interval
-    lengths = {task.service_ticks for task in users}
-    return lengths.pop() if full and len(lengths) == 1 else 1
-
-
-def place_back_to_back(
-    boards: list[Board], cursor: dict[int, int], on: int, ready: int, events: int, service: int, interval: int
-) -> list[int]:
-    if on in cursor:
-        first = ready + (cursor[on] - ready) % interval
-        cursor[on] += events * service
-        return [first + window * service for window in range(events)]
-    starts: list[int] = []
-    for _ in range(events):
-        start = boards[on].first(ready, service)
-        if start < 0:
-            return []
-        boards[on].take(start, service)
-        starts.append(start)
-        ready = start + service
-    return starts
 
 
 def two_on_a_chain() -> Program:

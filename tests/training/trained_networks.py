@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from aimc_compiler.zoo.gpt2 import Conv1D
+
 
 class Head(nn.Module):
     """A layer whose first output goes to a linear head."""
@@ -111,6 +113,7 @@ def networks() -> dict[str, Callable[[], Made]]:
             nn.TransformerDecoderLayer(16, 4, 32, batch_first=True, dropout=0.0),
             (_draw(6, 5, 16), _draw(6, 7, 16)),
         ),
+        "stored by rows": lambda: (nn.Sequential(Conv1D(40, 7), nn.GELU(), Conv1D(7, 3)), (_draw(6, 4, 40),)),
         "attention": lambda: (Cross(copies=True), (_draw(6, 5, 16), _draw(6, 7, 16))),
         "attention of widths": lambda: (Cross(kdim=8, vdim=8), (_draw(6, 5, 16), _draw(6, 7, 8))),
     }

@@ -12,13 +12,15 @@ _ONE, _TWO, _LARGEST = np.float32(1), np.float32(2), np.float32(40)
 
 
 @inlined
-def _sigmoid(x: np.float32) -> np.float32:
+def sigmoid(x: np.float32) -> np.float32:
+    """1 / (1 + e^-x), to 1e-7 of its value."""
     return _ONE / (_ONE + exponential(min(max(-x, -_LARGEST), _LARGEST)))
 
 
 @inlined
-def _tanh(x: np.float32) -> np.float32:
-    return _TWO * _sigmoid(_TWO * x) - _ONE
+def tanh(x: np.float32) -> np.float32:
+    """The hyperbolic tangent, to 1e-7 (not of its value: near 0 it is a difference)."""
+    return _TWO * sigmoid(_TWO * x) - _ONE
 
 
 @compiled
@@ -36,9 +38,9 @@ def step_cells(y: Floats, h: Floats, c: Floats, inputs: Floats, recurrent: Float
         fed_f, fed_g, fed_o = fed[units:], fed[2 * units :], fed[3 * units :]
         cell, hidden, out = c[sample], h[sample], y[sample, step]
         for j in range(units):
-            kept = _sigmoid(given_f[j] + fed_f[j]) * cell[j]
-            cell[j] = kept + _sigmoid(given[j] + fed[j]) * _tanh(given_g[j] + fed_g[j])
+            kept = sigmoid(given_f[j] + fed_f[j]) * cell[j]
+            cell[j] = kept + sigmoid(given[j] + fed[j]) * tanh(given_g[j] + fed_g[j])
         for j in range(units):
-            hidden[j] = _sigmoid(given_o[j] + fed_o[j]) * _tanh(cell[j])
+            hidden[j] = sigmoid(given_o[j] + fed_o[j]) * tanh(cell[j])
         for j in range(units):
             out[j] = hidden[j]

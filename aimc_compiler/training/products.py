@@ -1,0 +1,58 @@
+"""Products of float32 matrices on the CPU, by the faster of two libraries: that of torch's BLAS, or oneDNN.
+
+oneDNN is what torch's own float LSTM runs on. On processors that the BLAS library does not know, it takes half the
+time. Which of the two is taken follows from shapes alone, so a product has the same bits whenever it is made again.
+"""
+
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from torch import Tensor
+
+# Multiplications that are worth the call of oneDNN, and the least width at which its reordering of an operand is.
+_WORTH, _LEAST = 1 << 21, 64
+
+
+def product(x: Tensor, y: Tensor) -> Tensor:
+    """``x @ y``: (rows, inner), (inner, outputs)."""
+    onednn = _onednn(x, y)
+    return x @ y if onednn is None else onednn(x, y.T, None, "none", [], "")
+
+
+def product_into(x: Tensor, y: Tensor, out: Tensor) -> None:
+    """``out = x @ y``. out: (rows, outputs)."""
+    onednn = _onednn(x, y)
+    if onednn is None:
+        torch.mm(x, y, out=out)
+    else:
+        out.copy_(onednn(x, y.T, None, "none", [], ""))
+
+
+def add_product(total: Tensor, x: Tensor, y: Tensor) -> None:
+    """``total += x @ y``. total: (rows, outputs)."""
+    onednn = _onednn(x, y)
+    if onednn is None:
+        total.addmm_(x, y)
+    else:
+        total.add_(onednn(x, y.T, None, "none", [], ""))
+
+
+def _onednn(x: Tensor, y: Tensor) -> Callable[..., Tensor] | None:
+    """oneDNN's product where it is worth it."""
+    if x.dtype != torch.float32 or x.device.type != "cpu" or x.shape[0] * y.numel() < _WORTH:
+        return None
+    if not x.is_contiguous() and min(*x.shape, *y.shape) < _LEAST:
+        return None
+    return _found()
+
+
+@cache
+def _found() -> Callable[..., Tensor] | None:
+    """oneDNN's product, where this torch has it and it is one."""
+    try:
+        found: Callable[..., Tensor] = torch.ops.mkldnn._linear_pointwise.default
+        x, w = torch.arange(6.0).reshape(2, 3), torch.arange(12.0).reshape(4, 3)
+        return found if torch.equal(found(x, w, None, "none", [], ""), x @ w.T) else None
+    except (AttributeError, RuntimeError):
+        return None

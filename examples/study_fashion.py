@@ -1,0 +1,89 @@
+"""A residual CNN on Fashion-MNIST, every layer analog: digital, mapped directly, trained for the chip.
+
+    apt-get install dataset-fashion-mnist      # or any folder that holds the four idx .gz files
+    python examples/study_fashion.py --data /usr/share/datasets/fashion-mnist float
+    python examples/study_fashion.py --data /usr/share/datasets/fashion-mnist train --seed 0
+    python examples/study_fashion.py --data /usr/share/datasets/fashion-mnist score
+
+The last 5000 training images choose settings and are never trained on; the 10 000 test images are reported. See
+``study.py`` for the commands.
+"""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from study import Batches, Split, Study, cells_of, main, one_cycle
+from torch import Tensor, nn
+from train_fashion import read_set
+
+from aimc_compiler.training import Recipe, Task
+from aimc_compiler.zoo.fashion import FashionResNet
+
+BATCH, VALIDATION = 128, 5000
+
+
+def read(folder: Path) -> Split:
+    """Images in [0, 1] and labels."""
+    sets = [read_set(folder, name) for name in ("train", "t10k")]
+    (x, y), test = [
+        (torch.from_numpy(images.astype(np.float32) / np.float32(255)).unsqueeze(1), torch.from_numpy(labels).long())
+        for images, labels in sets
+    ]
+    return Split(
+        train=Batches(x[:-VALIDATION], y[:-VALIDATION], BATCH, augment),
+        validation=(x[-VALIDATION:], y[-VALIDATION:]),
+        test=test,
+        calibration=x[:1000],
+    )
+
+
+def augment(x: Tensor) -> Tensor:
+    """Each batch shifted by up to two pixels and, image by image, mirrored with probability one half."""
+    dy, dx = torch.randint(0, 5, (2,)).tolist()
+    x = nn.functional.pad(x, (2, 2, 2, 2))[:, :, dy : dy + 28, dx : dx + 28]
+    return torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x.flip(-1), x)
+
+
+def digital(split: Split) -> Task:
+    return Task(
+        network=FashionResNet,
+        train=split.train,
+        validation=split.validation,
+        optimiser=partial(torch.optim.SGD, lr=0.4, momentum=0.9, nesterov=True),
+        scheduler=one_cycle(0.4),
+        loss=nn.CrossEntropyLoss(label_smoothing=0.05),
+        weight_decay=5e-4,
+        epochs=15,
+    )
+
+
+def adapted(split: Split, network: nn.Module) -> Task:
+    return Task(
+        network=network,
+        train=split.train,
+        validation=split.validation,
+        optimiser=partial(torch.optim.SGD, lr=0.05, momentum=0.9, nesterov=True),
+        scheduler=one_cycle(0.05),
+        loss=nn.CrossEntropyLoss(label_smoothing=0.05),
+        weight_decay=5e-4,
+        range_rate=1e-3,
+        epochs=10,
+        batch_size=500,
+    )
+
+
+STUDY = Study(
+    name="fashion",
+    title="Residual CNN, Fashion-MNIST, all layers analog",
+    split=read,
+    network=FashionResNet,
+    digital=digital,
+    adapted=adapted,
+    trainings={"baseline": ("analog-fabric", Recipe())},
+    cells=[*cells_of("baseline-0", "baseline-1", norms=True, others={"hermes": 2000, "neurram": 1000})],
+)
+
+if __name__ == "__main__":
+    main(__doc__, [STUDY])

@@ -1,0 +1,125 @@
+"""The tables and plots of docs/results.md from docs/results/*.json.
+
+    python examples/write_results.py
+
+Each table stands between two marks of its study in the document; what is written by hand around them stays.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from aimc_compiler.units import print_time
+
+DOCS = Path(__file__).parents[1] / "docs"
+DOCUMENT, RESULTS, IMAGES = DOCS / "results.md", DOCS / "results", DOCS / "images"
+_MARKS = re.compile(
+    r"(<!-- results of ([a-z, -]+); do not edit below -->\n).*?(<!-- end of the results -->)", re.DOTALL
+)
+
+Study = dict[str, Any]
+
+
+def read_studies(folder: Path = RESULTS) -> dict[str, Study]:
+    """The collected studies by name."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+
+
+def a_star(study_cell: Study, value: float) -> float:
+    """Normalised accuracy in %, against the digital baseline on the same samples (Rasch et al. 2023, equation 6)."""
+    chance, digital = study_cell["result"]["chance"], study_cell["digital"]
+    return 100 * (value - chance) / (digital - chance)
+
+
+def interval(cell: Study, row: Study) -> float:
+    """Half of the 95 % confidence interval of A* over chips, in points."""
+    low, high = row["ci95"]
+    return (a_star(cell, high) - a_star(cell, low)) / 2
+
+
+def titled(cell: Study) -> str:
+    """What a line is called."""
+    setting = cell["cell"]
+    if setting["training"] == "float":
+        name = f"direct, range {setting['ranges'].replace('percentile:', '') or '99.9'}{_percent(setting['ranges'])}"
+    else:
+        training, _, seed = setting["training"].rpartition("-")
+        name = f"{'hardware-aware' if training == 'baseline' else training}, seed {seed}"
+    return name + (", norms of the aged chip" if setting["norms"] else "")
+
+
+def _percent(ranges: str) -> str:
+    return " %" if "percentile" in ranges else ""
+
+
+def table(studies: Sequence[Study]) -> Iterator[str]:
+    """Markdown: a line a cell; those of one chip, which share their times, stand together."""
+    several = len(studies) > 1
+    chips = list(dict.fromkeys(cell["cell"]["chip"] for study in studies for cell in study["cells"].values()))
+    for chip in sorted(chips, key=lambda name: (name != "analog-fabric", name)):
+        cells = [(study, cell) for study in studies for cell in study["cells"].values() if cell["cell"]["chip"] == chip]
+        times = [print_time(row["time_s"]) for row in cells[0][1]["result"]["times"]]
+        head = ["A* on `" + chip + "` (%)", *(["network"] if several else []), "digital", *times, "samples x chips"]
+        yield f"| {' | '.join(head)} |"
+        yield "|" + "---|" * len(head)
+        for study, cell in sorted(cells, key=lambda pair: order(pair[1])):
+            values = [f"{a_star(cell, row['mean']):.1f} ± {interval(cell, row):.1f}" for row in cell["result"]["times"]]
+            digital = f"{100 * cell['digital']:.2f} %"
+            count = f"{cell['result']['n_samples']} x {cell['result']['n_chips']}"
+            line = [titled(cell), *([study["title"].split(", ")[-1]] if several else []), digital, *values, count]
+            yield f"| {' | '.join(line)} |"
+        yield ""
+
+
+def order(cell: Study) -> tuple[bool, bool, str]:
+    """Direct mapping first, then the baseline recipe, then others."""
+    setting = cell["cell"]
+    return setting["training"] != "float", not setting["training"].startswith("baseline"), titled(cell)
+
+
+def refresh(text: str, studies: dict[str, Study]) -> str:
+    """The document with its tables made current. Raises SystemExit where a study has no results."""
+
+    def fill(found: re.Match[str]) -> str:
+        names = found[2].split(", ")
+        missing = [name for name in names if name not in studies]
+        if missing:
+            raise SystemExit(f"{RESULTS} has no {', '.join(missing)}: collect the study, or take its marks out")
+        return f"{found[1]}\n" + "\n".join(table([studies[name] for name in names])) + f"\n{found[3]}"
+
+    return _MARKS.sub(fill, text)
+
+
+def draw(studies: Sequence[Study], path: Path) -> None:
+    """A* over time on analog-fabric, a panel a study, with the interval over chips."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2 * len(studies), 3.8), layout="constrained")
+    for axes, study in zip(figure.subplots(1, len(studies), squeeze=False)[0], studies, strict=True):
+        cells = [cell for cell in study["cells"].values() if cell["cell"]["chip"] == "analog-fabric"]
+        for cell in sorted(cells, key=order):
+            rows = cell["result"]["times"]
+            times, means = [row["time_s"] for row in rows], [a_star(cell, row["mean"]) for row in rows]
+            widths = [interval(cell, row) for row in rows]
+            dashes = "--" if cell["cell"]["training"] == "float" else "-"
+            axes.errorbar(times, means, widths, label=titled(cell), linestyle=dashes, marker="o", ms=3, capsize=2, lw=1)
+        axes.axhline(100, color="0.6", lw=0.8)
+        axes.set_xscale("log")
+        axes.set_xticks(times, [print_time(value) for value in times], minor=False)
+        axes.set(title=study["title"], xlabel="after programming")
+        axes.legend(fontsize=7, loc="lower left")
+    figure.axes[0].set_ylabel("A* (%)")
+    figure.savefig(path)
+
+
+def main() -> None:
+    studies = read_studies()
+    DOCUMENT.write_text(refresh(DOCUMENT.read_text(), studies))
+    drawn = [study for name, study in studies.items() if not name.startswith("digits-")]
+    draw(drawn, IMAGES / "results.svg")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""The studies of hardware-aware training, every command, on the excerpts that come with the package."""
+
+import gzip
+import json
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from loading import load_example
+
+from aimc_compiler.zoo.digits import CLIPS
+from aimc_compiler.zoo.fashion import IMAGES
+
+study: Any = load_example("study")
+fashion: Any = load_example("study_fashion")
+digits: Any = load_example("study_digits")
+transformer: Any = load_example("study_transformer")
+characters: Any = load_example("study_characters")
+results: Any = load_example("write_results")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The idx files of 320 training and 60 test images."""
+    folder = tmp_path_factory.mktemp("fashion")
+    with np.load(IMAGES) as data:
+        for name, part, count in (("train", "calibration", 320), ("t10k", "test", 60)):
+            pixels, labels = data[f"{part}_images"][:count], data[f"{part}_labels"][:count]
+            with gzip.open(folder / f"{name}-images-idx3-ubyte.gz", "wb") as file:
+                file.write(bytes(16) + pixels.astype(np.uint8).tobytes())
+            with gzip.open(folder / f"{name}-labels-idx1-ubyte.gz", "wb") as file:
+                file.write(bytes(8) + labels.astype(np.uint8).tobytes())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The excerpt as the recordings of three indices: 0 is tested, 5 chooses settings, 10 is trained on."""
+    path = tmp_path_factory.mktemp("digits") / "digits.npz"
+    with np.load(CLIPS) as data:
+        test, more = ({key: data[f"{part}_{key}"] for key in KEYS} for part in ("test", "calibration"))
+    parts = [(test, 0), (more, 5), (more, 10)]
+    index = np.concatenate([np.full(len(part["digit"]), number) for part, number in parts])
+    np.savez(path, index=index, **{key: np.concatenate([part[key] for part, _ in parts]) for key in KEYS})
+    return path
+
+
+KEYS = ("audio", "length", "digit", "speaker")
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text that repeats itself."""
+    path = tmp_path_factory.mktemp("characters") / "text.txt"
+    path.write_text("She sells sea shells by the sea shore. " * 250)
+    return path
+
+
+def every_command(
+    one: Any, data: Path, out: Path, monkeypatch: pytest.MonkeyPatch, training: str = "baseline-0"
+) -> dict[str, Any]:
+    """Digital training, training for the chip, scores of two cells, and what is collected of them."""
+    kept = [
+        replace(cell, chips=2, samples=min(cell.samples or 40, 40))
+        for cell in one.cells
+        if cell.key in (f"{training}--analog-fabric", "float--analog-fabric--max")
+    ]
+    one = replace(one, cells=kept, batch=20)
+    name, _, seed = training.rpartition("-")
+    for command in (["float", "--epochs", "1"], ["train", "--name", name, "--seed", seed, "--epochs", "1"], ["score"]):
+        arguments = ["study", "--data", str(data), "--out", str(out), *command]
+        monkeypatch.setattr(sys, "argv", arguments)
+        study.main("", [one])
+    monkeypatch.setattr(sys, "argv", ["study", "--data", "-", "--out", str(out), "collect", "--into", str(out)])
+    study.main("", [one])
+    found: dict[str, Any] = json.loads((out / f"{one.name}.json").read_text())
+    return found
+
+
+def require_whole(found: dict[str, Any], training: str = "baseline-0") -> None:
+    """Two cells with two chips at every time, and both trainings."""
+    assert sorted(found["trainings"]) == [training, "float"]
+    assert sorted(found["cells"]) == [f"{training}--analog-fabric", "float--analog-fabric--max"]
+    for cell in found["cells"].values():
+        assert [len(row["values"]) for row in cell["result"]["times"]] == [2] * 4
+
+
+def test_fashion(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fashion, "VALIDATION", 60)
+    found = every_command(fashion.STUDY, images, tmp_path, monkeypatch)
+    require_whole(found)
+    text = results.refresh(
+        "<!-- results of fashion; do not edit below -->\nold\n<!-- end of the results -->\n", {"fashion": found}
+    )
+    assert "old" not in text
+    assert text.count("40 x 2") == 2
+    assert "hardware-aware, seed 0" in text
+    results.draw([found], tmp_path / "plot.svg")
+    assert (tmp_path / "plot.svg").stat().st_size > 1000
+
+
+def test_transformer(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fashion, "VALIDATION", 60)
+    require_whole(every_command(transformer.STUDY, images, tmp_path, monkeypatch))
+
+
+def test_digits(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(digits, "BATCH", 10)
+    require_whole(every_command(digits.OFFICIAL, clips, tmp_path, monkeypatch))
+
+
+def test_characters(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(characters, "BATCH", 16)
+    monkeypatch.setattr(characters, "STEPS", 32)
+    monkeypatch.setattr(characters, "TESTED", 16)
+    network = partial(characters.CharacterLstm, width=24)
+    small = replace(characters.STUDY, network=network)
+    monkeypatch.setattr(characters, "CharacterLstm", network)
+    require_whole(every_command(small, text, tmp_path, monkeypatch))
+
+
+def test_a_held_out_speaker_is_not_trained_on(clips: Path) -> None:
+    without = digits.read(clips, speaker=2)
+    with np.load(clips) as data:
+        counts = {number: int((data["speaker"] == number).sum()) for number in range(6)}
+    assert len(without.test[0]) == counts[2]
+    held = {row.numpy().tobytes() for row in without.test[0]}
+    assert not held & {row.numpy().tobytes() for row in without.train.x}
+
+
+def test_scores_that_are_there_are_not_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = study.Cell("float", ranges="max")
+    one = replace(fashion.STUDY, cells=[cell])
+    cells = tmp_path / "fashion" / "cells"
+    cells.mkdir(parents=True)
+    (cells / f"{cell.key}.json").write_text("{}")
+    monkeypatch.setattr(study, "score", lambda *_: pytest.fail("scored again"))
+    study.score_all(one, None, tmp_path, "")
+
+
+def test_missing_weights_are_named(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="train it first"):
+        study.load_float(fashion.STUDY, tmp_path)
+
+
+def test_augmented_clips_keep_their_shape() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(7, 60, 32)
+    assert digits.augment(x).shape == x.shape
+    assert fashion.augment(torch.rand(5, 1, 28, 28)).shape == (5, 1, 28, 28)
