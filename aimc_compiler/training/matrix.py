@@ -8,7 +8,6 @@ stay in the network's own units: ``w = W / s`` is made in every forward pass, wi
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from math import prod
 from typing import Any
 
@@ -216,7 +215,11 @@ class TrainedMatrix(nn.Module):
         if self.normalised:
             rule = self._rule
             inputs = scaled(inputs, contraction.along_inputs(r), rule.decay, rule.inside, learns=rule.learns)
-        key_of, draw = partial(_key, call), Draw(keys=(), columns=())
+
+        def key_of(piece: Piece, purpose: str) -> Key:
+            return stream_key(call, "training", piece.name, purpose)
+
+        draw = Draw(keys=(), columns=())
         u, _ = multiply_block(inputs, block, products, contraction, self._settings, key_of, draw)
         return u * contraction.along_columns(self._scale(block) * r.detach().unsqueeze(-1))
 
@@ -397,7 +400,3 @@ class TrainedMatrix(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.name}, {'x'.join(map(str, self.shape))}, pieces={len(self.pieces)}"
-
-
-def _key(call: int, piece: Piece, purpose: str) -> Key:
-    return stream_key(call, "training", piece.name, purpose)
