@@ -258,7 +258,7 @@ def main(doc: str | None, studies: Sequence[Study]) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of the trainings and scores")
     parser.add_argument("--study", default="", help="of several, the one of this name alone")
     parser.add_argument("command", choices=("float", "train", "score", "collect"))
-    parser.add_argument("--name", default="baseline", help="train: the training's name")
+    parser.add_argument("--name", default="adapted", help="train: the training's name")
     parser.add_argument("--seed", type=int, default=0, help="float, train: of every draw")
     parser.add_argument("--epochs", type=int, help="float, train: other than the study's, to try something out")
     parser.add_argument("--only", default="", help="score: cells whose name has this")
@@ -284,20 +284,15 @@ def one_cycle(rate: float) -> Callable[[torch.optim.Optimizer, int], Any]:
     return lambda optimiser, steps: torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, steps, pct_start=0.3)
 
 
-def cells_of(
-    *adapted: str, norms: bool = False, samples: int = 0, others: Mapping[str, int] | None = None
-) -> Iterator[Cell]:
-    """The cells that every study has: direct mapping with two ranges, and the trainings, on ``analog-fabric`` and the
-    two chips of the literature. norms: also with batch norms of the aged chip; others: samples on those chips.
-    """
-    counts = {"analog-fabric": samples} | dict({"hermes": samples, "neurram": samples} if others is None else others)
-    for chip, count in counts.items():
-        for ranges in ("max", "percentile:99.9"):
-            yield Cell(FLOAT, chip, ranges, samples=count)
-        for training in adapted:
-            yield Cell(training, chip, samples=count)
-            if norms and chip == "analog-fabric":
-                yield Cell(training, chip, norms=True, samples=count)
+def cells_of(*trainings: str, chips: Mapping[str, int], norms: bool = False) -> Iterator[Cell]:
+    """Cells of some trainings, "float" for direct mapping, which has two input ranges, on chips with so many samples
+    (0 for all). norms: also with batch norms of the aged chip."""
+    for chip, samples in chips.items():
+        for training in trainings:
+            for ranges in ("max", "percentile:99.9") if training == FLOAT else ("",):
+                yield Cell(training, chip, ranges, samples=samples)
+                if norms:
+                    yield Cell(training, chip, ranges, norms=True, samples=samples)
 
 
 #: NeuRRAM's resistive devices were measured up to two days.

@@ -23,7 +23,8 @@ from aimc_compiler.training import Recipe, Task
 from aimc_compiler.zoo.digits import DigitLstm
 
 BATCH, VALIDATION = 64, 5
-CHIPS = {"baseline": "analog-fabric", "hermes": "hermes", "neurram": "neurram"}
+CHIPS = {"adapted": "analog-fabric", "hermes": "hermes", "neurram": "neurram"}
+TRAININGS = ("adapted-0", "adapted-1", "hermes-0", "neurram-0")
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 
 
@@ -119,9 +120,9 @@ OFFICIAL = study(
     "digits",
     "LSTM, spoken digits, official split",
     None,
-    [*cells_of("baseline-0", "baseline-1", "hermes-0", "neurram-0")],
+    [*cells_of("float", *TRAININGS, chips=dict.fromkeys(CHIPS.values(), 0))],
 )
-FABRIC = [*cells_of("baseline-0", "baseline-1", others={})]
+FABRIC = [*cells_of("float", *TRAININGS[:2], chips={"analog-fabric": 0})]
 HELD_OUT = [
     study(f"digits-{name}", f"LSTM, spoken digits, {name} held out", number, FABRIC)
     for number, name in enumerate(SPEAKERS)

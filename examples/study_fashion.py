@@ -9,6 +9,7 @@ The last 5000 training images choose settings and are never trained on; the 10 0
 ``study.py`` for the commands.
 """
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from train_fashion import read_set
 from aimc_compiler.training import Recipe, Task
 from aimc_compiler.zoo.fashion import FashionResNet
 
-BATCH, VALIDATION = 128, 5000
+BATCH, VALIDATION, YEAR_S = 128, 5000, 365 * 86400.0
 
 
 def read(folder: Path) -> Split:
@@ -55,7 +56,7 @@ def digital(split: Split) -> Task:
         scheduler=one_cycle(0.4),
         loss=nn.CrossEntropyLoss(label_smoothing=0.05),
         weight_decay=5e-4,
-        epochs=15,
+        epochs=30,
     )
 
 
@@ -74,6 +75,20 @@ def adapted(split: Split, network: nn.Module) -> Task:
     )
 
 
+#: Test images on the chip, 25 times at four times.
+FABRIC = {"analog-fabric": 5000}
+
+#: The method of Rasch et al. (2023), and what may be better.
+BASELINE = Recipe(noise_factor=3.0, noise_ramp=430, drift_s=None, remap_every=500, clip="column")
+DRIFT = Recipe(noise_factor=1.0, drift_s=(1.0, YEAR_S), remap_every=1)
+RECIPES = {
+    "baseline": BASELINE,
+    "drift": DRIFT,
+    "clip": replace(BASELINE, clip="k-sigma", clip_sigmas=2.5, remap_every=1),
+    "distilled": replace(BASELINE, distillation=0.5),
+    "all": replace(DRIFT, clip="k-sigma", clip_sigmas=2.5, distillation=0.5),
+}
+
 STUDY = Study(
     name="fashion",
     title="Residual CNN, Fashion-MNIST, all layers analog",
@@ -81,8 +96,11 @@ STUDY = Study(
     network=FashionResNet,
     digital=digital,
     adapted=adapted,
-    trainings={"baseline": ("analog-fabric", Recipe())},
-    cells=[*cells_of("baseline-0", "baseline-1", norms=True, others={"hermes": 2000, "neurram": 1000})],
+    trainings={name: ("analog-fabric", recipe) for name, recipe in RECIPES.items()},
+    cells=[
+        *cells_of("float", *(f"{name}-{seed}" for name in RECIPES for seed in (0, 1)), chips=FABRIC, norms=True),
+        *cells_of("float", "all-0", "all-1", chips={"hermes": 2000, "neurram": 1000}),
+    ],
 )
 
 if __name__ == "__main__":

@@ -82,8 +82,8 @@ STUDY = Study(
     network=FashionTransformer,
     digital=digital,
     adapted=adapted,
-    trainings={"baseline": ("analog-fabric", Recipe())},
-    cells=[*cells_of("baseline-0", "baseline-1", samples=2000, others={"hermes": 2000, "neurram": 500})],
+    trainings={"adapted": ("analog-fabric", Recipe())},
+    cells=[*cells_of("float", "adapted-0", "adapted-1", chips={"analog-fabric": 2000, "hermes": 2000, "neurram": 500})],
 )
 
 if __name__ == "__main__":

@@ -46,8 +46,17 @@ def titled(cell: Study) -> str:
         name = f"direct, range {setting['ranges'].replace('percentile:', '') or '99.9'}{_percent(setting['ranges'])}"
     else:
         training, _, seed = setting["training"].rpartition("-")
-        name = f"{'hardware-aware' if training == 'baseline' else training}, seed {seed}"
+        name = f"{_LABELS.get(training, training)}, seed {seed}"
     return name + (", norms of the aged chip" if setting["norms"] else "")
+
+
+#: What trainings are called.
+_LABELS = {
+    "adapted": "hardware-aware",
+    "baseline": "hardware-aware, R23",
+    "hermes": "hardware-aware, for `hermes`",
+    "neurram": "hardware-aware, for `neurram`",
+}
 
 
 def _percent(ranges: str) -> str:
@@ -76,7 +85,7 @@ def table(studies: Sequence[Study]) -> Iterator[str]:
 def order(cell: Study) -> tuple[bool, bool, str]:
     """Direct mapping first, then the baseline recipe, then others."""
     setting = cell["cell"]
-    return setting["training"] != "float", not setting["training"].startswith("baseline"), titled(cell)
+    return setting["training"] != "float", not setting["training"].startswith(("baseline", "adapted")), titled(cell)
 
 
 def refresh(text: str, studies: dict[str, Study]) -> str:

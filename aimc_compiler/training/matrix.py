@@ -238,8 +238,7 @@ class TrainedMatrix(nn.Module):
         )
 
     def _call(self) -> int:
-        """What names the noise of this call. Drawn anew, so that checkpointing, which restores torch's generator before
-        it calls again, meets the same."""
+        """Names the noise of this call: drawn, so that checkpointing, which restores generators, meets the same."""
         return fresh_seed() if self.training else 0
 
     @property
@@ -337,8 +336,7 @@ class TrainedMatrix(nn.Module):
         self.seen = self.seen + 1
 
     def _watch(self, x: Tensor) -> None:
-        """Let the range follow the inputs of a mini-batch: of its first call at once; where there are several, as in a
-        loop, of all together when the next one begins."""
+        """Let the range follow a mini-batch's inputs: of the first call at once, of several when the next begins."""
         found = self._deviations(x)
         if not self._variances:
             self._follow(found, int(self.seen) - 1)

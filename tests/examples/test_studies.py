@@ -62,7 +62,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def every_command(
-    one: Any, data: Path, out: Path, monkeypatch: pytest.MonkeyPatch, training: str = "baseline-0"
+    one: Any, data: Path, out: Path, monkeypatch: pytest.MonkeyPatch, training: str = "adapted-0"
 ) -> dict[str, Any]:
     """Digital training, training for the chip, scores of two cells, and what is collected of them."""
     kept = [
@@ -82,7 +82,7 @@ def every_command(
     return found
 
 
-def require_whole(found: dict[str, Any], training: str = "baseline-0") -> None:
+def require_whole(found: dict[str, Any], training: str = "adapted-0") -> None:
     """Two cells with two chips at every time, and both trainings."""
     assert sorted(found["trainings"]) == [training, "float"]
     assert sorted(found["cells"]) == [f"{training}--analog-fabric", "float--analog-fabric--max"]
@@ -92,14 +92,14 @@ def require_whole(found: dict[str, Any], training: str = "baseline-0") -> None:
 
 def test_fashion(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fashion, "VALIDATION", 60)
-    found = every_command(fashion.STUDY, images, tmp_path, monkeypatch)
-    require_whole(found)
+    found = every_command(fashion.STUDY, images, tmp_path, monkeypatch, "all-0")
+    require_whole(found, "all-0")
     text = results.refresh(
         "<!-- results of fashion; do not edit below -->\nold\n<!-- end of the results -->\n", {"fashion": found}
     )
     assert "old" not in text
     assert text.count("40 x 2") == 2
-    assert "hardware-aware, seed 0" in text
+    assert "all, seed 0" in text
     results.draw([found], tmp_path / "plot.svg")
     assert (tmp_path / "plot.svg").stat().st_size > 1000
 
