@@ -9,7 +9,7 @@ import sys
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Self
 
 from aimc_compiler.errors import SweepError
 from aimc_compiler.study.sweep.cell import Task
@@ -20,21 +20,6 @@ _START = (
 )
 _THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 _BLOCK = 1 << 16
-
-
-def run_on_processes(tasks: Sequence[Task], workers: int, retries: int) -> Iterator[Outcome]:
-    """workers: processes at once; retries: times that a cell is tried again whose worker died.
-
-    Raises SweepError where workers die before they can take a cell.
-    """
-    pool = _Pool(tasks, retries)
-    try:
-        for _ in range(min(workers, len(tasks))):
-            pool.start()
-        while pool.open:
-            yield from pool.wait()
-    finally:
-        pool.stop()
 
 
 class _Worker:
@@ -81,29 +66,49 @@ class _Worker:
         return f"signal {-code}, {signal.strsignal(-code)}{hint}"
 
 
-class _Pool:
-    """Workers and the cells that are still open. open: not done or given up."""
+class Processes:
+    """Workers, and the cells that are still open.
 
-    def __init__(self, tasks: Sequence[Task], retries: int) -> None:
-        self.open = len(tasks)
-        self._waiting = deque(tasks)
-        self._retries = retries
+    most: workers at once; retries: times that a cell is tried again whose worker died. Leaving it ends all workers.
+    """
+
+    def __init__(self, most: int, retries: int) -> None:
+        self._most, self._started = most, 0
+        self._open = 0  # cells that are neither done nor given up
+        self._waiting: deque[Task] = deque()
+        self.retries = retries
         self._deaths: Counter[str] = Counter()
         self._unborn = 0
         self._selector = selectors.DefaultSelector()
 
-    def start(self) -> None:
-        """One more worker."""
-        worker = _Worker()
-        self._selector.register(worker.process.stdout, selectors.EVENT_READ, worker)  # type: ignore[arg-type]
+    def __enter__(self) -> Self:
+        return self
 
-    def stop(self) -> None:
-        """End all that still run."""
+    def __exit__(self, *_: object) -> None:
         for key in list(self._selector.get_map().values()):
             key.data.end()
         self._selector.close()
 
-    def wait(self) -> Iterator[Outcome]:
+    def begin(self, cells: int) -> None:
+        """Start workers for so many cells, which may come later: a worker takes seconds until it is ready."""
+        while self._started < min(self._most, cells):
+            self._start()
+
+    def run(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
+        """Raises SweepError where workers die before they can take a cell."""
+        self.begin(len(tasks))
+        self._open = len(tasks)
+        self._waiting.extend(tasks)
+        while self._open:
+            yield from self._wait()
+
+    def _start(self) -> None:
+        """One more worker."""
+        self._started += 1
+        worker = _Worker()
+        self._selector.register(worker.process.stdout, selectors.EVENT_READ, worker)  # type: ignore[arg-type]
+
+    def _wait(self) -> Iterator[Outcome]:
         """What has happened next."""
         for key, _ in self._selector.select():
             worker: _Worker = key.data
@@ -114,7 +119,7 @@ class _Pool:
                 continue
             for message in said:
                 if "cell" in message:
-                    self.open -= 1
+                    self._open -= 1
                     worker.task = None
                     yield as_outcome(message)
                 if self._waiting:
@@ -130,18 +135,18 @@ class _Pool:
         task = worker.task
         if task is None:
             self._unborn += 1
-            if self._unborn > self._retries:
+            if self._unborn > self.retries:
                 raise SweepError(
                     f"workers end before they take a cell: {ending}. What they print stands above; --workers 1 runs in "
                     "one process"
                 )
-        elif self._deaths[task.cell] >= self._retries:
-            self.open -= 1
-            tries = self._retries + 1
+        elif self._deaths[task.cell] >= self.retries:
+            self._open -= 1
+            tries = self.retries + 1
             yield Outcome(cell=task.cell, error=f"its worker died {tries} times, last by: {ending}")
         else:
             self._deaths[task.cell] += 1
             self._waiting.appendleft(task)
             yield Outcome(cell=task.cell, died=ending)
         if self._waiting:
-            self.start()
+            self._start()

@@ -14,7 +14,7 @@ from aimc_compiler.study.sweep.files import locked, write_whole
 from aimc_compiler.study.sweep.folder import SweepFolder
 from aimc_compiler.study.sweep.on_dask import run_on_dask
 from aimc_compiler.study.sweep.prepare import Preparation, Sources, Tell
-from aimc_compiler.study.sweep.processes import run_on_processes
+from aimc_compiler.study.sweep.processes import Processes
 from aimc_compiler.study.sweep.runners import Outcome, run_here
 from aimc_compiler.study.sweep.table import SweepResult, csv_text, gather, json_text
 
@@ -71,26 +71,29 @@ def run_sweep(
             tell(f"{before} ended without finishing; going on from its cells")
         held.open(sweep)
         cells = list(sweep.cells())
-        preparation = Preparation(sweep, held, sources, tell)
-        reference = preparation.reference()
-        results, damaged = held.read_cells(cells, reference)
-        for text in damaged.values():
-            tell(f"{text}: it is computed again")
-        programs = preparation.programs()
-        tasks = [preparation.task(cell) for cell in cells if cell.name not in results]
-        if tasks:
-            runner = _runner(tasks, workers, dask, retries)
-            _compute(_keep(runner, held, reference), sweep, results, tell, progress)
+        with Processes(workers, retries) as processes:
+            if workers > 1 and dask is None:
+                processes.begin(sum(not held.cell_path(cell.name).exists() for cell in cells))
+            preparation = Preparation(sweep, held, sources, tell)
+            reference = preparation.reference()
+            results, damaged = held.read_cells(cells, reference)
+            for text in damaged.values():
+                tell(f"{text}: it is computed again")
+            programs = preparation.programs()
+            tasks = [preparation.task(cell) for cell in cells if cell.name not in results]
+            if tasks:
+                runner = _runner(tasks, workers, dask, processes)
+                _compute(_keep(runner, held, reference), sweep, results, tell, progress)
         result = gather(sweep, results, reference, programs)
         write_whole(held.path / "results.json", json_text(result).encode())
         write_whole(held.path / "results.csv", csv_text(result).encode())
     return result
 
 
-def _runner(tasks: Sequence[Task], workers: int, dask: str | None, retries: int) -> Iterator[Outcome]:
+def _runner(tasks: Sequence[Task], workers: int, dask: str | None, processes: Processes) -> Iterator[Outcome]:
     if dask is not None:
-        return run_on_dask(tasks, dask, workers, retries)
-    return run_here(tasks) if workers == 1 else run_on_processes(tasks, workers, retries)
+        return run_on_dask(tasks, dask, workers, processes.retries)
+    return run_here(tasks) if workers == 1 else processes.run(tasks)
 
 
 def _keep(runner: Iterator[Outcome], held: SweepFolder, reference: dict[str, Any]) -> Iterator[Outcome]:
