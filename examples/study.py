@@ -6,6 +6,7 @@ A study is a script of its own (``study_fashion.py``, ...) that names a network,
     python examples/study_fashion.py --data DATA train --seed 0        # hardware-aware training from it
     python examples/study_fashion.py --data DATA score                 # every cell of the table that can be scored
     python examples/study_fashion.py --data DATA collect               # docs/results/NAME.json, for write_results.py
+    python examples/study_fashion.py --data DATA compile --seed 0      # NETWORK.aimc, for aimc run or sensitivity
 
 Trained weights go to ``--out`` (``runs``), one folder a training; each score is one JSON file there, and what is there
 already is not computed again. Two commands may share the folder.
@@ -213,6 +214,15 @@ def score(study: Study, split: Split, out: Path, cell: Cell) -> dict[str, Any]:
     return record | {"result": evaluation_json(result), "seconds": time.monotonic() - start}
 
 
+def save_compiled(study: Study, split: Split, out: Path, name: str, seed: int, chip: str) -> None:
+    """The network as a file for ``aimc run``, ``aimc sensitivity`` and the others. name: "float" for direct mapping."""
+    training = FLOAT if name == FLOAT else f"{name}-{seed}"
+    cell = Cell(training, chip, "percentile:99.9" if name == FLOAT else "")
+    path = out / study.name / training / f"{chip}.aimc"
+    compiled_for(study, split, out, cell).save(path)
+    print(f"wrote {path}")
+
+
 def score_all(study: Study, split: Split, out: Path, only: str) -> None:
     """Every cell whose weights are there and that no command has scored, or is scoring."""
     folder = out / study.name / "cells"
@@ -257,9 +267,10 @@ def main(doc: str | None, studies: Sequence[Study]) -> None:
     parser.add_argument("--data", type=Path, required=True, help="see above")
     parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of the trainings and scores")
     parser.add_argument("--study", default="", help="of several, the one of this name alone")
-    parser.add_argument("command", choices=("float", "train", "score", "collect"))
-    parser.add_argument("--name", default="adapted", help="train: the training's name")
-    parser.add_argument("--seed", type=int, default=0, help="float, train: of every draw")
+    parser.add_argument("command", choices=("float", "train", "score", "collect", "compile"))
+    parser.add_argument("--name", default="adapted", help="train, compile: the training's name")
+    parser.add_argument("--chip", default="analog-fabric", help="compile: for which chip")
+    parser.add_argument("--seed", type=int, default=0, help="float, train, compile: of every draw")
     parser.add_argument("--epochs", type=int, help="float, train: other than the study's, to try something out")
     parser.add_argument("--only", default="", help="score: cells whose name has this")
     parser.add_argument("--into", type=Path, default=Path("docs/results"), help="collect: where the file goes")
@@ -273,6 +284,8 @@ def main(doc: str | None, studies: Sequence[Study]) -> None:
         split = study.split(options.data)
         if options.command == "float":
             train_digital(study, split, options.out, options.seed, options.epochs)
+        elif options.command == "compile":
+            save_compiled(study, split, options.out, options.name, options.seed, options.chip)
         elif options.command == "train":
             train_for_chip(study, split, options.out, options.name, options.seed, options.epochs)
         else:
