@@ -105,7 +105,7 @@ def draw(studies: Sequence[Study], path: Path) -> None:
     """A* over time on analog-fabric, a panel a study, with the interval over chips."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.2 * len(studies), 3.8), layout="constrained")
+    figure = Figure(figsize=(4.6 * len(studies), 3.8), layout="constrained")
     for axes, study in zip(figure.subplots(1, len(studies), squeeze=False)[0], studies, strict=True):
         cells = [cell for cell in study["cells"].values() if cell["cell"]["chip"] == "analog-fabric"]
         for cell in sorted(cells, key=order):
@@ -117,7 +117,8 @@ def draw(studies: Sequence[Study], path: Path) -> None:
         axes.axhline(100, color="0.6", lw=0.8)
         axes.set_xscale("log")
         axes.set_xticks(times, [print_time(value) for value in times], minor=False)
-        axes.set(title=study["title"], xlabel="after programming")
+        axes.set_title(study["title"], fontsize=9)
+        axes.set_xlabel("after programming")
         axes.legend(fontsize=7, loc="lower left")
     figure.axes[0].set_ylabel("A* (%)")
     figure.savefig(path)
