@@ -26,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import aimc_compiler as aimc
+from aimc_compiler.files import whole_file
 from aimc_compiler.report import evaluation_json
 from aimc_compiler.training import Recipe, Task, parameter_groups, prepare_hwa, train
 from aimc_compiler.training.loop import WEIGHTS, EpochResult
@@ -85,7 +86,7 @@ class Cell:
 class Study:
     """split: of the data in a folder or file. network: a fresh one. digital, adapted: tasks of digital training and,
     from its network, of training for a chip. trainings: recipe and chip by name. cells: of the table. chance: of the
-    metric, None for its own; batch: samples at once on a chip; known: what others reached."""
+    metric, None for its own; batch: samples at once on a chip."""
 
     name: str
     title: str
@@ -98,7 +99,6 @@ class Study:
     metric: Any = "accuracy"
     chance: float | None = None
     batch: int = 250
-    known: str = ""
 
 
 def train_digital(study: Study, split: Split, out: Path, seed: int, epochs: int | None) -> None:
@@ -252,14 +252,13 @@ def collect(study: Study, out: Path, into: Path) -> None:
         path.parent.name: json.loads(path.read_text()) for path in sorted((out / study.name).glob("*/training.json"))
     }
     into.mkdir(parents=True, exist_ok=True)
-    content = {"name": study.name, "title": study.title, "known": study.known}
+    content = {"name": study.name, "title": study.title}
     write_json(into / f"{study.name}.json", content | {"trainings": trainings, "cells": found})
 
 
 def write_json(path: Path, content: Any) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    partial.replace(path)
+    with whole_file(path, path.with_name(path.name + ".partial"), durable=False) as file:
+        file.write((json.dumps(content, indent=1) + "\n").encode())
 
 
 def main(doc: str | None, studies: Sequence[Study]) -> None:

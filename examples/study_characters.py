@@ -11,7 +11,7 @@ the commands.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -100,17 +100,12 @@ def digital(split: Split) -> Task:
 
 
 def adapted(split: Split, network: nn.Module) -> Task:
-    return Task(
+    return replace(
+        digital(split),
         network=network,
-        train=split.train,
-        validation=split.validation,
         optimiser=partial(torch.optim.AdamW, lr=1e-3),
         scheduler=one_cycle(1e-3),
-        loss=loss,
-        metric=characters_right,
-        weight_decay=1e-2,
         range_rate=1e-3,
-        clip_gradient=1.0,
         epochs=5,
         batch_size=256,
     )

@@ -11,6 +11,7 @@ digits-theo`` and five more one speaker is held out of training, and all of that
 ``study.py`` for the commands.
 """
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -87,16 +88,12 @@ def digital(split: Split) -> Task:
 
 
 def adapted(split: Split, network: nn.Module) -> Task:
-    return Task(
+    return replace(
+        digital(split),
         network=network,
-        train=split.train,
-        validation=split.validation,
         optimiser=partial(torch.optim.AdamW, lr=2e-3),
         scheduler=one_cycle(2e-3),
-        loss=nn.CrossEntropyLoss(label_smoothing=0.05),
-        weight_decay=1e-2,
         range_rate=1e-3,
-        clip_gradient=1.0,
         epochs=20,
         batch_size=300,
     )

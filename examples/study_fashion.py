@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from study import Batches, Split, Study, cells_of, main, one_cycle
-from torch import Tensor, nn
-from train_fashion import read_set
+from torch import nn
+from train_fashion import augment, read_set
 
 from aimc_compiler.training import Recipe, Task
 from aimc_compiler.zoo.fashion import FashionResNet
@@ -40,13 +40,6 @@ def read(folder: Path) -> Split:
     )
 
 
-def augment(x: Tensor) -> Tensor:
-    """Each batch shifted by up to two pixels and, image by image, mirrored with probability one half."""
-    dy, dx = torch.randint(0, 5, (2,)).tolist()
-    x = nn.functional.pad(x, (2, 2, 2, 2))[:, :, dy : dy + 28, dx : dx + 28]
-    return torch.where(torch.rand(len(x), 1, 1, 1) < 0.5, x.flip(-1), x)
-
-
 def digital(split: Split) -> Task:
     return Task(
         network=FashionResNet,
@@ -61,14 +54,11 @@ def digital(split: Split) -> Task:
 
 
 def adapted(split: Split, network: nn.Module) -> Task:
-    return Task(
+    return replace(
+        digital(split),
         network=network,
-        train=split.train,
-        validation=split.validation,
         optimiser=partial(torch.optim.SGD, lr=0.05, momentum=0.9, nesterov=True),
         scheduler=one_cycle(0.05),
-        loss=nn.CrossEntropyLoss(label_smoothing=0.05),
-        weight_decay=5e-4,
         range_rate=1e-3,
         epochs=10,
         batch_size=500,

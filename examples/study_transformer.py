@@ -10,6 +10,7 @@ Two convolutions make 49 tokens of an image (Xiao et al., "Early convolutions he
 Rasch et al. (2023). Data and splits are those of ``study_fashion.py``.
 """
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -60,16 +61,12 @@ def digital(split: Split) -> Task:
 
 
 def adapted(split: Split, network: nn.Module) -> Task:
-    return Task(
+    return replace(
+        digital(split),
         network=network,
-        train=split.train,
-        validation=split.validation,
         optimiser=partial(torch.optim.AdamW, lr=5e-4),
         scheduler=one_cycle(5e-4),
-        loss=nn.CrossEntropyLoss(label_smoothing=0.05),
-        weight_decay=0.05,
         range_rate=1e-3,
-        clip_gradient=1.0,
         epochs=8,
         batch_size=500,
     )

@@ -40,8 +40,11 @@ def read_set(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     return read_idx(images, 16).reshape(-1, 28, 28), labels
 
 
-def augment(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Each batch shifted by up to two pixels and, image by image, mirrored with probability one half."""
+def augment(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Each batch shifted by up to two pixels and, image by image, mirrored with probability one half.
+
+    generator: of the draws; None: torch's own.
+    """
     dy, dx = torch.randint(0, 5, (2,), generator=generator).tolist()
     x = nn.functional.pad(x, (2, 2, 2, 2))[:, :, dy : dy + 28, dx : dx + 28]
     mirror = torch.rand(len(x), generator=generator) < 0.5

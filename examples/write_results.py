@@ -43,7 +43,8 @@ def titled(cell: Study) -> str:
     """What a line is called."""
     setting = cell["cell"]
     if setting["training"] == "float":
-        name = f"direct, range {setting['ranges'].replace('percentile:', '') or '99.9'}{_percent(setting['ranges'])}"
+        kind, _, share = setting["ranges"].partition(":")
+        name = f"direct, range {f'{share} %' if share else kind}"
     else:
         training, _, seed = setting["training"].rpartition("-")
         name = f"{_LABELS.get(training, training)}, seed {seed}"
@@ -57,10 +58,6 @@ _LABELS = {
     "hermes": "hardware-aware, for `hermes`",
     "neurram": "hardware-aware, for `neurram`",
 }
-
-
-def _percent(ranges: str) -> str:
-    return " %" if "percentile" in ranges else ""
 
 
 def table(studies: Sequence[Study]) -> Iterator[str]:

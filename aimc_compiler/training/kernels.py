@@ -49,9 +49,9 @@ def drive(
                 for c in range(values.shape[0]):
                     out[c] = min(max(values[c] / r, -_ONE), _ONE)
             if halves.shape[0] > 0:
-                half = halves[row, begin:end]
+                rounded = halves[row, begin:end]
                 for c in range(values.shape[0]):
-                    half[c] = _half(out[c] * out[c])
+                    rounded[c] = half(out[c] * out[c])
             if squares.shape[0] > 0:
                 second = squares[row, begin:end]
                 for c in range(values.shape[0]):
@@ -59,10 +59,18 @@ def drive(
 
 
 @inlined
-def _half(value: np.float32) -> np.uint16:
+def half(value: np.float32) -> np.uint16:
     """The nearest bfloat16, ties to even, of a finite value."""
     bits = np.float32(value).view(np.uint32)
     return np.uint16(np.uint32(bits + _BELOW_HALF + ((bits >> _16) & _LAST)) >> _16)
+
+
+@inlined
+def widen(out: Floats, halves: Halves) -> None:
+    """bfloat16 as float32. out: as many, or more."""
+    bits = out.view(np.uint32)
+    for k in range(halves.shape[0]):
+        bits[k] = np.uint32(halves[k]) << _16
 
 
 @compiled
@@ -102,11 +110,11 @@ def _sum(values: Floats) -> np.float32:
     """The sum of values, which are changed: halves are added, a vector at a time."""
     count = values.shape[0]
     while count > 1:
-        half = count >> 1
-        low, high = values[:half], values[count - half : count]
-        for c in range(half):
+        most = count >> 1
+        low, high = values[:most], values[count - most : count]
+        for c in range(most):
             low[c] += high[c]
-        count -= half
+        count -= most
     total: np.float32 = values[0]
     return total
 
@@ -141,9 +149,9 @@ def disturb(
                 sign = np.float32(part[k] > _ZERO) - np.float32(part[k] < _ZERO)
                 made[k] = grown * sign
             if halves.shape[0] > 0:
-                half = halves[row, begin:end]
+                rounded = halves[row, begin:end]
                 for k in range(part.shape[0]):
-                    half[k] = _half(abs(made[k]))
+                    rounded[k] = half(abs(made[k]))
             if magnitude.shape[0] > 0:
                 size = magnitude[row, begin:end]
                 for k in range(part.shape[0]):
@@ -188,9 +196,7 @@ def finish(
         if read > _ZERO or output > _ZERO:  # of the whole part: no value depends on where the batch ends
             normals_of_part(normals, words, PART, 0, np.uint64(part), key)
         if halves.shape[0] > 0:
-            half, whole = halves[begin:end], powers.view(np.uint32)
-            for k in range(end - begin):
-                whole[k] = np.uint32(half[k]) << _16
+            widen(powers, halves[begin:end])
         if power.shape[0] > 0:
             powers[: end - begin] = power[begin:end]
         add_noise(codes, u[begin:end], powers, inverse, normals, read, output)

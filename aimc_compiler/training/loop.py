@@ -24,6 +24,7 @@ from torch.utils import _pytree as pytree
 from aimc_compiler.chip import ChipSpec, dump_yaml, load_chip
 from aimc_compiler.errors import TrainingError
 from aimc_compiler.executor import as_call
+from aimc_compiler.files import whole_file
 from aimc_compiler.records import record
 from aimc_compiler.rng import stream_key
 from aimc_compiler.training.checkpoint import load_checkpoint, save_checkpoint
@@ -318,9 +319,8 @@ def _folder(out: str | Path | None, resume: bool) -> Path | None:
 
 def _write_weights(path: Path, model: HardwareAware) -> None:
     tensors = {name: value.detach().cpu().clone().contiguous() for name, value in model.state_dict().items()}
-    partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_bytes(save_tensors(tensors))
-        partial.replace(path)
+        with whole_file(path, path.with_name(path.name + ".partial"), durable=False) as file:
+            file.write(save_tensors(tensors))
     except OSError as error:
         raise TrainingError(f"{path} cannot be written: {error.strerror}; give another folder") from error

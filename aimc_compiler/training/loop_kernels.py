@@ -15,7 +15,7 @@ import numpy.typing as npt
 from aimc_compiler.analog.fast.cell import sigmoid, tanh
 from aimc_compiler.rng.in_cache import normals_of_columns
 from aimc_compiler.rng.philox import compiled, inlined
-from aimc_compiler.training.kernels import add_noise, convert
+from aimc_compiler.training.kernels import add_noise, convert, half, widen
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
@@ -29,22 +29,21 @@ _ONE, _ZERO = np.float32(1), np.float32(0)
 LSTM, GRU, RNN_TANH, RNN_RELU = 0, 1, 2, 3
 #: Rows of scratch, each of the gates' width + 8, that ``step_forward`` works in.
 SCRATCH = 12
-_16, _HALF, _LAST = np.uint32(16), np.uint32(0x7FFF), np.uint32(1)
 
 
 @compiled
 def drive_state(
-    codes: Floats, squares: Floats, halves: Halves, h: Floats, ranges: Floats, step: np.float32, scratch: Floats,
-    first: int, last: int,
+    codes: Floats, squares: Floats, halves: Halves, h: Floats, ranges: Floats, step: np.float32, first: int,
+    last: int,
 ) -> None:  # fmt: skip
     """Rows ``first`` to ``last`` of a state as codes, and their squares where there is room for them.
 
     codes, h: (batch, units); squares: the same or empty, halves: the same in bfloat16 or empty; ranges: (units,);
-    step: of the input converter, 0 for none; scratch: (1 or more, units or more).
+    step: of the input converter, 0 for none.
     """
     for row in range(first, last):
         _drive(codes[row], h[row], ranges, step)
-        _square(codes[row], squares, halves, row, scratch[0])
+        _square(codes[row], squares, halves, row)
 
 
 @inlined
@@ -59,7 +58,7 @@ def _drive(codes: Floats, h: Floats, ranges: Floats, step: np.float32) -> None:
 
 
 @inlined
-def _square(codes: Floats, squares: Floats, halves: Halves, row: int, scratch: Floats) -> None:
+def _square(codes: Floats, squares: Floats, halves: Halves, row: int) -> None:
     if squares.shape[0] > 0:
         second = squares[row]
         for j in range(codes.shape[0]):
@@ -67,10 +66,7 @@ def _square(codes: Floats, squares: Floats, halves: Halves, row: int, scratch: F
     if halves.shape[0] > 0:
         made = halves[row]
         for j in range(codes.shape[0]):
-            scratch[j] = codes[j] * codes[j]
-        bits = scratch.view(np.uint32)
-        for j in range(codes.shape[0]):  # to the nearest bfloat16, ties to even
-            made[j] = np.uint16((bits[j] + _HALF + ((bits[j] >> _16) & _LAST)) >> _16)
+            made[j] = half(codes[j] * codes[j])
 
 
 @compiled
@@ -104,7 +100,7 @@ def step_forward(
             side = u[block, row]
             if power_halves.shape[0] > 0:
                 side = part
-                _widen(part, power_halves[block, row])
+                widen(part, power_halves[block, row])
             elif power.shape[0] > 0:
                 side = power[block, row]
             add_noise(codes, u[block, row], side, inverse[block], normals, read, output)
@@ -119,13 +115,6 @@ def step_forward(
             _gru(y[row, t], before, marks, given[row, t], fed)
         else:
             _rnn(y[row, t], given[row, t], fed, kind)
-
-
-@inlined
-def _widen(out: Floats, halves: Halves) -> None:
-    bits = out.view(np.uint32)
-    for k in range(halves.shape[0]):
-        bits[k] = np.uint32(halves[k]) << _16
 
 
 @inlined

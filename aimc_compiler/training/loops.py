@@ -167,7 +167,7 @@ class _Forward:
         how, rows = self.how, slice(first, last)
         scratch = np.empty((SCRATCH, self.gates.shape[2] + 8), np.float32)
         squares: Any = [self.squares.numpy(), _words(self.halves)]
-        driven: Any = [self.ranges.numpy(), np.float32(how.passes[0].step), scratch, first, last]
+        driven: Any = [self.ranges.numpy(), np.float32(how.passes[0].step), first, last]
         names = (self.gates, self.bias, self.y, self.c, self.acts, self.h, self.u, self.power)
         arrays: Any = [*(each.numpy() for each in names), _words(self.power_halves), self.kept.numpy()]
         keys = np.array([each.key for each in how.passes], np.uint64)
