@@ -17,7 +17,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,9 +83,18 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Training:
+    """For a chip, by a recipe. changes: settings of the task that are others here."""
+
+    chip: str
+    recipe: Recipe
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Study:
     """split: of the data in a folder or file. network: a fresh one. digital, adapted: tasks of digital training and,
-    from its network, of training for a chip. trainings: recipe and chip by name. cells: of the table. chance: of the
+    from its network, of training for a chip. trainings: for chips, by name. cells: of the table. chance: of the
     metric, None for its own; batch: samples at once on a chip."""
 
     name: str
@@ -94,7 +103,7 @@ class Study:
     network: Callable[[], nn.Module]
     digital: Callable[[Split], Task]
     adapted: Callable[[Split, nn.Module], Task]
-    trainings: Mapping[str, tuple[str, Recipe]]
+    trainings: Mapping[str, Training]
     cells: Sequence[Cell]
     metric: Any = "accuracy"
     chance: float | None = None
@@ -142,8 +151,9 @@ def scored(network: nn.Module, data: Pair, task: Task, batch: int) -> float:
 
 def train_for_chip(study: Study, split: Split, out: Path, name: str, seed: int, epochs: int | None) -> None:
     """``aimc_compiler.training.train`` from the digital network; goes on where it was stopped."""
-    chip, recipe = study.trainings[name]
-    task = lasting(study.adapted(split, load_float(study, out)), epochs)
+    training = study.trainings[name]
+    chip, recipe = training.chip, training.recipe
+    task = lasting(replace(study.adapted(split, load_float(study, out)), **training.changes), epochs)
     folder = out / study.name / f"{name}-{seed}"
 
     def report(epoch: EpochResult) -> None:
@@ -185,11 +195,11 @@ def compiled_for(study: Study, split: Split, out: Path, cell: Cell) -> aimc.Comp
     x, network = split.calibration, load_float(study, out)
     if cell.training == FLOAT:
         return aimc.compile(network, cell.chip, (x[:1],), calibration=x.split(study.batch), range_method=cell.ranges)
-    chip, recipe = study.trainings[cell.training.rpartition("-")[0]]
-    prepared = prepare_hwa(network, chip, recipe, example_inputs=(x[:1],))
+    training = study.trainings[cell.training.rpartition("-")[0]]
+    prepared = prepare_hwa(network, training.chip, training.recipe, example_inputs=(x[:1],))
     prepared.load_state_dict(load_file(weights_of(study, out, cell.training)))
     # Ranges are learned; a chip with other converters than those trained for is calibrated.
-    calibration = None if cell.chip == chip else x.split(study.batch)
+    calibration = None if cell.chip == training.chip else x.split(study.batch)
     return aimc.compile(prepared.eval(), cell.chip, (x[:1],), calibration=calibration)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from study import Pair, Split, Study, cells_of, main, one_cycle
+from study import Pair, Split, Study, Training, cells_of, main, one_cycle
 from torch import Tensor, nn
 
 from aimc_compiler.training import Recipe, Task
@@ -118,7 +118,7 @@ STUDY = Study(
     network=CharacterLstm,
     digital=digital,
     adapted=adapted,
-    trainings={"adapted": ("analog-fabric", Recipe())},
+    trainings={"adapted": Training("analog-fabric", Recipe())},
     cells=[*cells_of("float", "adapted-0", "adapted-1", chips={"analog-fabric": 0, "hermes": 0, "neurram": 0})],
     metric=characters_right,
     chance=0.14604,

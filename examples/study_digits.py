@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 from spoken_digits import read_clips
-from study import Batches, Cell, Split, Study, cells_of, main, one_cycle
+from study import Batches, Cell, Split, Study, Training, cells_of, main, one_cycle
 from torch import Tensor, nn
 
 from aimc_compiler.training import Recipe, Task
@@ -107,7 +107,7 @@ def study(name: str, title: str, speaker: int | None, cells: list[Cell]) -> Stud
         network=DigitLstm,
         digital=digital,
         adapted=adapted,
-        trainings={name: (chip, Recipe()) for name, chip in CHIPS.items()},
+        trainings={name: Training(chip, Recipe()) for name, chip in CHIPS.items()},
         cells=cells,
         batch=100,
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from study import Batches, Split, Study, cells_of, main, one_cycle
+from study import Batches, Split, Study, Training, cells_of, main, one_cycle
 from torch import nn
 from train_fashion import augment, read_set
 
@@ -86,7 +86,7 @@ STUDY = Study(
     network=FashionResNet,
     digital=digital,
     adapted=adapted,
-    trainings={name: ("analog-fabric", recipe) for name, recipe in RECIPES.items()},
+    trainings={name: Training("analog-fabric", recipe) for name, recipe in RECIPES.items()},
     cells=[
         *cells_of("float", *(f"{name}-{seed}" for name in RECIPES for seed in (0, 1)), chips=FABRIC, norms=True),
         *cells_of("float", "all-0", "all-1", chips={"hermes": 2000, "neurram": 1000}),

@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-from study import Split, Study, cells_of, main, one_cycle
+from study import Split, Study, Training, cells_of, main, one_cycle
 from study_fashion import read
 from torch import Tensor, nn
 
@@ -79,7 +79,7 @@ STUDY = Study(
     network=FashionTransformer,
     digital=digital,
     adapted=adapted,
-    trainings={"adapted": ("analog-fabric", Recipe())},
+    trainings={"adapted": Training("analog-fabric", Recipe())},
     cells=[*cells_of("float", "adapted-0", "adapted-1", chips={"analog-fabric": 2000, "hermes": 2000, "neurram": 500})],
 )
 

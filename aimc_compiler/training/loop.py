@@ -113,10 +113,12 @@ class _Run:
         self.task, self.recipe, self.seed = task, recipe, seed
         self.data = Data(task.train, task.batch_size, "training")
         self.validation = Data(task.validation, task.batch_size, "validation")
-        self.model: Any = prepare_hwa(network, chip, recipe, rules=task.rules, example_inputs=task.example_inputs)
+        self.steps = task.epochs * self.data.batches
+        self.model: Any = prepare_hwa(
+            network, chip, recipe, rules=task.rules, example_inputs=task.example_inputs, steps=self.steps
+        )
         self.teacher = copy.deepcopy(network).eval() if recipe.distillation else None
         self.optimiser = task.optimiser(parameter_groups(self.model, task.weight_decay, task.range_rate))
-        self.steps = task.epochs * self.data.batches
         self.scheduler = None if task.scheduler is None else task.scheduler(self.optimiser, self.steps)
         self.step, self.loss_sum = 0, 0.0
         self.history: list[EpochResult] = []

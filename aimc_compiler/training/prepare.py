@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
 from aimc_compiler.analog import MatrixOnTiles
@@ -37,12 +38,14 @@ def prepare_hwa(
     *,
     rules: Rules | None = None,
     example_inputs: Sequence[Any] | None = None,
+    steps: int | None = None,
 ) -> Any:
     """A copy of ``model`` whose matrices are trained with the chip in mind.
 
     chip: a spec, a built-in name or a path. recipe: a ``Recipe``, a mapping of its settings or a JSON file; None: the
     default. rules: patterns on module paths with settings, as of ``compile``, which takes them over; presets and
-    budgets of tiles need example_inputs, one call's positional inputs.
+    budgets of tiles need example_inputs, one call's positional inputs. steps: mini-batches of the whole run, which
+    ``freeze_norms`` of the recipe is a share of; None: batch norms are not frozen.
 
     In training mode every mini-batch meets fresh noise; in evaluation mode there is none, and converters act. The copy
     is of a class derived from the model's own. Its state dict has the model's names, and more beside each weight:
@@ -84,11 +87,13 @@ def prepare_hwa(
     twin.__class__ = type(f"HardwareAware{kind.__name__}", (HardwareAware, kind), {"__module__": kind.__module__})
     prepared: Any = twin
     prepared.hwa = Preparation(spec, settings, rules, batches, choices)
+    prepared.hwa.frozen_from = _frozen_from(settings, steps)
     return prepared
 
 
 class Preparation:
-    """What a network was prepared with, and what of it is trained for tiles. choices: of each matrix module."""
+    """What a network was prepared with, and what of it is trained for tiles. choices: of each matrix module;
+    frozen_from: the mini-batch, from 0, from which batch norms are frozen, None for never."""
 
     def __init__(
         self, chip: ChipSpec, recipe: Recipe, rules: Rules | None, batches: Batches, choices: Sequence[Choice]
@@ -96,6 +101,7 @@ class Preparation:
         self.chip, self.recipe, self.rules, self.batches = chip, recipe, rules, batches
         self.choices = tuple(choices)
         self.clock: Clock | None = None
+        self.frozen_from: int | None = None
 
     def __str__(self) -> str:
         lines = [
@@ -112,6 +118,8 @@ class HardwareAware(nn.Module):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """A call in training mode is a mini-batch."""
         if self.training:
+            if self.hwa.frozen_from is not None and self.hwa.batches.number >= self.hwa.frozen_from:
+                freeze_norms(self)
             self.hwa.batches.begin()
         clock = self.hwa.clock
         if clock is None:
@@ -124,6 +132,13 @@ class HardwareAware(nn.Module):
     def __aimc_export__(self) -> tuple[nn.Module, Learned]:
         """The plain network, and what was learned for each matrix beside its weight."""
         return export(self)
+
+
+def freeze_norms(model: nn.Module) -> None:
+    """Let batch norms normalise by their running statistics, and leave those as they are, until ``model.train()``."""
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and module.track_running_stats:
+            module.eval()
 
 
 def export(model: HardwareAware) -> tuple[nn.Module, Learned]:
@@ -197,6 +212,13 @@ def _on_tiles(layer: TrainedLayer, name: str, core: TrainedMatrix, seed: int, ch
         chip=chip_index,
         dtype=weight.dtype,
     )
+
+
+def _frozen_from(recipe: Recipe, steps: int | None) -> int | None:
+    """The mini-batch from which batch norms are frozen."""
+    if steps is not None and steps < 1:
+        raise TrainingError(f"steps is {steps}: give the mini-batches of the run, 1 or more, or None")
+    return None if steps is None or not recipe.freeze_norms else round(steps * (1 - recipe.freeze_norms))
 
 
 def _samples(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:

@@ -39,6 +39,9 @@ class Recipe:
     (``clip_sigmas`` standard deviations of the weights of a tile's block), "learned" (a bound for each column, a
     parameter); drop_connect: share of weights set to 0 in a mini-batch.
     distillation: weight of the float teacher in ``distillation_loss``, at ``temperature``.
+    freeze_norms: share of the run, at its end, in which batch norms normalise by their running statistics, as they do
+    on the chip: what noise does to the mean of a channel is then seen by the network behind, not taken back in each
+    mini-batch. It needs the length of the run (``steps`` of ``prepare_hwa``; ``train`` knows it).
 
     >>> Recipe(noise_factor=2.0).noise_factor
     2.0
@@ -65,13 +68,14 @@ class Recipe:
     drop_connect: float = 0.0
     distillation: float = 0.0
     temperature: float = 2.0
+    freeze_norms: float = 0.0
 
     def __post_init__(self) -> None:
         for name, low in _LEAST.items():
             value = getattr(self, name)
             if not isfinite(value) or value < low:
                 raise RecipeError(f"{name} is {value}: give a finite number, {low} or more")
-        for name in ("drop_connect", "range_inside", "distillation"):
+        for name in ("drop_connect", "range_inside", "distillation", "freeze_norms"):
             if getattr(self, name) > 1:
                 raise RecipeError(f"{name} is {getattr(self, name)}, a share: give a number from 0 to 1")
         if self.drift_s is not None and not 0 < self.drift_s[0] <= self.drift_s[1] < float("inf"):
@@ -122,6 +126,7 @@ _LEAST: dict[str, float] = {
     "drop_connect": 0.0,
     "distillation": 0.0,
     "temperature": 1e-3,
+    "freeze_norms": 0.0,
 }
 
 

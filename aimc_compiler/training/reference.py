@@ -37,6 +37,7 @@ MEANINGS: dict[str, tuple[str, str]] = {
     "drop_connect": ("share of the weights that is 0 in a mini-batch", "W13"),
     "distillation": ("weight of the float teacher's outputs in the loss; the labels have the rest", "H15"),
     "temperature": ("at which both outputs are softened for that", "H15"),
+    "freeze_norms": ("share of the run, at its end, in which batch norms use their running statistics", ""),
 }
 
 

@@ -92,7 +92,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 RECIPES: list[dict[str, Any]] = [
-    {"range_batches": 3, "distillation": 0.4},
+    {"range_batches": 3, "distillation": 0.4, "freeze_norms": 0.6},
     {"range_batches": 50, "clip": "k-sigma", "clip_sigmas": 1.0, "remap_every": 3},
     {"range_batches": 2, "clip": "learned", "column_gain": True, "drop_connect": 0.1},
     {"drift_s": (1.0, 1e6), "noise_ramp": 4, "ranges": "fixed"},
