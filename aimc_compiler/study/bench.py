@@ -7,7 +7,7 @@ from typing import Any
 
 from aimc_compiler.errors import DataError
 from aimc_compiler.executor import CompiledEntry, Device, as_call, run_graph
-from aimc_compiler.study.metric import Metric, join_outputs, join_targets
+from aimc_compiler.study.metric import Metric, join_outputs, join_targets, scores_in
 from aimc_compiler.units import print_time
 
 Advance = Callable[[str], None]
@@ -64,19 +64,23 @@ class Bench:
         return self._measured(parts, f"chip_index {chip.chip_index} at {print_time(time_s)}")
 
     def _measured(self, parts: list[Any], where: str) -> float:
-        return _measured(self._metric, join_outputs(parts, self._dims), self._targets, where)
-
-
-def _measured(metric: Metric, outputs: Any, targets: Any, where: str) -> float:
-    """The metric as a number. Raises DataError where it gives none."""
-    found = metric.function(outputs, targets)
-    try:
-        value = float(found)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise DataError(f"metric {metric.name!r} gives {found!r:.80} for {where}: return one number") from error
-    if not math.isfinite(value):
-        raise DataError(f"metric {metric.name!r} is {value} for {where}: check the data and the metric")
-    return value
+        """The metric as a number. Raises DataError where it gives none."""
+        name, found = self._metric.name, self._metric.function(join_outputs(parts, self._dims), self._targets)
+        scores = scores_in(found)
+        if scores is not None and len(scores) != self.samples:
+            raise DataError(
+                f"metric {name!r} gives {len(scores)} scores for the {self.samples} samples of {where}: return one "
+                "number, or a score for each sample"
+            )
+        try:
+            value = float(found if scores is None else scores.mean())
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise DataError(
+                f"metric {name!r} gives {found!r:.80} for {where}: return one number, or a score for each sample"
+            ) from error
+        if not math.isfinite(value):
+            raise DataError(f"metric {name!r} is {value} for {where}: check the data and the metric")
+        return value
 
 
 def _pair(batch: Any, number: int) -> tuple[Any, Any]:

@@ -91,15 +91,15 @@ def evaluate(
     """Program ``n_chips`` chips and score each at each time.
 
     data: batches of (inputs, targets); inputs as for ``compile``'s calibration. metric: "accuracy", or a function
-    (outputs, targets) -> float, higher is better, called once on all outputs, joined along their batch dimension, and
-    all targets, joined along their first. chance: the metric of a network that knows nothing, needed for A* with a
-    function of your own; where the float network is no better than that, there is no A*. times_s: the chip spec's by
-    default. recalibration: when each chip is read for drift compensation: "always" (at every one of the times),
-    "never" (after programming and not again), "1h" (at the latest full hour), or times as in "0s,1d". columns, norms:
-    batches of inputs by which each chip's columns are corrected, then its batch norms recalibrated, at each time
-    (``Device.correct_columns``, ``Device.recalibrate_norms``). precision: as of ``CompiledModel.deploy``. entry: of a
-    program of several, the one whose inputs these are (default: the first). progress: a bar on standard error; by
-    default where that is a terminal.
+    (outputs, targets) to a number, higher is better, or to the scores of all samples, (n, ...), whose mean it is;
+    called once on all outputs, joined along their batch dimension, and all targets, joined along their first. chance:
+    the metric of a network that knows nothing, needed for A* with a function of your own; where the float network is no
+    better than that, there is no A*. times_s: the chip spec's by default. recalibration: when each chip is read for
+    drift compensation: "always" (at every one of the times), "never" (after programming and not again), "1h" (at the
+    latest full hour), or times as in "0s,1d". columns, norms: batches of inputs by which each chip's columns are
+    corrected, then its batch norms recalibrated, at each time (``Device.correct_columns``,
+    ``Device.recalibrate_norms``). precision: as of ``CompiledModel.deploy``. entry: of a program of several, the one
+    whose inputs these are (default: the first). progress: a bar on standard error; by default where that is a terminal.
 
     Chip k of a seed is the same chip whatever ``n_chips`` and ``times_s`` are.
     """

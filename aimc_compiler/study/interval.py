@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from aimc_compiler.records import record
-from aimc_compiler.study.metric import Metric
+from aimc_compiler.study.metric import Metric, scores_in
 from aimc_compiler.study.student import student_quantile
 
 
@@ -26,13 +26,13 @@ class Paired:
 class PairedScores:
     """Keeps the score of each sample as a metric is taken: of the float network, then of every chip at every time.
 
-    metric: the one that is to be taken; one that is no mean over samples is left as it is, and nothing is kept.
+    metric: the one that is to be taken; of one that is no mean over samples nothing is kept.
     """
 
     def __init__(self, metric: Metric) -> None:
         self._metric = metric
         self._scores: list[Tensor] = []
-        self.metric = metric if metric.each is None else replace(metric, function=self._taken)
+        self.metric = replace(metric, function=self._taken)
 
     def of(self, place: int, times: int) -> Paired | None:
         """At the time of this place among all; None where the metric is no mean over samples."""
@@ -43,11 +43,12 @@ class PairedScores:
         found = ci95_of(apart)
         return None if found is None else Paired(mean=statistics.fmean(apart), ci95=found)
 
-    def _taken(self, outputs: Any, targets: Any) -> float:
-        value = self._metric.function(outputs, targets)
-        if self._metric.each is not None:
-            self._scores.append(self._metric.each(outputs, targets).double())
-        return value
+    def _taken(self, outputs: Any, targets: Any) -> float | Tensor:
+        found = self._metric.function(outputs, targets)
+        scores = scores_in(found)
+        if scores is not None:
+            self._scores.append(scores)
+        return found
 
 
 def ci95_of(values: Sequence[float]) -> tuple[float, float] | None:

@@ -12,23 +12,25 @@ from torch.utils import _pytree as pytree
 from aimc_compiler.errors import DataError
 from aimc_compiler.records import record
 
-MetricFunction = Callable[[Any, Any], float]
+MetricFunction = Callable[[Any, Any], float | Tensor]
 
 
 @record
 class Metric:
-    """function: (outputs, targets) of the whole data set to a number; chance: (targets) to the number that constant
-    prediction reaches, or None where that is not known; each: (outputs, targets) to the score of every sample, (n,),
-    where the metric is their mean, else None."""
+    """function: (outputs, targets) of the whole data set to a number, or, where that is a mean over samples, to the
+    scores, (n, ...); chance: (targets) to the number that constant prediction reaches, or None where that is not
+    known."""
 
     name: str
     function: MetricFunction
     chance: Callable[[Any], float] | None = None
-    each: Callable[[Any, Any], Tensor] | None = None
 
 
-def accuracy(outputs: Any, targets: Any) -> float:
-    """Share of samples whose largest output is the target. outputs: (n, classes); targets: (n,) class indices."""
+def accuracy(outputs: Any, targets: Any) -> Tensor:
+    """(n,): of each sample, whether its largest output is the target; their mean is the accuracy.
+
+    outputs: (n, classes); targets: (n,) class indices. Raises DataError on others.
+    """
     if not isinstance(outputs, Tensor) or not isinstance(targets, Tensor):
         raise DataError(
             f"accuracy needs one tensor of outputs and one of targets, not {type(outputs).__name__} and "
@@ -45,11 +47,6 @@ def accuracy(outputs: Any, targets: Any) -> float:
             f"the outputs of {len(unknown)} of {len(outputs)} samples hold NaN, first those of sample "
             f"{int(unknown[0])}: check the inputs and the network"
         )
-    return float(_correct(outputs, targets).double().mean())
-
-
-def _correct(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Of each sample, whether its largest output is the target."""
     return outputs.argmax(1) == _classes(targets, outputs.shape[1])
 
 
@@ -72,9 +69,14 @@ def commonest_share(targets: Any) -> float:
     return float(counts.max()) / float(counts.sum())
 
 
-METRICS: dict[str, Metric] = {
-    "accuracy": Metric(name="accuracy", function=accuracy, chance=commonest_share, each=_correct)
-}
+METRICS: dict[str, Metric] = {"accuracy": Metric(name="accuracy", function=accuracy, chance=commonest_share)}
+
+
+def scores_in(found: Any) -> Tensor | None:
+    """(n,): what a metric says of each sample, float64; None where it gave one number."""
+    if not isinstance(found, Tensor) or found.numel() < 2 or not found.dim():
+        return None
+    return found.double().reshape(len(found), -1).mean(1)
 
 
 def find_metric(metric: str | MetricFunction) -> Metric:

@@ -14,7 +14,7 @@ from aimc_compiler.records import record
 from aimc_compiler.rng import stream_key
 
 Loss = Callable[[Any, Any], Tensor]
-Metric = Callable[[Any, Any], float]
+Metric = Callable[[Any, Any], float | Tensor]
 
 
 @record
@@ -23,8 +23,8 @@ class Task:
     targets) of tensors, whose samples are shuffled anew in each epoch and come ``batch_size`` at a time, or batches
     (inputs, targets) that can be gone through again: a list, which keeps its order, or a torch DataLoader. inputs: a
     tensor, a tuple of positional inputs or a dict of keyword inputs. loss: (outputs, targets) to a scalar; metric:
-    "accuracy" or (outputs, targets) of the whole validation data to a number, higher is better; chance: that of a
-    network that knows nothing, for A*.
+    "accuracy" or (outputs, targets) of the whole validation data to a number, higher is better, or to the scores of all
+    samples, (n, ...), whose mean it is; chance: that of a network that knows nothing, for A*.
 
     optimiser: parameter groups (of ``parameter_groups``) to an optimiser; scheduler: (optimiser, steps in all) to a
     learning-rate scheduler that is stepped after each mini-batch, or None. weight_decay, range_rate: as of
@@ -69,7 +69,8 @@ class Task:
     def measured(self, outputs: list[Any], targets: list[Any]) -> float:
         """The metric of all batches together."""
         function = _accuracy if isinstance(self.metric, str) else self.metric
-        return float(function(_joined(outputs), _joined(targets)))
+        found = function(_joined(outputs), _joined(targets))
+        return float(found.double().mean()) if isinstance(found, Tensor) else float(found)
 
 
 class Data:

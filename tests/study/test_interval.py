@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import aimc_compiler as aimc
+from aimc_compiler.errors import DataError
 from aimc_compiler.report.evaluation import evaluation_json
 from aimc_compiler.study.interval import ci95_of
 from aimc_compiler.study.student import student_quantile
@@ -62,3 +63,37 @@ def test_samples_are_paired_with_the_float_network() -> None:
     own = aimc.evaluate(compiled, [(x, y)], lambda outputs, _: float(outputs.mean()), times_s=(1.0,), n_chips=2)
     assert own.times[0].paired is None
     assert "paired" not in evaluation_json(own)["times"][0]
+
+
+def test_a_metric_of_scores_is_their_mean_and_paired() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(12, 40), nn.ReLU(), nn.Linear(40, 6)).eval()
+    x = torch.randn(50, 12)
+    y = model(x) + 0.1 * torch.randn(50, 6)
+    compiled = aimc.compile(model, "analog-fabric", (x[:1],), calibration=[x])
+    data = list(zip(x.split(20), y.split(20), strict=True))
+
+    def near(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return (outputs - targets).abs() < 0.2
+
+    def share(outputs: torch.Tensor, targets: torch.Tensor) -> float:
+        return float(near(outputs, targets).double().mean())
+
+    scored, plain = (
+        aimc.evaluate(compiled, data, metric, 0.0, times_s=(1.0, 3600.0), n_chips=2) for metric in (near, share)
+    )
+    assert scored.float_metric == pytest.approx(plain.float_metric, abs=1e-12)
+    for one, other in zip(scored.times, plain.times, strict=True):
+        assert one.values == pytest.approx(other.values, abs=1e-12)
+        assert other.paired is None
+        assert one.paired is not None
+        assert one.paired.mean == pytest.approx(one.mean - scored.float_metric, abs=1e-12)
+        assert one.paired.ci95[0] < one.paired.mean < one.paired.ci95[1]
+
+
+def test_scores_of_other_samples_are_refused() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(8, 4)
+    compiled = aimc.compile(nn.Linear(4, 3).eval(), "analog-fabric", (x[:1],), calibration=[x])
+    with pytest.raises(DataError, match="gives 24 scores for the 8 samples of the float network: return one number"):
+        aimc.evaluate(compiled, [(x, x)], lambda outputs, targets: outputs.flatten(), 0.0, times_s=(1.0,), n_chips=1)
