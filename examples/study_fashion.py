@@ -71,12 +71,23 @@ FABRIC = {"analog-fabric": 5000}
 #: The method of Rasch et al. (2023), and what may be better.
 BASELINE = Recipe(noise_factor=3.0, noise_ramp=430, drift_s=None, remap_every=500, clip="column")
 DRIFT = Recipe(noise_factor=1.0, drift_s=(1.0, YEAR_S), remap_every=1)
-RECIPES = {
-    "baseline": BASELINE,
-    "drift": DRIFT,
-    "clip": replace(BASELINE, clip="k-sigma", clip_sigmas=2.5, remap_every=1),
-    "distilled": replace(BASELINE, distillation=0.5),
-    "all": replace(DRIFT, clip="k-sigma", clip_sigmas=2.5, distillation=0.5),
+ALL = replace(DRIFT, clip="k-sigma", clip_sigmas=2.5, distillation=0.5)
+FROZEN = replace(ALL, clip_sigmas=2.0, freeze_norms=0.2)
+LONG = {
+    "epochs": 30,
+    "optimiser": partial(torch.optim.SGD, lr=0.1, momentum=0.9, nesterov=True),
+    "scheduler": one_cycle(0.1),
+    "clip_gradient": 1.0,
+}
+TRAININGS = {
+    "baseline": Training("analog-fabric", BASELINE),
+    "drift": Training("analog-fabric", DRIFT),
+    "clip": Training("analog-fabric", replace(BASELINE, clip="k-sigma", clip_sigmas=2.0, remap_every=1)),
+    "distilled": Training("analog-fabric", replace(BASELINE, distillation=0.5)),
+    "all": Training("analog-fabric", ALL),
+    "frozen": Training("analog-fabric", FROZEN, {"clip_gradient": 1.0}),
+    "baseline-long": Training("analog-fabric", BASELINE, LONG),
+    "frozen-long": Training("analog-fabric", FROZEN, LONG),
 }
 
 STUDY = Study(
@@ -86,10 +97,10 @@ STUDY = Study(
     network=FashionResNet,
     digital=digital,
     adapted=adapted,
-    trainings={name: Training("analog-fabric", recipe) for name, recipe in RECIPES.items()},
+    trainings=TRAININGS,
     cells=[
-        *cells_of("float", *(f"{name}-{seed}" for name in RECIPES for seed in (0, 1)), chips=FABRIC, norms=True),
-        *cells_of("float", "all-0", "all-1", chips={"hermes": 2000, "neurram": 1000}),
+        *cells_of("float", *(f"{name}-{seed}" for name in TRAININGS for seed in (0, 1)), chips=FABRIC, norms=True),
+        *cells_of("float", "frozen-long-0", "frozen-long-1", chips={"hermes": 2000, "neurram": 1000}),
     ],
 )
 
