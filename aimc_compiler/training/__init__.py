@@ -4,6 +4,7 @@ from aimc_compiler.training.distillation import distillation_loss
 from aimc_compiler.training.groups import parameter_groups
 from aimc_compiler.training.learned import Learned, LearnedMatrix
 from aimc_compiler.training.loop import EpochResult, Trained, train
+from aimc_compiler.training.norms import freeze_norms, restate_norms
 from aimc_compiler.training.prepare import HardwareAware, on_chip, prepare_hwa
 from aimc_compiler.training.recipe import Recipe
 from aimc_compiler.training.rescale import Rescaled, rescale_channels
@@ -19,9 +20,11 @@ __all__ = [
     "Task",
     "Trained",
     "distillation_loss",
+    "freeze_norms",
     "on_chip",
     "parameter_groups",
     "prepare_hwa",
     "rescale_channels",
+    "restate_norms",
     "train",
 ]

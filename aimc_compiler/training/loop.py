@@ -8,6 +8,7 @@ that is resumed from any of its checkpoints ends, on a processor, with the bytes
 import copy
 import dataclasses
 import hashlib
+import itertools
 import math
 import random
 import time
@@ -31,10 +32,13 @@ from aimc_compiler.training.checkpoint import load_checkpoint, save_checkpoint
 from aimc_compiler.training.distillation import distillation_loss
 from aimc_compiler.training.groups import parameter_groups
 from aimc_compiler.training.layers import TrainedLayer
+from aimc_compiler.training.norms import has_norms, restate_norms
 from aimc_compiler.training.prepare import HardwareAware, on_chip, prepare_hwa
 from aimc_compiler.training.recipe import Recipe
 from aimc_compiler.training.task import Data, Task
 
+#: Batches by which norms that were frozen are restated.
+RESTATED = 50
 CHECKPOINT, WEIGHTS = "checkpoint.aimct", "weights.safetensors"
 
 
@@ -100,6 +104,7 @@ def train(
         if resume and run.checkpoint is not None and run.checkpoint.exists():
             run.go_on(load_checkpoint(run.checkpoint))
         run.finish(report)
+        run.restate()
     if folder is not None:
         _write_weights(folder / WEIGHTS, run.model)
     return Trained(model=run.model.eval(), epochs=tuple(run.history), steps=run.step)
@@ -137,6 +142,14 @@ class _Run:
             self._save()
             if report is not None:
                 report(self.history[-1])
+
+    def restate(self) -> None:
+        """Batch norms that were frozen, by some batches of training data."""
+        if not self.recipe.freeze_norms or not has_norms(self.model):
+            return
+        self._draw_from("norms", 0)
+        batches = itertools.islice(self.data.shuffled(self.seed, self.task.epochs), RESTATED)
+        restate_norms(self.model, (self._placed(inputs) for inputs, _ in batches))
 
     def state(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on."""

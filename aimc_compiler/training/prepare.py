@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
 from aimc_compiler.analog import MatrixOnTiles
@@ -28,6 +27,7 @@ from aimc_compiler.training.choose import Choice, choose_modules, evaluating, la
 from aimc_compiler.training.layers import Place, TrainedLayer
 from aimc_compiler.training.learned import Learned, LearnedMatrix
 from aimc_compiler.training.matrix import TrainedMatrix
+from aimc_compiler.training.norms import freeze_norms
 from aimc_compiler.training.recipe import Recipe
 
 
@@ -132,13 +132,6 @@ class HardwareAware(nn.Module):
     def __aimc_export__(self) -> tuple[nn.Module, Learned]:
         """The plain network, and what was learned for each matrix beside its weight."""
         return export(self)
-
-
-def freeze_norms(model: nn.Module) -> None:
-    """Let batch norms normalise by their running statistics, and leave those as they are, until ``model.train()``."""
-    for module in model.modules():
-        if isinstance(module, _BatchNorm) and module.track_running_stats:
-            module.eval()
 
 
 def export(model: HardwareAware) -> tuple[nn.Module, Learned]:

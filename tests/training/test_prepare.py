@@ -143,38 +143,6 @@ def test_a_functional_weight_is_named_with_example_inputs() -> None:
         prepare_hwa(Functional(), "analog-fabric", example_inputs=(torch.randn(1, 4),))
 
 
-def test_norms_are_frozen_at_the_end_of_a_run() -> None:
-    torch.manual_seed(0)
-    plain = nn.Sequential(nn.Linear(9, 7), nn.BatchNorm1d(7), nn.BatchNorm1d(7, track_running_stats=False))
-    trained = prepare_hwa(plain, "analog-fabric", {"freeze_norms": 0.4}, steps=5)
-    means, training = [], []
-    for _ in range(5):
-        trained.train()
-        x = torch.randn(4, 9) + 3
-        trained(x)
-        means.append(trained[1].running_mean.clone())
-        training.append([part.training for part in trained])
-    assert training == [[True, True, True]] * 3 + [[True, False, True]] * 2
-    assert not torch.equal(means[1], means[2])
-    assert torch.equal(means[2], means[4])
-    trained(x).sum().backward()
-    assert trained[1].weight.grad is not None
-
-
-def test_a_frozen_norm_computes_what_it_computes_on_the_chip() -> None:
-    torch.manual_seed(0)
-    plain = nn.Sequential(nn.Linear(9, 7), nn.BatchNorm1d(7))
-    quiet = {"freeze_norms": 1.0, "noise": "none", "read_noise": 0.0, "output_noise": 0.0, "range_batches": 1}
-    trained = prepare_hwa(plain, "analog-fabric", quiet, steps=3)
-    x = torch.randn(6, 9)
-    trained.train()(x)
-    seen = trained.train()(x)
-    torch.testing.assert_close(seen, trained.eval()(x))
-    free = prepare_hwa(plain, "analog-fabric", quiet)
-    free.train()(x)
-    assert not torch.allclose(free.train()(x), free.eval()(x), atol=1e-3)
-
-
 def test_a_run_has_steps() -> None:
     with pytest.raises(TrainingError, match="steps is 0: give the mini-batches of the run, 1 or more, or None"):
         prepare_hwa(small(), "analog-fabric", steps=0)
