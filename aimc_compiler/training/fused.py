@@ -22,7 +22,6 @@ from aimc_compiler.records import record
 from aimc_compiler.training.products import product
 from aimc_compiler.training.ranges import LEAST_RANGE, RangeRule
 from aimc_compiler.training.scratch import Scratch
-from aimc_compiler.training.weights import TERMS
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -56,52 +55,6 @@ class FusedBlock:
 
     main: Tensor
     magnitude: Tensor
-
-
-@record
-class Disturbance:
-    """Programming noise of a row block. terms: coefficients of its deviation over g_max, from r^0 up, at most TERMS;
-    key: of its normals; rescale: whether the columns' scales are taken from these weights first; scratch: where the
-    weights of the mini-batch are put."""
-
-    terms: tuple[float, ...]
-    key: int
-    rescale: bool
-    scratch: Scratch = field(default_factory=Scratch)
-
-
-def disturbed(weight: Tensor, scales: Tensor, how: Disturbance, *, magnitude: bool) -> tuple[Tensor, Tensor]:
-    """(weights of the mini-batch, in the network's units; their magnitudes, or an empty tensor).
-
-    weight: (groups, columns, rows); scales: (groups, columns), filled if ``how.rescale``. The gradient goes to the
-    clean weight; magnitudes have none.
-    """
-    result: tuple[Tensor, Tensor] = _Disturbed.apply(weight, scales, how, magnitude)  # type: ignore[no-untyped-call]
-    return result
-
-
-class _Disturbed(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, scales: Tensor, how: Disturbance, magnitude: bool) -> tuple[Tensor, Tensor]:
-        from aimc_compiler.training.kernels import disturb_on
-
-        kind = side_type()
-        flat = weight.detach().flatten(0, 1).contiguous()
-        noisy = how.scratch.lent(tuple(flat.shape), torch.float32)
-        sizes = how.scratch.lent(tuple(flat.shape) if magnitude else (0, flat.shape[1]), kind)
-        arrays = noisy.numpy(), *_sides(sizes), scales.detach().view(-1).numpy(), flat.numpy()
-        terms = np.zeros(TERMS, np.float32)
-        terms[: len(how.terms)] = how.terms
-
-        _any(disturb_on)(*_threads(flat.numel()), *arrays, terms, np.uint64(how.key), how.rescale)
-        ctx.set_materialize_grads(False)
-        made = noisy.view(weight.shape), sizes.view(weight.shape) if magnitude else sizes
-        ctx.mark_non_differentiable(made[1])
-        return made
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, None, None, None]:
-        return gradient, None, None, None
 
 
 @record
@@ -214,9 +167,9 @@ def _drive(values: Tensor, r: Floats, how: Passes, side: torch.dtype | None) -> 
     flat = _by_group(values, r)
     codes = torch.from_numpy(how.scratch.floats("codes", flat.shape))
     squares = None if side is None else _scratch(how.scratch, "squares", flat.shape, side)
-    sides = _sides(_NO_SIDE.view(0, 0) if squares is None else squares)
-    arrays: Any = codes.numpy(), *sides, flat, r
-    _any(drive_on)(*_threads(flat.size), *arrays, np.float32(how.step))
+    side_arrays = sides(_NO_SIDE.view(0, 0) if squares is None else squares)
+    arrays: Any = codes.numpy(), *side_arrays, flat, r
+    any_of(drive_on)(*threads_for(flat.size), *arrays, np.float32(how.step))
     return codes.view(values.shape), None if squares is None else squares.view(values.shape)
 
 
@@ -231,7 +184,7 @@ _NO_SIDE = torch.empty(0)
 _NO_FLOATS, _NO_HALVES = np.empty(0, np.float32), np.empty(0, np.uint16)
 
 
-def _sides(values: Tensor) -> tuple[Floats, npt.NDArray[np.uint16]]:
+def sides(values: Tensor) -> tuple[Floats, npt.NDArray[np.uint16]]:
     """(values as float32, as words of bfloat16), that empty of which they are not; of as many dimensions."""
     if values.dtype == torch.bfloat16:
         return _NO_FLOATS.reshape((0,) * values.dim()), values.view(torch.int16).numpy().view(np.uint16)
@@ -249,7 +202,7 @@ def _drive_back(
     back = given.view(flat.shape).numpy()
     pull, inside = np.empty(flat.shape[0]), np.empty(flat.shape[0])
     arrays: Any = back if inputs else _NO_FLOATS.reshape(0, 0), back, flat, r, pull, inside
-    _any(drive_back_on)(*_threads(flat.size), *arrays)
+    any_of(drive_back_on)(*threads_for(flat.size), *arrays)
     to_range = _of_range(r, pull, inside, flat.shape[1], rule)
     return given.view(values.shape) if inputs else None, to_range
 
@@ -315,13 +268,13 @@ def _finish(
     y = u.detach().contiguous()
     per_row, rows = how.contraction.kind != "linear", _rows(y, how)
     kept = torch.empty(rows, dtype=torch.uint8)
-    sides = _sides(_NO_SIDE if power is None else power.contiguous().view(-1))
+    side_arrays = sides(_NO_SIDE if power is None else power.contiguous().view(-1))
     values, marks = y.view(-1).numpy(), kept.view(-1).numpy()
     biases = _NO_FLOATS if bias is None else bias.detach().contiguous().numpy()
     vectors = [(1 / scales).reshape(-1), (scales * r[:, None]).reshape(-1), biases]
     figures: Any = [np.float32(value) for value in (how.read, how.output, how.out_step, how.bound)]
-    arrays: Any = values, marks, values, *sides, *vectors, rows[1], per_row, *figures, np.uint64(how.key)
-    _any(finish_on)(*_threads(values.size), *arrays)
+    arrays: Any = values, marks, values, *side_arrays, *vectors, rows[1], per_row, *figures, np.uint64(how.key)
+    any_of(finish_on)(*threads_for(values.size), *arrays)
     return y, kept
 
 
@@ -334,7 +287,7 @@ def _finish_back(gradient: Tensor, kept: Tensor, r: Floats, how: Passes) -> Tens
     per_row = how.contraction.kind != "linear"
     each = np.repeat(r, gradient.shape[2] if per_row else shape[1])
     arrays: Any = out, gradient.view(shape).numpy(), kept.numpy(), each
-    _any(finish_back_on)(*_threads(out.size), *arrays, per_row)
+    any_of(finish_back_on)(*threads_for(out.size), *arrays, per_row)
     return torch.from_numpy(out).view(gradient.shape)
 
 
@@ -344,11 +297,11 @@ def _rows(values: Tensor, how: Passes) -> tuple[int, int]:
     return values.numel() // max(width, 1), width
 
 
-def _any(kernel: Any) -> Any:
+def any_of(kernel: Any) -> Any:
     """Compiled kernels take arrays by place."""
     return kernel
 
 
-def _threads(elements: int) -> tuple[int, int]:
+def threads_for(elements: int) -> tuple[int, int]:
     """(entry of the pool, parts), for a pass over so many elements."""
     return gomp_parallel(), min(torch.get_num_threads(), elements // _THREAD_WORTH)

@@ -136,7 +136,7 @@ def disturb(
     t0, t1, t2, t3 = terms[0], terms[1], terms[2], terms[3]
     for row in range(first, last):
         if rescale:
-            scales[row] = _largest(weight[row])
+            scales[row] = largest(weight[row])
         scale, inverse = scales[row], _ONE / scales[row]
         for begin in range(0, width, PART):
             end = min(begin + PART, width)
@@ -159,7 +159,7 @@ def disturb(
 
 
 @inlined
-def _largest(values: Floats) -> np.float32:
+def largest(values: Floats) -> np.float32:
     """The largest magnitude, 1 where that is 0. Bits of magnitudes are in the order of their values."""
     words = values.view(np.int32)
     largest = np.int32(0)

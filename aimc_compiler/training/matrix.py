@@ -33,7 +33,8 @@ from aimc_compiler.mapping.map import cut_matrix
 from aimc_compiler.rng import Key, stream_key
 from aimc_compiler.training.attached import Attached
 from aimc_compiler.training.batches import Batches, fresh_seed, over_processes
-from aimc_compiler.training.fused import Disturbance, Form, FusedBlock, Passes, disturbed, fuses, multiplied, side_type
+from aimc_compiler.training.disturbance import Disturbance, disturbed
+from aimc_compiler.training.fused import Form, FusedBlock, Passes, fuses, multiplied, side_type
 from aimc_compiler.training.ranges import LEAST_RANGE, RangeRule, scaled
 from aimc_compiler.training.recipe import Recipe
 from aimc_compiler.training.settings import training_settings
@@ -298,18 +299,20 @@ class TrainedMatrix(nn.Module):
 
     def _fused_block(self, block: RowBlock, weight: Tensor) -> FusedBlock:
         scales, reads = self.column_scale[block.index], self.settings.sigma_w > 0
-        if self.noise.polynomial is None:
-            noisy = self._stored(block, weight) * scales.unsqueeze(-1)
-            magnitude = noisy.detach().abs() if reads else scales.new_empty(0)
-        else:
-            factor = self.noise.factor(int(self.seen) - 1)
+        batch, name = int(self.seen) - 1, f"{self.name}/{block.index}"
+        if self.noise.in_few_passes:
             how = Disturbance(
-                terms=tuple(factor * term for term in self.noise.polynomial),
-                key=self.noise.key(self.batches.seed, f"{self.name}/{block.index}"),
+                key=self.noise.key(self.batches.seed, name),
                 rescale=self._due,
+                terms=self.noise.polynomial or (),
+                aged=self.noise.curves(self.batches.seed),
+                ramp=self.noise.ramp(batch),
                 scratch=self.batches.scratch,
             )
             noisy, magnitude = disturbed(weight, scales, how, magnitude=reads)
+        else:
+            noisy = self._stored(block, weight) * scales.unsqueeze(-1)
+            magnitude = noisy.detach().abs() if reads else scales.new_empty(0)
         kernels = [
             self.contraction.kernel_of(w, block.first_row) if w.numel() else w
             for w in (noisy, magnitude.to(side_type()))
@@ -329,7 +332,7 @@ class TrainedMatrix(nn.Module):
         self._variances = []
         self._clip(weight)
         self._due = int(self.seen) % self.recipe.remap_every == 0
-        scales_itself = self.noise.polynomial is not None and self._fuses(weight)
+        scales_itself = self.noise.in_few_passes and self._fuses(weight)
         if self._due and not (scales_itself and self.chip.nonidealities.digital.column_scale_bits == "off"):
             self._remap(weight)
             self._due = False
@@ -367,10 +370,12 @@ class TrainedMatrix(nn.Module):
             return
         for block in self.blocks:
             part = rows_of(weight, block)
-            bound = self.column_scale[block.index].unsqueeze(-1)
             if self.recipe.clip == "k-sigma":
-                bound = self.recipe.clip_sigmas * part.std(correction=0)
-            part.copy_(torch.maximum(torch.minimum(part, bound), -bound))
+                bound = self.recipe.clip_sigmas * float(part.std(correction=0))
+                part.clamp_(-bound, bound)
+            else:
+                scale = self.column_scale[block.index].unsqueeze(-1)
+                part.clamp_(-scale, scale)
         self._version = weight._version
 
     @torch.no_grad()

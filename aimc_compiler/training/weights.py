@@ -2,18 +2,18 @@
 
 Rasch et al., Nat. Commun. 14, 5282 (2023), Methods, "Hardware-aware training": normalised weights get fresh noise of
 the programming model in every mini-batch, the same in its forward and backward pass. The gradient goes to the clean
-weights. Noise never flips a sign, and exact zeros stay zero.
+weights. Noise never flips a sign, and exact zeros stay zero. Under ``drift_s`` weights are those of pairs of devices at
+a time (``ageing.py``).
 """
 
-from functools import partial
-from math import exp, log, sqrt
+from math import sqrt
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from aimc_compiler.analog.devices import programming_sd_us
-from aimc_compiler.analog.models import deviation_sd_us, statistics_of
+from aimc_compiler.analog.models import deviation_sd_us
 from aimc_compiler.analog.state import devices_figures
 from aimc_compiler.analog.straight_through import straight_through
 from aimc_compiler.chip.devices import DeviationFigures, PcmFigures
@@ -22,6 +22,7 @@ from aimc_compiler.chip.stored import DeviceNonidealities
 from aimc_compiler.errors import RecipeError
 from aimc_compiler.records import record
 from aimc_compiler.rng import Key, stream_key, uniforms
+from aimc_compiler.training.ageing import Ageing, Curve, ageing_of, compensation
 from aimc_compiler.training.recipe import Recipe
 
 
@@ -29,32 +30,42 @@ from aimc_compiler.training.recipe import Recipe
 class WeightNoise:
     """The noise of one tile type's devices under a recipe. figures: None for ideal devices, which make none.
 
-    effects: factors of the chip's own; spread: standard deviation of a weight of several pairs over that of one pair.
+    effects: factors of the chip's own; spread: standard deviation of a weight of several pairs over that of one pair;
+    ageing: where weights are those of a chip at a time.
     """
 
     recipe: Recipe
     figures: Any
     effects: DeviceNonidealities
     spread: float
+    ageing: Ageing | None = None
 
     @classmethod
     def of(cls, recipe: Recipe, tile: Tile, nonidealities: Nonidealities) -> "WeightNoise":
         """Raises RecipeError where the devices have no statistics of programming to train with."""
         figures = devices_figures(tile.device, nonidealities.device)
-        if recipe.noise == "programming" and figures is not None and type(figures) not in _DEVIATIONS:
+        known_or_aged = figures is None or type(figures) in _DEVIATIONS or recipe.drift_s is not None
+        if recipe.noise == "programming" and not known_or_aged:
             known = ", ".join(kind.__name__ for kind in _DEVIATIONS)
             raise RecipeError(
                 f"noise 'programming' with device {tile.device.model!r}, whose figures ({type(figures).__name__}) are "
-                f"none of {known}: set noise to gaussian"
+                f"none of {known}: set noise to gaussian, or drift_s, which takes any device"
             )
         parts = tile.device.significance or (1.0,) * tile.device.pairs
         spread = sqrt(sum(part**2 for part in parts)) / sum(parts)
-        return cls(recipe=recipe, figures=figures, effects=nonidealities.device, spread=spread)
+        effects = nonidealities.device
+        ageing = _ageing(recipe, figures, effects, spread)
+        return cls(recipe=recipe, figures=figures, effects=effects, spread=spread, ageing=ageing)
 
-    def factor(self, batch: int) -> float:
-        """By how much noise is scaled in mini-batch ``batch`` (from 0)."""
+    def ramp(self, batch: int) -> float:
+        """What share of the noise acts in mini-batch ``batch`` (from 0)."""
         ramp = self.recipe.noise_ramp
-        return self.recipe.noise_factor * (min(1.0, batch / ramp) if ramp else 1.0)
+        return min(1.0, batch / ramp) if ramp else 1.0
+
+    @property
+    def in_few_passes(self) -> bool:
+        """Whether ``disturbance.py`` makes these weights, too."""
+        return not self.recipe.drop_connect and (self.ageing is not None or self.polynomial is not None)
 
     @property
     def polynomial(self) -> tuple[float, ...] | None:
@@ -66,7 +77,7 @@ class WeightNoise:
             return ()
         if not isinstance(self.figures, PcmFigures) or len(self.figures.programming_us) > TERMS:
             return None
-        scale = self.spread * self.effects.programming_noise / self.figures.g_max_us
+        scale = recipe.noise_factor * self.spread * self.effects.programming_noise / self.figures.g_max_us
         return tuple(scale * coefficient for coefficient in self.figures.programming_us)
 
     def key(self, seed: int, name: str) -> Key:
@@ -79,54 +90,51 @@ class WeightNoise:
         w: (groups, columns, rows), normalised; batch: how many mini-batches came before; seed, name: of the mini-batch
         and of the row block: all draws follow from them.
         """
-        value = self._noisy(w.detach(), self.factor(batch), partial(stream_key, seed, "training", name))
+        value = self._noisy(w.detach(), self.ramp(batch), seed, self.key(seed, name))
         if self.recipe.drop_connect:
             kept = _kept(w, self.recipe.drop_connect, stream_key(seed, "training", name, "drop connect"))
             return straight_through(value, w) * kept
         return straight_through(value, w)
 
-    def _noisy(self, w: Tensor, factor: float, key_of: Any) -> Tensor:
-        if not factor or self.recipe.noise == "none":
+    def _noisy(self, w: Tensor, ramp: float, seed: int, key: Key) -> Tensor:
+        recipe, factor, curves = self.recipe, ramp * self.recipe.noise_factor, self.curves(seed)
+        if curves is not None:
+            return _aged(w, *curves, ramp, _normals(w, key))
+        if not factor or recipe.noise == "none":
             return w
-        if self.recipe.noise == "gaussian":
-            return w + _normals(w, key_of("weights")) * (self.recipe.gaussian_sd * factor)
+        if recipe.noise == "gaussian":
+            return w + _normals(w, key) * (recipe.gaussian_sd * factor)
         if self.figures is None:
             return w
-        if self.recipe.drift_s is not None:
-            return self._aged(w, factor, key_of)
         r = w.abs()
         sd = _DEVIATIONS[type(self.figures)](r, self.figures)
         scale = factor * self.spread * self.effects.programming_noise / self.figures.g_max_us
-        noisy = torch.addcmul(r, sd, _normals(w, key_of("weights")), value=scale).clamp_(min=0)
+        noisy = torch.addcmul(r, sd, _normals(w, key), value=scale).clamp_(min=0)
         return torch.copysign(noisy, w).mul_(r > 0)
 
-    def _aged(self, w: Tensor, factor: float, key_of: Any) -> Tensor:
-        """Devices at a time of this mini-batch, compensated by the mean of all weights of the block.
+    def curves(self, seed: int) -> tuple[Curve, Curve] | None:
+        """Right after programming, and at the time of a mini-batch, which is one for all matrices; or none."""
+        if self.ageing is None:
+            return None
+        return self.ageing.fresh, self.ageing.at(float(uniforms(stream_key(seed, "training", "time"), 1)[0]))
 
-        A pair of devices as on the chip, zeros included: here signs may flip.
-        """
-        early, late = self.recipe.drift_s or (1.0, 1.0)
-        draw = float(uniforms(key_of("time"), 1)[0])
-        time_s = exp(log(early) + draw * (log(late) - log(early)))
-        scale = factor * self.spread
-        effects = self.effects.model_copy(
-            update={
-                "programming_noise": self.effects.programming_noise * scale,
-                "accumulated_read_noise": self.effects.accumulated_read_noise * scale,
-                "write_verify": None,
-            }
-        )
-        targets = torch.stack([w.clamp(min=0), (-w).clamp(min=0)])
 
-        def draws(purpose: str, *more: str) -> Tensor:
-            return _normals(targets, key_of(purpose, *more))
+def _ageing(recipe: Recipe, figures: Any, effects: DeviceNonidealities, spread: float) -> Ageing | None:
+    """Of weights under a recipe that wants them at a time."""
+    if recipe.drift_s is None or recipe.noise != "programming" or figures is None:
+        return None
+    factors = {
+        name: getattr(effects, name) * recipe.noise_factor for name in ("programming_noise", "accumulated_read_noise")
+    }
+    return ageing_of(figures, effects.model_copy(update=factors), recipe.drift_s, spread)
 
-        of = statistics_of(self.figures)
-        now = of(targets, draws, self.figures, effects, time_s)
-        before = of(targets, draws, self.figures, effects, None)
-        aged, programmed = now[0] - now[1], before[0] - before[1]
-        alpha = programmed.abs().mean() / aged.abs().mean().clamp(min=1e-4)
-        return aged * alpha
+
+def _aged(w: Tensor, fresh: Curve, now: Curve, ramp: float, draws: Tensor) -> Tensor:
+    """Pairs of devices at the time of a mini-batch, compensated, zeros included: here signs may flip."""
+    r = w.abs()
+    mean, sd = now.compensated(compensation(float(fresh.at(r)[0].sum()), float(now.at(r)[0].sum())), ramp).at(r)
+    value = torch.addcmul(mean, sd, draws)
+    return torch.where(w < 0, -value, value)
 
 
 def _pcm_sd(r: Tensor, figures: PcmFigures) -> Tensor:

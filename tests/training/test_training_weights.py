@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from aimc_compiler.analog.models import statistics_of
 from aimc_compiler.chip import load_chip
 from aimc_compiler.errors import RecipeError
 from aimc_compiler.training import Recipe, prepare_hwa
-from aimc_compiler.training.fused import Disturbance, disturbed, side_type
+from aimc_compiler.training.disturbance import Disturbance, disturbed
+from aimc_compiler.training.fused import side_type
 from aimc_compiler.training.weights import WeightNoise
 
 
@@ -44,9 +46,14 @@ def test_noise_flips_no_sign_and_leaves_zeros() -> None:
 
 def test_the_factor_rises_along_the_ramp() -> None:
     ramp = noise(noise_factor=4.0, noise_ramp=100)
-    assert [ramp.factor(batch) for batch in (0, 25, 100, 500)] == [0.0, 1.0, 4.0, 4.0]
+    assert [ramp.ramp(batch) for batch in (0, 25, 100, 500)] == [0.0, 0.25, 1.0, 1.0]
     w = torch.full((1, 5, 5), 0.3)
     assert torch.equal(ramp.disturb(w, 0, seed=1, name="a"), w)
+    aged = noise(noise_ramp=100, drift_s=(1.0, 3.15e7))
+    off = [aged.disturb(w, batch, seed=1, name="a") - w for batch in (0, 25, 100, 500)]
+    torch.testing.assert_close(off[0], torch.zeros(1, 5, 5), atol=1e-7, rtol=0)
+    torch.testing.assert_close(off[1], 0.25 * off[2], atol=1e-6, rtol=1e-5)
+    assert torch.equal(off[2], off[3])
 
 
 def test_several_pairs_a_weight_average_their_noise() -> None:
@@ -74,6 +81,43 @@ def test_drift_aware_weights_are_those_of_an_aged_chip(time_s: float) -> None:
     assert float(found.std() / found.mean()) == pytest.approx(sd / mean, rel=0.05)
 
 
+@pytest.mark.parametrize("chip", ["analog-fabric", "hermes", "neurram"])
+@pytest.mark.parametrize("time_s", [1.0, 5000.0, 1.7e5])
+def test_curves_are_moments_of_pairs_of_devices(chip: str, time_s: float) -> None:
+    """Against the devices' own functions with independent draws, between targets and times of the grid, too."""
+    made = noise(chip, noise_factor=1.5, drift_s=(1.0, 1.7e5))
+    assert made.ageing is not None
+    effects = made.effects.model_copy(
+        update={
+            "programming_noise": 1.5 * made.effects.programming_noise,
+            "accumulated_read_noise": 1.5 * made.effects.accumulated_read_noise,
+        }
+    )
+    r = torch.tensor([0.0, 0.004, 0.03, 0.1234, 0.5, 0.777, 1.0], dtype=torch.float64)
+    targets = torch.stack([r, torch.zeros_like(r)]).unsqueeze(1).expand(2, 60_000, 7)
+    generator = torch.Generator().manual_seed(3)
+    held: dict[tuple[str, ...], torch.Tensor] = {}
+
+    def draws(*names: str) -> torch.Tensor:
+        return held.setdefault(names, torch.randn(targets.shape, generator=generator, dtype=torch.float64))
+
+    one, zero = statistics_of(made.figures)(targets, draws, made.figures, effects, time_s)
+    pair = one - zero
+    mean, sd = made.ageing.at(math.log(time_s) / math.log(1.7e5)).at(r)
+    expected = pair.std(0) * made.spread
+    torch.testing.assert_close(sd, expected, rtol=0.02, atol=2e-4)
+    assert bool(((mean - pair.mean(0)).abs() < 5 * pair.std(0) / math.sqrt(60_000) + 5e-4).all())
+
+
+def test_a_mini_batch_is_at_one_time() -> None:
+    """All matrices of a chip are as old as each other."""
+    made = noise(drift_s=(1.0, 3.15e7))
+    w = torch.full((1, 300, 300), 0.3)
+    loss = [float(made.disturb(w, 0, seed, name).std()) for seed in range(3) for name in ("a", "b")]
+    assert all(one == pytest.approx(two, rel=0.02) for one, two in zip(loss[::2], loss[1::2], strict=True))
+    assert max(loss) > 1.1 * min(loss)
+
+
 def test_resistive_devices_have_noise_of_their_own() -> None:
     w = torch.full((1, 400, 500), 0.5)
     found = noise("neurram", noise_factor=1.0).disturb(w, 0, 1, "a")
@@ -86,19 +130,23 @@ def test_ideal_devices_have_none() -> None:
     assert torch.equal(noise("ideal").disturb(w, 0, 1, "a"), w)
 
 
-def test_the_compiled_pass_gives_the_same_weights() -> None:
+@pytest.mark.parametrize("drift_s", [None, (1.0, 3.15e7)])
+@pytest.mark.parametrize("ramp", [0.25, 1.0])
+def test_the_compiled_pass_gives_the_same_weights(drift_s: tuple[float, float] | None, ramp: float) -> None:
     weight = torch.randn(2, 7, 3000, generator=torch.Generator().manual_seed(0))
     weight[0, 3] = 0
-    made = noise(noise_factor=3.0)
+    made = noise(noise_factor=3.0, drift_s=drift_s, noise_ramp=100)
     scales = torch.empty(2, 7)
-    how = Disturbance(terms=tuple(3.0 * t for t in made.polynomial or ()), key=made.key(5, "a"), rescale=True)
+    key = made.key(5, "a")
+    how = Disturbance(key=key, rescale=True, terms=made.polynomial or (), aged=made.curves(5), ramp=ramp)
     noisy, magnitude = disturbed(weight, scales, how, magnitude=True)
     largest = weight.abs().amax(2)
     assert torch.equal(scales, torch.where(largest > 0, largest, torch.ones(())))
     w = weight / scales.unsqueeze(-1)
-    expected = made.disturb(w, 0, seed=5, name="a") * scales.unsqueeze(-1)
-    torch.testing.assert_close(noisy, expected, rtol=1e-5, atol=1e-6)
+    expected = made.disturb(w, round(100 * ramp), seed=5, name="a") * scales.unsqueeze(-1)
+    torch.testing.assert_close(noisy, expected, rtol=1e-5, atol=2e-6)
     assert torch.equal(magnitude, noisy.abs().to(side_type()))
+    assert made.in_few_passes
 
 
 def test_a_mini_batch_sees_its_noise_once_and_the_next_another() -> None:
