@@ -25,9 +25,10 @@ class Recipe:
     """noise: what disturbs weights, anew in every mini-batch and alike in its forward and backward pass:
     "programming", the programming noise of the chip's devices, whose sign never flips and whose zeros stay zero;
     "gaussian", of one standard deviation, ``gaussian_sd`` of the largest weight of a column; "none".
-    noise_factor: scales it; noise_ramp: mini-batches over which the factor rises from 0 (0: at once).
-    drift_s: (earliest, latest) seconds: the chip's devices at a time drawn anew in each mini-batch, uniform in its
-    logarithm, with drift, accumulated read noise and drift compensation; None: right after programming.
+    noise_factor: scales it; noise_ramp: mini-batches over which it rises from nothing (0: at once).
+    drift_s: (earliest, latest) seconds: the weights of a chip at a time, the same for all matrices, drawn anew in each
+    mini-batch, uniform in its logarithm: mean and variance of pairs of devices with programming noise, drift,
+    accumulated read noise and drift compensation (signs may flip); None: right after programming.
     read_noise, output_noise: factors of the chip's; converters: whether inputs and outputs are rounded and clipped;
     ir_drop: whether the wires' loss acts (Rasch et al. saw no effect of leaving it out).
     ranges: "learned", by the rule of ``aimc_compiler.training.ranges``, or "fixed"; range_batches: mini-batches in
