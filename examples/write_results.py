@@ -8,9 +8,11 @@ Each table stands between two marks of its study in the document; what is writte
 import json
 import re
 from collections.abc import Iterator, Sequence
+from math import nan
 from pathlib import Path
 from typing import Any
 
+from aimc_compiler.study.interval import ci95_of
 from aimc_compiler.units import print_time
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -55,6 +57,8 @@ def titled(cell: Study) -> str:
 _LABELS = {
     "adapted": "hardware-aware",
     "baseline": "hardware-aware, R23",
+    "baseline-long": "hardware-aware, R23, 30 epochs",
+    "frozen-long": "frozen, 30 epochs",
     "hermes": "hardware-aware, for `hermes`",
     "neurram": "hardware-aware, for `neurram`",
 }
@@ -79,6 +83,36 @@ def table(studies: Sequence[Study]) -> Iterator[str]:
         yield ""
 
 
+def differences(study: Study, chip: str = "analog-fabric") -> Iterator[str]:
+    """Markdown: A* of each training less that of the baseline recipe, chip by chip, which are made alike; nothing where
+    a study has none."""
+    cells = [cell for cell in study["cells"].values() if cell["cell"]["chip"] == chip]
+    lines = []
+    for cell in sorted(cells, key=order):
+        training, _, seed = cell["cell"]["training"].rpartition("-")
+        long = "-long" if training.endswith("-long") else ""
+        wanted = {**cell["cell"], "training": f"baseline{long}-{seed}"}
+        against = next((other for other in cells if other["cell"] == wanted and other is not cell), None)
+        if against is not None:
+            rows = zip(cell["result"]["times"], against["result"]["times"], strict=True)
+            values = [difference(cell, against, *pair) for pair in rows]
+            lines.append(f"| {titled(cell)} | {' | '.join(values)} |")
+    if lines:
+        times = [print_time(row["time_s"]) for row in cells[0]["result"]["times"]]
+        yield f"| A* less that of R23's recipe, chip by chip | {' | '.join(times)} |"
+        yield "|" + "---|" * (1 + len(times))
+        yield from lines
+        yield ""
+
+
+def difference(cell: Study, against: Study, row: Study, other: Study) -> str:
+    """Mean over chips and half of its 95 % confidence interval (Student's), in points of A*."""
+    pairs = zip(row["values"], other["values"], strict=True)
+    apart = [a_star(cell, one) - a_star(against, two) for one, two in pairs]
+    low, high = ci95_of(apart) or (nan, nan)
+    return f"{(low + high) / 2:+.2f} ± {(high - low) / 2:.2f}"
+
+
 def order(cell: Study) -> tuple[bool, bool, str]:
     """Direct mapping first, then the baseline recipe, then others."""
     setting = cell["cell"]
@@ -93,7 +127,11 @@ def refresh(text: str, studies: dict[str, Study]) -> str:
         missing = [name for name in names if name not in studies]
         if missing:
             raise SystemExit(f"{RESULTS} has no {', '.join(missing)}: collect the study, or take its marks out")
-        return f"{found[1]}\n" + "\n".join(table([studies[name] for name in names])) + f"\n{found[3]}"
+        lines = [
+            *table([studies[name] for name in names]),
+            *(line for name in names for line in differences(studies[name])),
+        ]
+        return f"{found[1]}\n" + "\n".join(lines) + f"\n{found[3]}"
 
     return _MARKS.sub(fill, text)
 

@@ -20,7 +20,10 @@ MEANINGS: dict[str, tuple[str, str]] = {
     "noise_factor": ("scales that noise", "R23"),
     "noise_ramp": ("mini-batches over which it rises from nothing; 0: at once", ""),
     "gaussian_sd": ("standard deviation of `gaussian` noise, as a share of the largest weight of a column", "J20"),
-    "drift_s": ("(earliest, latest) seconds: weights of a chip at a time drawn anew in each mini-batch, compensated", ""),
+    "drift_s": (
+        "(earliest, latest) seconds: weights of a chip at a time drawn anew in each mini-batch, compensated",
+        "",
+    ),
     "read_noise": ("factor of the chip's short-term read noise", "R23"),
     "output_noise": ("factor of the chip's output noise", "R23"),
     "converters": ("whether inputs and outputs are rounded and clipped as by the chip's converters", "R23"),

@@ -153,3 +153,16 @@ def test_augmented_clips_keep_their_shape() -> None:
     x = torch.randn(7, 60, 32)
     assert digits.augment(x).shape == x.shape
     assert fashion.augment(torch.rand(5, 1, 28, 28)).shape == (5, 1, 28, 28)
+
+
+def test_recipes_are_compared_chip_by_chip() -> None:
+    def cell(training: str, *values: float) -> dict[str, Any]:
+        row = {"time_s": 3600.0, "values": list(values)}
+        setting = {"training": training, "chip": "analog-fabric", "ranges": "", "norms": False}
+        return {"cell": setting, "digital": 0.9, "result": {"chance": 0.1, "times": [row]}}
+
+    cells = {"one": cell("baseline-0", 0.5, 0.7), "two": cell("all-0", 0.58, 0.82), "three": cell("all-1", 0.5, 0.6)}
+    lines = list(results.differences({"cells": cells}))
+    # 10 and 15 points: mean 12.5, half interval 12.706 times 2.5
+    assert lines[2:] == ["| all, seed 0 | +12.50 ± 31.77 |", ""]
+    assert list(results.differences({"cells": {"three": cells["three"]}})) == []
