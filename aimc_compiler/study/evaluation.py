@@ -109,39 +109,37 @@ def evaluate(
     ran = compiled.entry(entry)
     _require_some(n_chips, batches)
     paired = PairedScores(find_metric(metric))
-    scored = paired.metric
     shown = sys.stderr.isatty() if progress is None else progress
     with progress_bar(shown, total=len(batches) * (1 + n_chips * len(times))) as advance:
         compiled.require_values("run")
-        bench = Bench(ran, batches, scored, advance)
+        bench = Bench(ran, batches, paired.metric, advance)
         reference = bench.float_metric()
-        scores: list[list[float]] = []
-        repeated: Counter[str] = Counter()
-        for chip_index in range(n_chips):
-            chip = compiled.deploy(seed, chip_index=chip_index, precision=precision)
-            found, again = score_chip(chip, bench, times, policy, corrections)
-            scores.append(found)
-            repeated += again
+        chips = (compiled.deploy(seed, chip_index=number, precision=precision) for number in range(n_chips))
+        found = [(*score_chip(chip, bench, times, policy, corrections), precision_of(chip, ran.name)) for chip in chips]
     base = bench.chance() if chance is None else chance
-    results = tuple(
-        _summary(time, list(values), reference, base, paired.of(place, len(times)))
-        for place, (time, values) in enumerate(zip(times, zip(*scores, strict=True), strict=True))
-    )
     return Evaluation(
-        metric=scored.name,
+        metric=paired.metric.name,
         float_metric=reference,
         chance=base,
-        times=results,
+        times=tuple(
+            _summary(time_s, [scores[place] for scores, *_ in found], reference, base, paired.of(place, len(times)))
+            for place, time_s in enumerate(times)
+        ),
         n_chips=n_chips,
         n_samples=bench.samples,
         seed=seed,
         recalibration=str(policy),
         corrections=corrections.names,
-        precision=tuple((name, str(choice)) for name, choice in chip.precision_in(ran.name).items()),
+        precision=found[-1][2],
         held_after_s=held_after(compiled, times),
-        repeats=price_repeats(ran.program, repeated),
+        repeats=price_repeats(ran.program, sum((repeated for _, repeated, _ in found), Counter[str]())),
         entry=ran.name,
     )
+
+
+def precision_of(chip: Device, entry: str) -> tuple[tuple[str, str], ...]:
+    """Of each analog operation that has run: "fast", or "exact" and why."""
+    return tuple((name, str(choice)) for name, choice in chip.precision_in(entry).items())
 
 
 def _require_some(n_chips: int, batches: list[Any]) -> None:
