@@ -86,6 +86,7 @@ TRAININGS = {
     "distilled": Training("analog-fabric", replace(BASELINE, distillation=0.5)),
     "all": Training("analog-fabric", ALL),
     "frozen": Training("analog-fabric", FROZEN, {"clip_gradient": 1.0}),
+    "undistilled": Training("analog-fabric", replace(FROZEN, distillation=0.0), {"clip_gradient": 1.0}),
     "baseline-long": Training("analog-fabric", BASELINE, LONG),
     "frozen-long": Training("analog-fabric", FROZEN, LONG),
 }
