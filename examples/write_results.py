@@ -137,26 +137,52 @@ def refresh(text: str, studies: dict[str, Study]) -> str:
 
 
 def draw(studies: Sequence[Study], path: Path) -> None:
-    """A* over time on analog-fabric, a panel a study, with the interval over chips."""
+    """What of A* is lost over time on analog-fabric, a panel a study, with the interval over chips; of several seeds
+    the first."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.6 * len(studies), 3.8), layout="constrained")
+    figure = Figure(figsize=(5.2 * len(studies), 6.0), layout="constrained")
     for axes, study in zip(figure.subplots(1, len(studies), squeeze=False)[0], studies, strict=True):
-        cells = [cell for cell in study["cells"].values() if cell["cell"]["chip"] == "analog-fabric"]
-        for cell in sorted(cells, key=order):
-            rows = cell["result"]["times"]
-            times, means = [row["time_s"] for row in rows], [a_star(cell, row["mean"]) for row in rows]
-            widths = [interval(cell, row) for row in rows]
-            dashes = "--" if cell["cell"]["training"] == "float" else "-"
-            axes.errorbar(times, means, widths, label=titled(cell), linestyle=dashes, marker="o", ms=3, capsize=2, lw=1)
-        axes.axhline(100, color="0.6", lw=0.8)
-        axes.set_xscale("log")
-        axes.set_xticks(times, [print_time(value) for value in times], minor=False)
-        axes.set_title(study["title"], fontsize=9)
-        axes.set_xlabel("after programming")
-        axes.legend(fontsize=7, loc="lower left")
-    figure.axes[0].set_ylabel("A* (%)")
+        drawn = [cell for cell in study["cells"].values() if cell["cell"]["chip"] == "analog-fabric"]
+        drawn = [cell for cell in sorted(drawn, key=order) if cell["cell"]["training"].endswith(("-0", "float"))]
+        colours: dict[Any, Any] = {}
+        for cell in drawn:
+            setting, rows = cell["cell"], cell["result"]["times"]
+            times, lost = [row["time_s"] for row in rows], [100 - a_star(cell, row["mean"]) for row in rows]
+            style = ":" if setting["norms"] else "--" if setting["training"] == "float" else "-"
+            line = axes.errorbar(
+                times,
+                lost,
+                [interval(cell, row) for row in rows],
+                label=titled(cell),
+                color=colours.get((setting["training"], setting["ranges"])),
+                linestyle=style,
+                marker="o",
+                ms=3,
+                capsize=2,
+                lw=1.2,
+            )
+            colours.setdefault((setting["training"], setting["ranges"]), line[0].get_color())
+        _style(axes, study["title"], times)
+        low, high = axes.dataLim.intervaly
+        axes.set_ylim(1.1 * high, min(0.5, 0.8 * low) if low > 0 else 1.2 * low)
+    figure.axes[0].set_ylabel("lost of A* (points)")
     figure.savefig(path)
+
+
+def _style(axes: Any, title: str, times: list[float]) -> None:
+    """Linear up to a point, logarithmic from there; what is better lies higher."""
+    ticks = [0, 0.5, 1, 2, 3, 5, 10, 20, 30]
+    axes.set_yscale("symlog", linthresh=1)
+    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks], minor=False)
+    axes.set_yticks([], minor=True)
+    axes.grid(axis="y", color="0.9", lw=0.6)
+    axes.set_xscale("log")
+    axes.set_xticks(times, [print_time(value) for value in times], minor=False)
+    axes.set_xticks([], minor=True)
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel("after programming")
+    axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.13), frameon=False)
 
 
 def main() -> None:
