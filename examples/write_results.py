@@ -165,7 +165,7 @@ def draw(studies: Sequence[Study], path: Path) -> None:
             colours.setdefault((setting["training"], setting["ranges"]), line[0].get_color())
         _style(axes, study["title"], times)
         low, high = axes.dataLim.intervaly
-        axes.set_ylim(1.1 * high, min(0.5, 0.8 * low) if low > 0 else 1.2 * low)
+        axes.set_ylim(high + 0.1 * abs(high) + 0.1, min(0.5, 0.8 * low) if low > 0 else 1.2 * low - 0.1)
     figure.axes[0].set_ylabel("lost of A* (points)")
     figure.savefig(path)
 
