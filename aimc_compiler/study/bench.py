@@ -1,6 +1,7 @@
 """The data of a study, the network that runs it and the metric that scores it; a bar that says how far it is."""
 
 import math
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -90,9 +91,10 @@ def _pair(batch: Any, number: int) -> tuple[Any, Any]:
 
 
 @contextmanager
-def progress_bar(shown: bool, total: int | None) -> Iterator[Advance]:
-    """What advances a bar on standard error by one step and says which; of ``total`` steps, None: unknown."""
-    if not shown:
+def progress_bar(shown: bool | None, total: int | None) -> Iterator[Advance]:
+    """What advances a bar on standard error by one step and says which; of ``total`` steps, None: unknown. shown: None
+    for where that is a terminal."""
+    if not (sys.stderr.isatty() if shown is None else shown):
         yield lambda label: None
         return
     from rich.console import Console

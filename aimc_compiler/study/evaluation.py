@@ -6,7 +6,6 @@ Rasch et al., Nat. Commun. 14, 5282 (2023): mean over repeated programming (25 i
 
 import math
 import statistics
-import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -105,41 +104,33 @@ def evaluate(
     """
     times = require_times(compiled.chip.evaluation.times_s if times_s is None else times_s)
     policy = Recalibration.of(recalibration)
-    batches, corrections = list(data), Corrections(columns, norms)
-    ran = compiled.entry(entry)
+    batches, corrections, ran = list(data), Corrections(columns, norms), compiled.entry(entry)
     _require_some(n_chips, batches)
     paired = PairedScores(find_metric(metric))
-    shown = sys.stderr.isatty() if progress is None else progress
-    with progress_bar(shown, total=len(batches) * (1 + n_chips * len(times))) as advance:
+    with progress_bar(progress, total=len(batches) * (1 + n_chips * len(times))) as advance:
         compiled.require_values("run")
         bench = Bench(ran, batches, paired.metric, advance)
         reference = bench.float_metric()
-        chips = (compiled.deploy(seed, chip_index=number, precision=precision) for number in range(n_chips))
-        found = [(*score_chip(chip, bench, times, policy, corrections), precision_of(chip, ran.name)) for chip in chips]
+        found = []
+        for number in range(n_chips):
+            chip = compiled.deploy(seed, chip_index=number, precision=precision)
+            found.append(score_chip(chip, bench, times, policy, corrections))
     base = bench.chance() if chance is None else chance
     return Evaluation(
         metric=paired.metric.name,
         float_metric=reference,
         chance=base,
-        times=tuple(
-            _summary(time_s, [scores[place] for scores, *_ in found], reference, base, paired.of(place, len(times)))
-            for place, time_s in enumerate(times)
-        ),
+        times=_summaries(times, [scores for scores, _ in found], reference, base, paired),
         n_chips=n_chips,
         n_samples=bench.samples,
         seed=seed,
         recalibration=str(policy),
         corrections=corrections.names,
-        precision=found[-1][2],
+        precision=tuple((name, str(choice)) for name, choice in chip.precision_in(ran.name).items()),
         held_after_s=held_after(compiled, times),
-        repeats=price_repeats(ran.program, sum((repeated for _, repeated, _ in found), Counter[str]())),
+        repeats=price_repeats(ran.program, sum((repeated for _, repeated in found), Counter[str]())),
         entry=ran.name,
     )
-
-
-def precision_of(chip: Device, entry: str) -> tuple[tuple[str, str], ...]:
-    """Of each analog operation that has run: "fast", or "exact" and why."""
-    return tuple((name, str(choice)) for name, choice in chip.precision_in(entry).items())
 
 
 def _require_some(n_chips: int, batches: list[Any]) -> None:
@@ -196,6 +187,16 @@ def _age(chip: Device, time_s: float, policy: Recalibration, corrections: Correc
     chip.rewind()
     chip.recalibrate(policy.last_s(time_s))
     corrections.apply(chip, time_s, entry)
+
+
+def _summaries(
+    times: tuple[float, ...], scores: list[list[float]], reference: float, chance: float | None, paired: PairedScores
+) -> tuple[TimeResult, ...]:
+    """scores: of each chip, at each time."""
+    return tuple(
+        _summary(time_s, list(values), reference, chance, paired.of(place, len(times)))
+        for place, (time_s, values) in enumerate(zip(times, zip(*scores, strict=True), strict=True))
+    )
 
 
 def _summary(

@@ -5,7 +5,6 @@ all others stay as the chip has them. They are compared at equal MVM error of a 
 normalised accuracy A* falls below 99 %.
 """
 
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -96,8 +95,8 @@ def sensitivity(
     if base is None:
         raise DataError(f"metric {scored.name!r} says nothing of chance, which A* needs: give chance=...")
     compiled.require_values("studied")
-    shown = sys.stderr.isatty() if progress is None else progress
-    with progress_bar(shown, total=1 + len(knobs) + ("layers" in parts) + ("columns" in parts) + len(swept)) as advance:
+    total = 1 + len(knobs) + ("layers" in parts) + ("columns" in parts) + len(swept)
+    with progress_bar(progress, total) as advance:
         scores = ChipScores(
             compiled, bench, base, n_chips=n_chips, seed=seed, time_s=time_s, policy=policy, precision=precision
         )

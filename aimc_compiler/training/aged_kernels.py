@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aimc_compiler.rng.philox import compiled
-from aimc_compiler.training.kernels import half, largest
+from aimc_compiler.training.kernels import keep_magnitudes, largest
 from aimc_compiler.training.normals import PART, normals_of_part
 from aimc_compiler.training.region import in_parts
 
@@ -72,14 +72,7 @@ def age(
                 low = np.uint32(min(at, top))  # without sign: no index counts from the end
                 value = (mean[low] + mean_rise[low] * at) + (sd[low] + sd_rise[low] * at) * normals[k]
                 made[k] = value * (scale if part[k] >= _ZERO else -scale)
-            if halves.shape[0] > 0:
-                rounded = halves[row, begin:end]
-                for k in range(part.shape[0]):
-                    rounded[k] = half(abs(made[k]))
-            if magnitude.shape[0] > 0:
-                size = magnitude[row, begin:end]
-                for k in range(part.shape[0]):
-                    size[k] = abs(made[k])
+            keep_magnitudes(magnitude, halves, made, row, begin)
 
 
 @compiled

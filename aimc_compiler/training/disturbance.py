@@ -10,9 +10,10 @@ from torch import Tensor
 
 from aimc_compiler.records import record
 from aimc_compiler.training.ageing import Curve, compensation
+from aimc_compiler.training.batches import Batches
 from aimc_compiler.training.fused import any_of, side_type, sides, threads_for
 from aimc_compiler.training.scratch import Scratch
-from aimc_compiler.training.weights import TERMS
+from aimc_compiler.training.weights import TERMS, WeightNoise
 
 
 @record
@@ -28,6 +29,18 @@ class Disturbance:
     aged: tuple[Curve, Curve] | None = None
     ramp: float = 1.0
     scratch: Scratch = field(default_factory=Scratch)
+
+    @classmethod
+    def of(cls, noise: WeightNoise, batches: Batches, name: str, before: int, rescale: bool) -> "Disturbance":
+        """Of the row block of this name in this mini-batch; before: how many mini-batches came before."""
+        return cls(
+            key=noise.key(batches.seed, name),
+            rescale=rescale,
+            terms=noise.polynomial or (),
+            aged=noise.curves(batches.seed),
+            ramp=noise.ramp(before),
+            scratch=batches.scratch,
+        )
 
 
 def disturbed(weight: Tensor, scales: Tensor, how: Disturbance, *, magnitude: bool) -> tuple[Tensor, Tensor]:

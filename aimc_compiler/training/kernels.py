@@ -148,14 +148,21 @@ def disturb(
                 grown = max(r + sd * normals[k], _ZERO) * scale
                 sign = np.float32(part[k] > _ZERO) - np.float32(part[k] < _ZERO)
                 made[k] = grown * sign
-            if halves.shape[0] > 0:
-                rounded = halves[row, begin:end]
-                for k in range(part.shape[0]):
-                    rounded[k] = half(abs(made[k]))
-            if magnitude.shape[0] > 0:
-                size = magnitude[row, begin:end]
-                for k in range(part.shape[0]):
-                    size[k] = abs(made[k])
+            keep_magnitudes(magnitude, halves, made, row, begin)
+
+
+@inlined
+def keep_magnitudes(magnitude: Floats, halves: Halves, made: Floats, row: int, begin: int) -> None:
+    """Those of a part of a row of disturbed weights, where there is room: see ``disturb``."""
+    end = begin + made.shape[0]
+    if halves.shape[0] > 0:
+        rounded = halves[row, begin:end]
+        for k in range(made.shape[0]):
+            rounded[k] = half(abs(made[k]))
+    if magnitude.shape[0] > 0:
+        size = magnitude[row, begin:end]
+        for k in range(made.shape[0]):
+            size[k] = abs(made[k])
 
 
 @inlined

@@ -299,16 +299,8 @@ class TrainedMatrix(nn.Module):
 
     def _fused_block(self, block: RowBlock, weight: Tensor) -> FusedBlock:
         scales, reads = self.column_scale[block.index], self.settings.sigma_w > 0
-        batch, name = int(self.seen) - 1, f"{self.name}/{block.index}"
         if self.noise.in_few_passes:
-            how = Disturbance(
-                key=self.noise.key(self.batches.seed, name),
-                rescale=self._due,
-                terms=self.noise.polynomial or (),
-                aged=self.noise.curves(self.batches.seed),
-                ramp=self.noise.ramp(batch),
-                scratch=self.batches.scratch,
-            )
+            how = Disturbance.of(self.noise, self.batches, f"{self.name}/{block.index}", int(self.seen) - 1, self._due)
             noisy, magnitude = disturbed(weight, scales, how, magnitude=reads)
         else:
             noisy = self._stored(block, weight) * scales.unsqueeze(-1)

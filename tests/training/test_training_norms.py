@@ -47,7 +47,7 @@ def test_norms_are_frozen_at_the_end_of_a_run() -> None:
 def test_a_frozen_norm_computes_what_it_computes_on_the_chip() -> None:
     torch.manual_seed(0)
     plain = nn.Sequential(nn.Linear(9, 7), nn.BatchNorm1d(7))
-    quiet = {"freeze_norms": 1.0, "noise": "none", "read_noise": 0.0, "output_noise": 0.0, "range_batches": 1}
+    quiet = QUIET | {"freeze_norms": 1.0}
     trained = prepare_hwa(plain, "analog-fabric", quiet, steps=3)
     x = torch.randn(6, 9)
     trained.train()(x)
