@@ -71,8 +71,8 @@ FABRIC = {"analog-fabric": 5000}
 #: The method of Rasch et al. (2023), and what may be better.
 BASELINE = Recipe(noise_factor=3.0, noise_ramp=430, drift_s=None, remap_every=500, clip="column")
 DRIFT = Recipe(noise_factor=1.0, drift_s=(1.0, YEAR_S), remap_every=1)
-ALL = replace(DRIFT, clip="k-sigma", clip_sigmas=2.5, distillation=0.5)
-FROZEN = replace(ALL, clip_sigmas=2.0, freeze_norms=0.2)
+CLIP = replace(BASELINE, clip="k-sigma", clip_sigmas=2.0, remap_every=1)
+FROZEN = replace(DRIFT, clip="k-sigma", clip_sigmas=2.0, distillation=0.5, freeze_norms=0.2)
 LONG = {
     "epochs": 30,
     "optimiser": partial(torch.optim.SGD, lr=0.1, momentum=0.9, nesterov=True),
@@ -82,12 +82,13 @@ LONG = {
 TRAININGS = {
     "baseline": Training("analog-fabric", BASELINE),
     "drift": Training("analog-fabric", DRIFT),
-    "clip": Training("analog-fabric", replace(BASELINE, clip="k-sigma", clip_sigmas=2.0, remap_every=1)),
+    "clip": Training("analog-fabric", CLIP),
     "distilled": Training("analog-fabric", replace(BASELINE, distillation=0.5)),
-    "all": Training("analog-fabric", ALL),
     "frozen": Training("analog-fabric", FROZEN, {"clip_gradient": 1.0}),
     "undistilled": Training("analog-fabric", replace(FROZEN, distillation=0.0), {"clip_gradient": 1.0}),
+    "undrifted": Training("analog-fabric", replace(CLIP, distillation=0.5, freeze_norms=0.2), {"clip_gradient": 1.0}),
     "baseline-long": Training("analog-fabric", BASELINE, LONG),
+    "clip-long": Training("analog-fabric", CLIP, LONG),
     "frozen-long": Training("analog-fabric", FROZEN, LONG),
 }
 
