@@ -92,14 +92,14 @@ def require_whole(found: dict[str, Any], training: str = "adapted-0") -> None:
 
 def test_fashion(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fashion, "VALIDATION", 60)
-    found = every_command(fashion.STUDY, images, tmp_path, monkeypatch, "all-0")
-    require_whole(found, "all-0")
+    found = every_command(fashion.STUDY, images, tmp_path, monkeypatch, "frozen-0")
+    require_whole(found, "frozen-0")
     text = results.refresh(
         "<!-- results of fashion; do not edit below -->\nold\n<!-- end of the results -->\n", {"fashion": found}
     )
     assert "old" not in text
     assert text.count("40 x 2") == 2
-    assert "all, seed 0" in text
+    assert "frozen, seed 0" in text
     results.draw([found], tmp_path / "plot.svg")
     assert (tmp_path / "plot.svg").stat().st_size > 1000
 
@@ -161,8 +161,12 @@ def test_recipes_are_compared_chip_by_chip() -> None:
         setting = {"training": training, "chip": "analog-fabric", "ranges": "", "norms": False}
         return {"cell": setting, "digital": 0.9, "result": {"chance": 0.1, "times": [row]}}
 
-    cells = {"one": cell("baseline-0", 0.5, 0.7), "two": cell("all-0", 0.58, 0.82), "three": cell("all-1", 0.5, 0.6)}
+    cells = {
+        "one": cell("baseline-0", 0.5, 0.7),
+        "two": cell("frozen-0", 0.58, 0.82),
+        "three": cell("frozen-1", 0.5, 0.6),
+    }
     lines = list(results.differences({"cells": cells}))
     # 10 and 15 points: mean 12.5, half interval 12.706 times 2.5
-    assert lines[2:] == ["| all, seed 0 | +12.50 ± 31.77 |", ""]
+    assert lines[2:] == ["| frozen, seed 0 | +12.50 ± 31.77 |", ""]
     assert list(results.differences({"cells": {"three": cells["three"]}})) == []
