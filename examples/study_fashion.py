@@ -19,7 +19,7 @@ from study import Batches, Split, Study, Training, cells_of, main, one_cycle
 from torch import nn
 from train_fashion import augment, read_set
 
-from aimc_compiler.training import Recipe, Task
+from aimc_compiler.training import RASCH_2023, Recipe, Task
 from aimc_compiler.zoo.fashion import FashionResNet
 
 BATCH, VALIDATION, YEAR_S = 128, 5000, 365 * 86400.0
@@ -69,8 +69,8 @@ def adapted(split: Split, network: nn.Module) -> Task:
 FABRIC = {"analog-fabric": 5000}
 
 #: The method of Rasch et al. (2023), and what may be better.
-BASELINE = Recipe(noise_factor=3.0, noise_ramp=430, drift_s=None, remap_every=500, clip="column")
-DRIFT = Recipe(noise_factor=1.0, drift_s=(1.0, YEAR_S), remap_every=1)
+BASELINE = replace(RASCH_2023, noise_ramp=430)
+DRIFT = Recipe(noise_factor=1.0, drift_s=(1.0, YEAR_S), remap_every=1, clip="none", freeze_norms=0.0)
 CLIP = replace(BASELINE, clip="k-sigma", clip_sigmas=2.0, remap_every=1)
 FROZEN = replace(DRIFT, clip="k-sigma", clip_sigmas=2.0, distillation=0.5, freeze_norms=0.2)
 LONG = {
@@ -86,6 +86,7 @@ TRAININGS = {
     "distilled": Training("analog-fabric", replace(BASELINE, distillation=0.5)),
     "frozen": Training("analog-fabric", FROZEN, {"clip_gradient": 1.0}),
     "undistilled": Training("analog-fabric", replace(FROZEN, distillation=0.0), {"clip_gradient": 1.0}),
+    "unfrozen": Training("analog-fabric", replace(FROZEN, freeze_norms=0.0), {"clip_gradient": 1.0}),
     "undrifted": Training("analog-fabric", replace(CLIP, distillation=0.5, freeze_norms=0.2), {"clip_gradient": 1.0}),
     "baseline-long": Training("analog-fabric", BASELINE, LONG),
     "clip-long": Training("analog-fabric", CLIP, LONG),

@@ -6,11 +6,12 @@ from aimc_compiler.training.learned import Learned, LearnedMatrix
 from aimc_compiler.training.loop import EpochResult, Trained, train
 from aimc_compiler.training.norms import freeze_norms, restate_norms
 from aimc_compiler.training.prepare import HardwareAware, on_chip, prepare_hwa
-from aimc_compiler.training.recipe import Recipe
+from aimc_compiler.training.recipe import RASCH_2023, Recipe
 from aimc_compiler.training.rescale import Rescaled, rescale_channels
 from aimc_compiler.training.task import Task
 
 __all__ = [
+    "RASCH_2023",
     "EpochResult",
     "HardwareAware",
     "Learned",

@@ -71,7 +71,20 @@ class TrainedLayer(nn.Module):
     def replace(self, name: str, blocks: Tensor) -> None:
         """Let the matrix of this name have another weight."""
         weight: Tensor = getattr(self, name)
-        weight.data = blocks.reshape(weight.shape)
+        weight.data.copy_(blocks.reshape(weight.shape))
+
+    def version(self) -> int:
+        """Of its parameters: another one after each update."""
+        return sum(parameter._version for parameter in self.parameters(recurse=False))
+
+    def hold(self) -> None:
+        """Hold weights to the bounds of the recipe, where an update has been. Autograd does not see it, as of an
+        update: a weight that was used already in this mini-batch, in an embedding say, may be one of these."""
+        version = self.version()
+        for name, core in self.cores().items():
+            blocks = self.blocks(name).data
+            if core.hold(blocks, version):
+                self.replace(name, blocks)
 
     def restore(self) -> None:
         """Become the plain layer again, its weights as the compiler is to see them."""

@@ -159,7 +159,7 @@ class _Run:
             "loss_sum": self.loss_sum,
             "history": [dataclasses.asdict(each) for each in self.history],
             "model": dict(self.model.state_dict()),
-            "matrices": [core.progress(weight) for core, weight in _matrices(self.model)],
+            "matrices": [core.progress(version) for core, version in _matrices(self.model)],
             "mini_batch": self.model.hwa.batches.number,
             "optimiser": self.optimiser.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
@@ -176,8 +176,8 @@ class _Run:
         self.step, self.loss_sum = state["step"], state["loss_sum"]
         self.history = [EpochResult(**each) for each in state["history"]]
         self.model.load_state_dict(state["model"])
-        for (core, weight), progress in zip(_matrices(self.model), state["matrices"], strict=True):
-            core.go_on(progress, weight)
+        for (core, version), progress in zip(_matrices(self.model), state["matrices"], strict=True):
+            core.go_on(progress, version)
         self.model.hwa.batches.number = state["mini_batch"]
         self.optimiser.load_state_dict(state["optimiser"])
         if self.scheduler is not None:
@@ -286,12 +286,12 @@ class _Run:
         }
 
 
-def _matrices(model: HardwareAware) -> Iterator[tuple[Any, Tensor]]:
-    """Every matrix on tiles with its weight, in order."""
+def _matrices(model: HardwareAware) -> Iterator[tuple[Any, int]]:
+    """Every matrix on tiles with the version of its layer's parameters, in order."""
     for module in model.modules():
         if isinstance(module, TrainedLayer):
-            for name, core in module.cores().items():
-                yield core, module.blocks(name)
+            for core in module.cores().values():
+                yield core, module.version()
 
 
 @contextmanager

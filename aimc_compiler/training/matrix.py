@@ -81,7 +81,7 @@ class TrainedMatrix(nn.Module):
         require_built(tile, chip.nonidealities, self.tile_type)
         self.settings = training_settings(MvmSettings.of(tile, chip.nonidealities), recipe)
         self.quiet = replace(self.settings, sigma_in=0.0, sigma_w=0.0, sigma_out=0.0)
-        self.noise = WeightNoise.of(recipe, tile, chip.nonidealities)
+        self.noise = WeightNoise.of(recipe, tile, chip.nonidealities, chip.evaluation.times_s)
         self.normalised = tile.normalisation == "column"
         self.shape = shape
         self._fusible = self.normalised and recipe.clip != "learned" and not recipe.column_gain and fuses(self.settings)
@@ -163,14 +163,14 @@ class TrainedMatrix(nn.Module):
         """(groups, row blocks), positive."""
         return self.drive_ranges().detach()
 
-    def progress(self, weight: Tensor) -> dict[str, Any]:
-        """What outlives a mini-batch beside the state dict: for a checkpoint. weight: as of ``forward``."""
-        return {"variances": list(self._variances), "clipped": self._version == weight._version}
+    def progress(self, version: int) -> dict[str, Any]:
+        """What outlives a mini-batch beside the state dict: for a checkpoint. version: as of ``hold``."""
+        return {"variances": list(self._variances), "held": self._version == version}
 
-    def go_on(self, progress: dict[str, Any], weight: Tensor) -> None:
+    def go_on(self, progress: dict[str, Any], version: int) -> None:
         """Continue from ``progress``, once the state dict is loaded."""
-        self._variances = [found.to(weight.device) for found in progress["variances"]]
-        self._version = weight._version if progress["clipped"] else -1
+        self._variances = [found.to(self.column_scale.device) for found in progress["variances"]]
+        self._version = version if progress["held"] else -1
 
     def attach(self, chip: "Attached | None") -> None:
         """From now on run on this chip; None: in training or evaluation as the mode says."""
@@ -312,7 +312,7 @@ class TrainedMatrix(nn.Module):
         return FusedBlock(main=kernels[0], magnitude=kernels[1])
 
     def _begin(self, weight: Tensor) -> None:
-        """Once a mini-batch, before anything else: clip and scale the weights."""
+        """Once a mini-batch, before anything else: scale the weights."""
         if not self.training:
             self._remap(weight)
             return
@@ -322,7 +322,6 @@ class TrainedMatrix(nn.Module):
         if len(self._variances) > 1:
             self._follow(torch.stack(self._variances).mean(0).sqrt(), int(self.seen) - 1)
         self._variances = []
-        self._clip(weight)
         self._due = int(self.seen) % self.recipe.remap_every == 0
         scales_itself = self.noise.in_few_passes and self._fuses(weight)
         if self._due and not (scales_itself and self.chip.nonidealities.digital.column_scale_bits == "off"):
@@ -354,21 +353,24 @@ class TrainedMatrix(nn.Module):
         self.input_range.copy_(torch.where(width > 0, follow, self.input_range))
 
     @torch.no_grad()
-    def _clip(self, weight: Tensor) -> None:
-        """Hold weights to their bounds after an update. In place, and only where an update has been."""
-        if self.recipe.clip not in ("column", "k-sigma") or not self.normalised:
-            return
-        if weight._version == self._version or not int(self.seen):
-            return
+    def hold(self, weight: Tensor, version: int) -> bool:
+        """Hold weights to their bounds, in place, where an update has been since the last call; says whether.
+
+        weight: as of ``forward``, detached; version: of the parameters, another one after each update.
+        """
+        updated = version != self._version and int(self.seen) > 0
+        self._version = version
+        if not updated or self.recipe.clip not in ("column", "k-sigma") or not self.normalised:
+            return False
         for block in self.blocks:
             part = rows_of(weight, block)
             if self.recipe.clip == "k-sigma":
-                bound = self.recipe.clip_sigmas * float(part.std(correction=0))
+                bound = self.recipe.clip_sigmas * float(part.square().mean().sqrt())
                 part.clamp_(-bound, bound)
             else:
                 scale = self.column_scale[block.index].unsqueeze(-1)
                 part.clamp_(-scale, scale)
-        self._version = weight._version
+        return True
 
     @torch.no_grad()
     def _remap(self, weight: Tensor) -> None:

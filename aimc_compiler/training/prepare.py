@@ -121,6 +121,8 @@ class HardwareAware(nn.Module):
             if self.hwa.frozen_from is not None and self.hwa.batches.number >= self.hwa.frozen_from:
                 freeze_norms(self)
             self.hwa.batches.begin()
+            for layer in _layers(self):
+                layer.hold()
         clock = self.hwa.clock
         if clock is None:
             return super().__call__(*args, **kwargs)

@@ -1,11 +1,12 @@
 """What hardware-aware training does beside the network's own training: a frozen record that reads and prints as JSON.
 
-The defaults are the method of Rasch et al., Nat. Commun. 14, 5282 (2023), Methods, "Hardware-aware training".
+The defaults are what did best on a residual CNN (docs/results.md). ``RASCH_2023`` is the method of Rasch et al., Nat.
+Commun. 14, 5282 (2023), Methods, "Hardware-aware training".
 """
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
@@ -26,9 +27,10 @@ class Recipe:
     "programming", the programming noise of the chip's devices, whose sign never flips and whose zeros stay zero;
     "gaussian", of one standard deviation, ``gaussian_sd`` of the largest weight of a column; "none".
     noise_factor: scales it; noise_ramp: mini-batches over which it rises from nothing (0: at once).
-    drift_s: (earliest, latest) seconds: the weights of a chip at a time, the same for all matrices, drawn anew in each
-    mini-batch, uniform in its logarithm: mean and variance of pairs of devices with programming noise, drift,
-    accumulated read noise and drift compensation (signs may flip); None: right after programming.
+    drift_s: (earliest, latest) seconds, or "evaluation" for the chip's own evaluation times: the weights of a chip at a
+    time, the same for all matrices, drawn anew in each mini-batch, uniform in its logarithm: mean and variance of pairs
+    of devices with programming noise, drift, accumulated read noise and drift compensation (signs may flip); None:
+    right after programming. It is for noise "programming"; "evaluation" means nothing to other noise.
     read_noise, output_noise: factors of the chip's; converters: whether inputs and outputs are rounded and clipped;
     ir_drop: whether the wires' loss acts (Rasch et al. saw no effect of leaving it out).
     ranges: "learned", by the rule of ``aimc_compiler.training.ranges``, or "fixed"; range_batches: mini-batches in
@@ -37,7 +39,7 @@ class Recipe:
     column_gain: whether each column of a tile has a learned digital factor; remap_every: mini-batches after which each
     column is scaled anew, so that its largest weight is 1.
     clip: what weights are held to after each update: "none", "column" (the scale of the last remap), "k-sigma"
-    (``clip_sigmas`` standard deviations of the weights of a tile's block), "learned" (a bound for each column, a
+    (``clip_sigmas`` standard deviations of the weights of a tile's block from 0), "learned" (a bound for each column, a
     parameter); drop_connect: share of weights set to 0 in a mini-batch.
     distillation: weight of the float teacher in ``distillation_loss``, at ``temperature``.
     freeze_norms: share of the run, at its end, in which batch norms normalise by their running statistics, as they do
@@ -49,10 +51,10 @@ class Recipe:
     """
 
     noise: NoiseKind = "programming"
-    noise_factor: float = 3.0
+    noise_factor: float = 1.0
     noise_ramp: int = 0
     gaussian_sd: float = 0.04
-    drift_s: tuple[float, float] | None = None
+    drift_s: tuple[float, float] | Literal["evaluation"] | None = "evaluation"
     read_noise: float = 1.0
     output_noise: float = 1.0
     converters: bool = True
@@ -64,12 +66,12 @@ class Recipe:
     range_inside: float = 0.95
     column_gain: bool = False
     remap_every: int = 1
-    clip: ClipRule = "none"
-    clip_sigmas: float = 2.5
+    clip: ClipRule = "k-sigma"
+    clip_sigmas: float = 2.0
     drop_connect: float = 0.0
     distillation: float = 0.0
     temperature: float = 2.0
-    freeze_norms: float = 0.0
+    freeze_norms: float = 0.2
 
     def __post_init__(self) -> None:
         for name, low in _LEAST.items():
@@ -79,10 +81,18 @@ class Recipe:
         for name in ("drop_connect", "range_inside", "distillation", "freeze_norms"):
             if getattr(self, name) > 1:
                 raise RecipeError(f"{name} is {getattr(self, name)}, a share: give a number from 0 to 1")
+        if isinstance(self.drift_s, str):
+            return
         if self.drift_s is not None and not 0 < self.drift_s[0] <= self.drift_s[1] < float("inf"):
             raise RecipeError(f"drift_s is {self.drift_s}: give (earliest, latest) seconds, rising and above 0")
         if self.drift_s is not None and self.noise != "programming":
             raise RecipeError(f"drift_s with noise {self.noise!r}, which does not drift: set noise to programming")
+
+    def ages_between(self, evaluated_s: Sequence[float]) -> tuple[float, float] | None:
+        """(earliest, latest) seconds of weights at a time, on a chip with these evaluation times; None for none."""
+        if self.noise != "programming" or self.drift_s is None:
+            return None
+        return (min(evaluated_s), max(evaluated_s)) if isinstance(self.drift_s, str) else self.drift_s
 
     def to_json(self) -> str:
         """All settings, as indented JSON."""
@@ -129,6 +139,10 @@ _LEAST: dict[str, float] = {
     "temperature": 1e-3,
     "freeze_norms": 0.0,
 }
+
+
+#: The method of Rasch et al. (2023), for a network of some epochs of about 500 mini-batches.
+RASCH_2023 = Recipe(noise_factor=3.0, noise_ramp=500, drift_s=None, remap_every=500, clip="column", freeze_norms=0.0)
 
 
 def _faults(error: ValidationError) -> str:

@@ -6,7 +6,8 @@
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Literal, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Literal, Union, get_args, get_origin
 
 from aimc_compiler.errors import RecipeError
 from aimc_compiler.training.recipe import Recipe
@@ -21,7 +22,8 @@ MEANINGS: dict[str, tuple[str, str]] = {
     "noise_ramp": ("mini-batches over which it rises from nothing; 0: at once", ""),
     "gaussian_sd": ("standard deviation of `gaussian` noise, as a share of the largest weight of a column", "J20"),
     "drift_s": (
-        "(earliest, latest) seconds: weights of a chip at a time drawn anew in each mini-batch, compensated",
+        "(earliest, latest) seconds: weights of a chip at a time drawn anew in each mini-batch, compensated; "
+        "`evaluation`: between the chip's evaluation times",
         "",
     ),
     "read_noise": ("factor of the chip's short-term read noise", "R23"),
@@ -36,7 +38,7 @@ MEANINGS: dict[str, tuple[str, str]] = {
     "column_gain": ("whether each column of a tile has a learned digital factor", ""),
     "remap_every": ("mini-batches after which columns are scaled anew, their largest weight to 1", "R23"),
     "clip": ("what weights are held to after each update", "J20"),
-    "clip_sigmas": ("standard deviations of a block's weights that `k-sigma` holds them to", "J20"),
+    "clip_sigmas": ("standard deviations of a block's weights from 0 that `k-sigma` holds them to", "J20"),
     "drop_connect": ("share of the weights that is 0 in a mini-batch", "W13"),
     "distillation": ("weight of the float teacher's outputs in the loss; the labels have the rest", "H15"),
     "temperature": ("at which both outputs are softened for that", "H15"),
@@ -72,8 +74,11 @@ def refresh(text: str) -> str:
 def _holds(kind: object) -> str:
     if get_origin(kind) is Literal:
         return ", ".join(f"`{value}`" for value in get_args(kind))
-    names = {float: "number", int: "count", bool: "true or false"}
-    return names.get(kind, "two numbers") if isinstance(kind, type) else "two numbers, or none"
+    if get_origin(kind) is tuple:
+        return "two numbers"
+    if isinstance(kind, UnionType) or get_origin(kind) is Union:
+        return ", ".join(_holds(part) for part in get_args(kind))
+    return {float: "number", int: "count", bool: "true or false", NoneType: "none"}[kind]  # type: ignore[index]
 
 
 if __name__ == "__main__":

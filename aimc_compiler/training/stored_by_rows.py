@@ -28,7 +28,7 @@ class _StoredByRows(OneMatrix):
 
     def replace(self, name: str, blocks: Tensor) -> None:
         weight: Tensor = getattr(self, name)
-        weight.data = blocks[0].T.contiguous()
+        weight.data.copy_(blocks[0].T)
 
     def _shape(self) -> tuple[int, int, int]:
         return 1, self.weight.shape[1], self.weight.shape[0]

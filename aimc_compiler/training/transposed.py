@@ -41,10 +41,7 @@ class _TrainedTransposed(OneMatrix):
         extra = self._output_padding(  # type: ignore[operator]
             x, output_size, self.stride, self.padding, self.kernel_size, size, self.dilation
         )
-        blocks = self.blocks("weight")
-        products = self.analog(x, blocks, None)
-        if self.training and self.analog.recipe.clip in ("column", "k-sigma"):
-            self.replace("weight", blocks.detach())  # a copy in another order, which was clipped
+        products = self.analog(x, self.blocks("weight"), None)
         ones = self._overlap(tuple(extra)).single_ones(products)
         steps = (self.stride, self.padding, tuple(extra), self.out_channels, self.dilation)
         return _TRANSPOSED[size](products, ones, self.bias, *steps)
@@ -53,7 +50,7 @@ class _TrainedTransposed(OneMatrix):
         return products_weight(self.weight, self.groups).reshape(self.analog.shape)
 
     def replace(self, name: str, blocks: Tensor) -> None:
-        self.weight.data = blocks.transpose(1, 2).reshape(self.weight.shape)
+        self.weight.data.copy_(blocks.transpose(1, 2).reshape(self.weight.shape))
 
     def _add(self, place: Place) -> None:
         self.analog = place.matrix("", "weight.T", self.weight, self._shape(), self._contraction())

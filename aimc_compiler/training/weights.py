@@ -6,6 +6,7 @@ weights. Noise never flips a sign, and exact zeros stay zero. Under ``drift_s`` 
 a time (``ageing.py``).
 """
 
+from collections.abc import Sequence
 from math import sqrt
 from typing import Any
 
@@ -41,10 +42,14 @@ class WeightNoise:
     ageing: Ageing | None = None
 
     @classmethod
-    def of(cls, recipe: Recipe, tile: Tile, nonidealities: Nonidealities) -> "WeightNoise":
-        """Raises RecipeError where the devices have no statistics of programming to train with."""
+    def of(
+        cls, recipe: Recipe, tile: Tile, nonidealities: Nonidealities, evaluated_s: Sequence[float]
+    ) -> "WeightNoise":
+        """evaluated_s: the chip's evaluation times. Raises RecipeError where the devices have no statistics of
+        programming to train with."""
         figures = devices_figures(tile.device, nonidealities.device)
-        known_or_aged = figures is None or type(figures) in _DEVIATIONS or recipe.drift_s is not None
+        times_s = recipe.ages_between(evaluated_s)
+        known_or_aged = figures is None or type(figures) in _DEVIATIONS or times_s is not None
         if recipe.noise == "programming" and not known_or_aged:
             known = ", ".join(kind.__name__ for kind in _DEVIATIONS)
             raise RecipeError(
@@ -54,7 +59,7 @@ class WeightNoise:
         parts = tile.device.significance or (1.0,) * tile.device.pairs
         spread = sqrt(sum(part**2 for part in parts)) / sum(parts)
         effects = nonidealities.device
-        ageing = _ageing(recipe, figures, effects, spread)
+        ageing = None if times_s is None else _ageing(recipe, figures, effects, spread, times_s)
         return cls(recipe=recipe, figures=figures, effects=effects, spread=spread, ageing=ageing)
 
     def ramp(self, batch: int) -> float:
@@ -71,7 +76,7 @@ class WeightNoise:
     def polynomial(self) -> tuple[float, ...] | None:
         """Coefficients of the deviation of a weight over g_max, from r^0 up, where that is all there is; else None."""
         recipe = self.recipe
-        if recipe.drop_connect or recipe.drift_s is not None or recipe.noise == "gaussian":
+        if recipe.drop_connect or self.ageing is not None or recipe.noise == "gaussian":
             return None
         if recipe.noise == "none" or self.figures is None:
             return ()
@@ -119,14 +124,16 @@ class WeightNoise:
         return self.ageing.fresh, self.ageing.at(float(uniforms(stream_key(seed, "training", "time"), 1)[0]))
 
 
-def _ageing(recipe: Recipe, figures: Any, effects: DeviceNonidealities, spread: float) -> Ageing | None:
-    """Of weights under a recipe that wants them at a time."""
-    if recipe.drift_s is None or recipe.noise != "programming" or figures is None:
+def _ageing(
+    recipe: Recipe, figures: Any, effects: DeviceNonidealities, spread: float, times_s: tuple[float, float]
+) -> Ageing | None:
+    """Of weights between two times; None where devices are ideal."""
+    if figures is None:
         return None
     factors = {
         name: getattr(effects, name) * recipe.noise_factor for name in ("programming_noise", "accumulated_read_noise")
     }
-    return ageing_of(figures, effects.model_copy(update=factors), recipe.drift_s, spread)
+    return ageing_of(figures, effects.model_copy(update=factors), times_s, spread)
 
 
 def _aged(w: Tensor, fresh: Curve, now: Curve, ramp: float, draws: Tensor) -> Tensor:

@@ -19,7 +19,8 @@ def test_the_table_is_current() -> None:
 
 def test_every_setting_and_only_settings_are_described() -> None:
     assert list(MEANINGS) == [field.name for field in dataclasses.fields(Recipe)]
-    assert "| `clip` | `none`, `column`, `k-sigma`, `learned` | `none` |" in recipe_table()
+    assert "| `clip` | `none`, `column`, `k-sigma`, `learned` | `k-sigma` |" in recipe_table()
+    assert "| `drift_s` | two numbers, `evaluation`, none | `evaluation` |" in recipe_table()
     assert all(f"**{source}**" in DOCUMENT for _, source in MEANINGS.values() if source)
 
 

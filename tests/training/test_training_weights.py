@@ -17,7 +17,8 @@ from aimc_compiler.training.weights import WeightNoise
 
 def noise(chip: str = "analog-fabric", *settings: str, **recipe: object) -> WeightNoise:
     spec = load_chip(chip, list(settings))
-    return WeightNoise.of(Recipe(**recipe), spec.tile_types["tile"], spec.nonidealities)  # type: ignore[arg-type]
+    settings = {"noise_factor": 3.0, "drift_s": None} | recipe
+    return WeightNoise.of(Recipe(**settings), spec.tile_types["tile"], spec.nonidealities, spec.evaluation.times_s)  # type: ignore[arg-type]
 
 
 def programming_sd(r: Tensor) -> Tensor:
@@ -164,4 +165,4 @@ def test_a_device_without_statistics_of_programming_is_refused(monkeypatch: pyte
     spec = load_chip("analog-fabric")
     monkeypatch.setattr("aimc_compiler.training.weights.devices_figures", lambda *_: object())
     with pytest.raises(RecipeError, match="set noise to gaussian"):
-        WeightNoise.of(Recipe(), spec.tile_types["tile"], spec.nonidealities)
+        WeightNoise.of(Recipe(drift_s=None), spec.tile_types["tile"], spec.nonidealities, (1.0,))
