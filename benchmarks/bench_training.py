@@ -7,6 +7,7 @@ which ranges follow the inputs. Memory is what a step of a larger batch adds at 
 steps of a small one.
 """
 
+import os
 import subprocess
 import sys
 import time
@@ -101,7 +102,9 @@ def timed(step: Callable[[], None]) -> float:
 def peak_mb(case: str, kind: str) -> float:
     """See ``alone``, in MB."""
     command = [sys.executable, __file__, case, kind]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    # Else the allocator keeps what was free before, and what it keeps differs from run to run.
+    settings = os.environ | {"MALLOC_MMAP_THRESHOLD_": "131072"}
+    return float(subprocess.run(command, capture_output=True, text=True, check=True, env=settings).stdout)
 
 
 def alone(case: str, kind: str) -> None:

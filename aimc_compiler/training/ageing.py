@@ -7,10 +7,13 @@ a tile does not show. The mean of phase-change memory lies off its target even a
 conductances drift further.
 """
 
-from functools import cache
+from dataclasses import dataclass, field
+from functools import cache, cached_property
 from math import log
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -22,12 +25,29 @@ from aimc_compiler.records import record
 TARGETS, TIMES, DRAWS, DIMENSIONS = 129, 33, 2048, 32
 
 
-@record
+@dataclass(frozen=True)
 class Curve:
     """mean, sd: of a weight over g_max, (TARGETS,), float64, by its target from 0 to 1."""
 
     mean: Tensor
     sd: Tensor
+
+    @cached_property
+    def lines(self) -> npt.NDArray[np.float32]:
+        """(4, TARGETS - 1): of the mean, between the targets, where each line meets 0 and how much it rises in a step;
+        then of the deviation."""
+        steps = np.arange(TARGETS - 1)
+        parts = []
+        for values in (self.mean.numpy(), self.sd.numpy()):
+            rise = np.diff(values)
+            parts += [values[:-1] - steps * rise, rise]
+        return np.stack(parts).astype(np.float32)
+
+    def compensated_lines(self, alpha: float, ramp: float) -> npt.NDArray[np.float32]:
+        """``lines`` of ``compensated``."""
+        lines: npt.NDArray[np.float32] = self.lines * np.float32(alpha * ramp)
+        lines[1] += np.float32((1 - ramp) / (TARGETS - 1))
+        return lines
 
     def at(self, r: Tensor) -> tuple[Tensor, Tensor]:
         """(mean, sd) of targets, in between in proportion. r: any shape, 0 to 1."""
@@ -50,9 +70,16 @@ class Ageing:
     fresh: Curve
     times_s: tuple[float, ...]
     curves: tuple[Curve, ...]
+    _last: dict[float, Curve] = field(default_factory=dict)
 
     def at(self, share: float) -> Curve:
         """At a share of the way from the earliest to the latest time, by its logarithm."""
+        if share not in self._last:  # all matrices of a mini-batch have the same
+            self._last.clear()
+            self._last[share] = self._between(share)
+        return self._last[share]
+
+    def _between(self, share: float) -> Curve:
         place = share * (len(self.curves) - 1)
         low = min(int(place), max(0, len(self.curves) - 2))
         one, other, part = self.curves[low], self.curves[min(low + 1, len(self.curves) - 1)], place - low

@@ -4,7 +4,6 @@ from dataclasses import field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -83,15 +82,7 @@ def _fill(noisy: Tensor, sizes: Tensor, scales: Tensor, weight: Tensor, how: Dis
         return
     fresh, now = how.aged
     sums = np.empty((len(weight), 2))
-    means = _lines(fresh.mean, now.mean)
+    means = np.concatenate([fresh.lines[:2], now.lines[:2]])
     any_of(read_curves_on)(*threads, sums, scales.numpy(), weight.numpy(), means, how.rescale)
-    curve = now.compensated(compensation(*sums.sum(0)), how.ramp)
-    any_of(age_on)(*threads, *arrays, _lines(curve.mean, curve.sd), key)
-
-
-def _lines(one: Tensor, other: Tensor) -> npt.NDArray[np.float32]:
-    """(4, steps): between the targets of two curves, where each line meets 0 and how much it rises in a step."""
-    at = torch.arange(len(one) - 1)
-    parts = [part for curve in (one, other) for part in (curve[:-1] - at * curve.diff(), curve.diff())]
-    lines: npt.NDArray[np.float32] = torch.stack(parts).float().numpy()
-    return lines
+    lines = now.compensated_lines(compensation(*sums.sum(0)), how.ramp)
+    any_of(age_on)(*threads, *arrays, lines, key)

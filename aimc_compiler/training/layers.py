@@ -80,10 +80,10 @@ class TrainedLayer(nn.Module):
     def hold(self) -> None:
         """Hold weights to the bounds of the recipe, where an update has been. Autograd does not see it, as of an
         update: a weight that was used already in this mini-batch, in an embedding say, may be one of these."""
-        version = self.version()
+        version, places = self.version(), {each.data_ptr() for each in self.parameters(recurse=False)}
         for name, core in self.cores().items():
             blocks = self.blocks(name).data
-            if core.hold(blocks, version):
+            if core.hold(blocks, version) and blocks.data_ptr() not in places:
                 self.replace(name, blocks)
 
     def restore(self) -> None:

@@ -8,7 +8,7 @@ stay in the network's own units: ``w = W / s`` is made in every forward pass, wi
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from math import prod
+from math import prod, sqrt
 from typing import Any
 
 import torch
@@ -365,7 +365,7 @@ class TrainedMatrix(nn.Module):
         for block in self.blocks:
             part = rows_of(weight, block)
             if self.recipe.clip == "k-sigma":
-                bound = self.recipe.clip_sigmas * float(part.square().mean().sqrt())
+                bound = self.recipe.clip_sigmas * float(torch.linalg.vector_norm(part)) / sqrt(part.numel())
                 part.clamp_(-bound, bound)
             else:
                 scale = self.column_scale[block.index].unsqueeze(-1)
