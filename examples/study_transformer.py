@@ -64,8 +64,8 @@ def adapted(split: Split, network: nn.Module) -> Task:
     return replace(
         digital(split),
         network=network,
-        optimiser=partial(torch.optim.AdamW, lr=5e-4),
-        scheduler=one_cycle(5e-4),
+        optimiser=partial(torch.optim.AdamW, lr=1e-3),
+        scheduler=one_cycle(1e-3),
         range_rate=1e-3,
         epochs=8,
         batch_size=500,
