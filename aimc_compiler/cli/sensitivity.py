@@ -41,6 +41,10 @@ def sensitivity(
     mvm_error: Annotated[
         float | None, typer.Option(metavar="%", help="MVM error to which each effect is scaled (default: 20).")
     ] = None,
+    baseline: Annotated[
+        float | None,
+        typer.Option(metavar="%", help="Accuracy that A* takes for 100 % (default: the network's own in float)."),
+    ] = None,
     threshold: Annotated[float, typer.Option(metavar="%", help="A* down to which an effect is tolerated.")] = 99.0,
     plot: Plot = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write result and settings as JSON.")] = None,
@@ -72,6 +76,7 @@ def sensitivity(
         seed=seed,
         parts=_names(parts),
         effects=None if effects is None else _names(effects),
+        baseline=None if baseline is None else baseline / 100,
         mvm_error=None if mvm_error is None else mvm_error / 100,
         threshold=threshold / 100,
         recalibration=recalibrate,

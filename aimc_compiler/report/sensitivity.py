@@ -90,8 +90,8 @@ def sensitivity_lines(found: Sensitivity) -> list[str]:
     lines = [
         f"{found.network} on {chips} of {found.chip}, {print_time(found.time_s)} after programming, "
         f"{counted(found.n_samples, 'sample')}, seed {found.seed}, recalibrated: {found.recalibration}",
-        f"{found.metric} {found.float_metric:.4g} in floating point, {found.chance:.4g} by chance; A* of the chip as "
-        f"it is: {_share(found.a_star)};",
+        f"{found.metric} {found.float_metric:.4g} in floating point, {_baseline(found)}{found.chance:.4g} by chance; "
+        f"A* of the chip as it is: {_share(found.a_star)};",
         f"gains and losses are points of A*, in brackets the {100 * found.confidence:g} % interval over chips",
     ]
     if found.target_error is not None and found.mvm_error is not None:
@@ -133,6 +133,10 @@ def save_sensitivity(found: Sensitivity, path: Path) -> Path:
 
     path.write_text(json.dumps(sensitivity_json(found), indent=2) + "\n", encoding="utf-8")
     return path
+
+
+def _baseline(found: Sensitivity) -> str:
+    return "" if found.baseline == found.float_metric else f"{found.baseline:.4g} of the baseline (A* 100 %), "
 
 
 def _threshold_line(found: Sensitivity) -> str:

@@ -57,7 +57,7 @@ def rank_layers(
                 operations=names,
                 parameters=modules[names[0]].weight.numel(),
                 gain=bootstrap.estimate([one - other for one, other in zip(exempt, own, strict=True)]),
-                alone=bootstrap.estimate([1 - value for value in alone]),
+                alone=bootstrap.estimate([scores.float_a_star - value for value in alone]),
             )
         )
     return tuple(sorted(rows, key=lambda row: (-round(row.gain.mean, 9), row.parameters)))

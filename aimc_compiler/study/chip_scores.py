@@ -22,6 +22,7 @@ class ChipScores:
         compiled: CompiledModel,
         bench: Bench,
         chance: float,
+        baseline: float | None = None,
         *,
         n_chips: int,
         seed: int,
@@ -32,11 +33,18 @@ class ChipScores:
         self.compiled, self.n_chips, self.seed, self.time_s = compiled, n_chips, seed, time_s
         self._bench, self._policy, self._precision = bench, policy, precision
         self.float_metric, self.chance = bench.float_metric(), chance
-        if self.float_metric <= chance:
+        self.baseline = self.float_metric if baseline is None else baseline
+        if not self.baseline > chance:
+            whose = "float network" if baseline is None else "baseline"
             raise DataError(
-                f"the float network reaches {self.float_metric:g} and chance {chance:g}, so there is no A* to lose: "
-                "check the data, the metric and chance"
+                f"the {whose} reaches {self.baseline:g} and chance {chance:g}, so there is no A* to lose: check the "
+                "data, the metric and chance"
             )
+
+    @property
+    def float_a_star(self) -> float:
+        """Of the network in floating point: 1, but for another baseline."""
+        return self._normalised(self.float_metric)
 
     def of(self, chip: ChipSpec | None = None, time_s: float | None = None) -> tuple[float, ...]:
         """A* of every chip; chip: with other nonidealities. Raises SpecError, NotBuiltError as ``deploy``."""
@@ -67,4 +75,7 @@ class ChipScores:
         device.rewind()
         device.recalibrate(self._policy.last_s(time_s))
         value = self._bench.score(device, time_s)
-        return normalised(value, float_value=self.float_metric, chance=self.chance)
+        return self._normalised(value)
+
+    def _normalised(self, value: float) -> float:
+        return normalised(value, float_value=self.baseline, chance=self.chance)

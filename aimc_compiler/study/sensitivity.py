@@ -47,6 +47,7 @@ def sensitivity(
     metric: str | MetricFunction = "accuracy",
     chance: float | None = None,
     *,
+    baseline: float | None = None,
     time_s: float = 86_400.0,
     n_chips: int = 10,
     seed: int = 0,
@@ -65,13 +66,15 @@ def sensitivity(
     """Measure what each effect, layer, column and figure of the chip costs in normalised accuracy A*.
 
     data, metric, chance, recalibration, precision, entry: as of ``evaluate``; chance is needed with a metric of your
-    own. time_s: after programming; n_chips: the same for everything, so that differences are those of the change.
-    parts: some of ``PARTS``. effects: names of the table, or "device_noise" and "all_noise" for several together; by
-    default those that the chip has on and a few that it has not. mvm_error: of a full tile, to which each is scaled,
-    others as they are (default: 20 %, or a fifth above the chip's own where that is more). threshold: of A*, down to
-    which an effect is tolerated; where the chip is below it by itself, one point less than the chip's own A*.
-    confidence: of intervals. sweeps: values by name, as ``SWEEPS``. loss: (outputs, targets) to a tensor of one number,
-    by whose gradient columns are ranked (default: cross entropy where the metric is accuracy).
+    own. baseline: the metric that A* takes for 1, by default the network's own in floating point; of a network that was
+    trained for the chip give that of the digital one it came from. time_s: after programming; n_chips: the same for
+    everything, so that differences are those of the change. parts: some of ``PARTS``. effects: names of the table, or
+    "device_noise" and "all_noise" for several together; by default those that the chip has on and a few that it has
+    not. mvm_error: of a full tile, to which each is scaled, others as they are (default: 20 %, or a fifth above the
+    chip's own where that is more). threshold: of A*, down to which an effect is tolerated; where the chip is below it
+    by itself, one point less than the chip's own A*. confidence: of intervals. sweeps: values by name, as ``SWEEPS``.
+    loss: (outputs, targets) to a tensor of one number, by whose gradient columns are ranked (default: cross entropy
+    where the metric is accuracy).
 
     Raises DataError on bad arguments and where there is no A*, CalibrationError without input ranges.
 
@@ -86,7 +89,6 @@ def sensitivity(
     batches, ran, scored = list(data), compiled.entry(entry), find_metric(metric)
     if not batches:
         raise DataError("the data is empty: give at least one batch of (inputs, targets)")
-    bootstrap = Bootstrap(n_chips, confidence, seed)
     knobs = _knobs(compiled, effects) if "effects" in parts else ()
     usual, notes = usual_sweeps(compiled.chip) if "sweeps" in parts and sweeps is None else ({}, ())
     swept = (usual if sweeps is None else sweeps) if "sweeps" in parts else {}
@@ -98,13 +100,18 @@ def sensitivity(
     total = 1 + len(knobs) + ("layers" in parts) + ("columns" in parts) + len(swept)
     with progress_bar(progress, total) as advance:
         scores = ChipScores(
-            compiled, bench, base, n_chips=n_chips, seed=seed, time_s=time_s, policy=policy, precision=precision
+            compiled,
+            bench,
+            base,
+            baseline,
+            n_chips=n_chips,
+            seed=seed,
+            time_s=time_s,
+            policy=policy,
+            precision=precision,
         )
-        study = _Study(scores, ran, bootstrap, threshold, advance)
-        rows, errors = study.effects(knobs, mvm_error, policy)
-        layers, protected = study.layers() if "layers" in parts else ((), ())
-        columns, why = study.columns(batches, loss, scored.name) if "columns" in parts else (None, ())
-        figures = sweep_figures(scores, swept, bootstrap, advance)
+        study = _Study(scores, ran, Bootstrap(n_chips, confidence, seed), threshold, advance)
+        found = study.parts(parts, knobs, swept, mvm_error, policy, (batches, loss, scored.name))
     return Sensitivity(
         network=ran.workload.name,
         chip=compiled.chip.name,
@@ -118,18 +125,12 @@ def sensitivity(
         precision=str(precision),
         confidence=confidence,
         float_metric=scores.float_metric,
+        baseline=scores.baseline,
         chance=base,
         a_star=study.a_star,
-        mvm_error=errors[0],
-        target_error=errors[1],
         threshold=study.threshold,
         asked_threshold=threshold,
-        effects=rows,
-        layers=layers,
-        layers_protected=protected,
-        columns=columns,
-        sweeps=figures,
-        notes=(*notes, *why),
+        **found | {"notes": (*notes, *found["notes"])},
     )
 
 
@@ -170,6 +171,30 @@ class _Study:
         self.a_star: Estimate = bootstrap.estimate(self._own)
         self.threshold = threshold if self.a_star.mean >= threshold else self.a_star.mean - _BELOW_OWN
         advance("the chip as it is")
+
+    def parts(
+        self,
+        names: Sequence[str],
+        knobs: tuple[Knob, ...],
+        swept: Mapping[str, Sequence[float]],
+        mvm_error: float | None,
+        policy: Recalibration,
+        ranked_on: tuple[list[Any], Loss | None, str],
+    ) -> dict[str, Any]:
+        """Fields of the result. ranked_on: batches, loss and metric, for columns."""
+        rows, errors = self.effects(knobs, mvm_error, policy)
+        layers, protected = self.layers() if "layers" in names else ((), ())
+        columns, why = self.columns(*ranked_on) if "columns" in names else (None, ())
+        return {
+            "mvm_error": errors[0],
+            "target_error": errors[1],
+            "effects": rows,
+            "layers": layers,
+            "layers_protected": protected,
+            "columns": columns,
+            "sweeps": sweep_figures(self._scores, swept, self._bootstrap, self._advance),
+            "notes": why,
+        }
 
     def effects(
         self, knobs: tuple[Knob, ...], mvm_error: float | None, policy: Recalibration

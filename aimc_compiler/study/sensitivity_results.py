@@ -101,9 +101,10 @@ class SensitivitySweep:
 
 @record
 class Sensitivity:
-    """float_metric, chance: what A* takes for 1 and 0; a_star: of the chip as it is; mvm_error: of its tile, and
-    target_error: what effects are scaled to; threshold: of A*, asked_threshold where the chip itself reaches it;
-    layers_protected: most sensitive layers exempt, one more at each point."""
+    """float_metric: of the network in floating point; baseline, chance: what A* takes for 1 and 0; a_star: of the
+    chip as it is; mvm_error: of its tile, and target_error: what effects are scaled to; threshold: of A*,
+    asked_threshold where the chip itself reaches it; layers_protected: most sensitive layers exempt, one more at
+    each point."""
 
     network: str
     chip: str
@@ -117,6 +118,7 @@ class Sensitivity:
     precision: str
     confidence: float
     float_metric: float
+    baseline: float
     chance: float
     a_star: Estimate
     mvm_error: float | None

@@ -118,6 +118,7 @@ def result(effect: EffectSensitivity) -> Sensitivity:
         precision="auto",
         confidence=0.9,
         float_metric=0.9,
+        baseline=0.9,
         chance=0.1,
         a_star=own,
         mvm_error=0.15,
@@ -162,6 +163,12 @@ def test_lines_say_what_the_threshold_is_and_what_could_not_be_had() -> None:
     for expected in ("one point below the chip's own", "below 99 %", "the 90 % interval", "15.0 %, scaled to 20.0 %"):
         assert expected in text
     assert "conductance drift: its MVM error stays below" in text
+
+
+def test_lines_name_a_baseline_of_its_own() -> None:
+    text = "\n".join(sensitivity_lines(replace(result(EFFECT), baseline=0.95)))
+    assert "0.9 in floating point, 0.95 of the baseline (A* 100 %), " in text
+    assert "baseline" not in "\n".join(sensitivity_lines(result(EFFECT)))
 
 
 def test_what_has_no_end_is_null_in_json() -> None:

@@ -65,6 +65,21 @@ def test_a_star_and_gain_of_a_linear_layer(found: Sensitivity) -> None:
     assert gain.low < gain.mean < gain.high  # type: ignore[operator]
 
 
+def test_a_star_against_another_baseline(line: tuple[aimc.CompiledModel, Batches, Tensor], found: Sensitivity) -> None:
+    """A network that is a tenth below the baseline has A* of 90 % before noise acts, and what is alone adds to that."""
+    compiled, data, scales = line
+    chance = -float(scales.square().mean())
+    other = aimc.sensitivity(
+        compiled, data, minus_squared_error, chance, baseline=-chance / 9, n_chips=5, parts=["layers"]
+    )
+    assert other.float_metric == found.float_metric == 0
+    assert other.a_star.mean == pytest.approx(0.9 * found.a_star.mean)
+    assert other.layers[0].gain.mean == pytest.approx(0.9 * found.layers[0].gain.mean)
+    assert other.layers[0].alone.mean == pytest.approx(0.9 * found.layers[0].alone.mean)
+    with pytest.raises(DataError, match="the baseline reaches"):
+        aimc.sensitivity(compiled, data, minus_squared_error, chance, baseline=chance)
+
+
 def test_the_tolerance_of_a_linear_layer(found: Sensitivity) -> None:
     """A* is 99 % at sigma_out = 0.1, which is 2.5 times the chip's."""
     tolerance = row(found).tolerance
