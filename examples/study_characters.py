@@ -122,7 +122,7 @@ STUDY = Study(
     digital=digital,
     adapted=adapted,
     trainings={"adapted": Training("analog-fabric", RECIPE)},
-    cells=[*cells_of("float", "adapted-0", "adapted-1", chips={"analog-fabric": 0, "hermes": 0, "neurram": 0})],
+    cells=[*cells_of("float", "adapted-0", "adapted-1", chips={"analog-fabric": 0, "hermes": 60, "neurram": 60})],
     metric=characters_right,
     chance=0.14604,
     batch=256,
