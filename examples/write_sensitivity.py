@@ -73,17 +73,13 @@ def layers_table(label: str, result: Found, most: int = 6) -> Iterator[str]:
     yield ""
     yield f"| {label}: exempt | share of weights | A* (%) |"
     yield "|---|---|---|"
-    protected = [("layer", result["layers_protected"])]
+    protected = [("layer", "layers", result["layers_protected"])]
     if result["columns"]:
-        protected += [("column", result["columns"]["protected"]), ("column by chance", result["columns"]["random"])]
-    for kind, rows in protected:
+        protected.append(("column", "columns", result["columns"]["protected"]))
+        protected.append(("column by chance", "columns by chance", result["columns"]["random"]))
+    for one, many, rows in protected:
         for row in rows:
-            name = (
-                f"{row['count']:,} {kind}"
-                if row["count"] == 1
-                else f"{row['count']:,} {kind.replace('column', 'columns')}"
-            )
-            name = name.replace("layer", "layers") if kind == "layer" and row["count"] > 1 else name
+            name = f"{row['count']:,} {one if row['count'] == 1 else many}"
             yield f"| {name} | {100 * row['parameters']:.2g} % | {points(row['a_star'])} |"
     yield ""
 
