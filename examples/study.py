@@ -28,6 +28,8 @@ from torch import Tensor, nn
 import aimc_compiler as aimc
 from aimc_compiler.files import whole_file
 from aimc_compiler.report import evaluation_json
+from aimc_compiler.study.interval import ci95_of
+from aimc_compiler.study.metric import find_metric, scores_in
 from aimc_compiler.training import Recipe, Task, parameter_groups, prepare_hwa, train
 from aimc_compiler.training.loop import WEIGHTS, EpochResult
 
@@ -204,24 +206,46 @@ def compiled_for(study: Study, split: Split, out: Path, cell: Cell) -> aimc.Comp
 
 
 def score(study: Study, split: Split, out: Path, cell: Cell) -> dict[str, Any]:
-    """The record of a cell: its settings, and what ``aimc run --json`` would print."""
+    """The record of a cell: its settings, and what ``aimc run --json`` would print.
+
+    paired: at each time the mean over samples of what the chips, on average, are better than the digital network, and
+    its 95 % confidence interval, for which other samples would be drawn.
+    """
     start = time.monotonic()
     compiled = compiled_for(study, split, out, cell)
-    (x, y), count = split.test, cell.samples or len(split.test[0])
-    times = TIMES_S.get(cell.chip)
+    count = cell.samples or len(split.test[0])
+    x, y = (part[:count] for part in split.test)
+    metric = KeptScores(study.metric)
     result = aimc.evaluate(
         compiled,
-        zip(x[:count].split(study.batch), y[:count].split(study.batch), strict=True),
-        study.metric,
-        study.chance,
-        times,
+        zip(x.split(study.batch), y.split(study.batch), strict=True),
+        metric,
+        metric.chance(y) if study.chance is None else study.chance,
+        TIMES_S.get(cell.chip),
         cell.chips,
         norms=split.calibration.split(study.batch) if cell.norms else None,
         progress=False,
     )
-    digital = scored(load_float(study, out), (x[:count], y[:count]), study.digital(split), study.batch)
-    record = {"cell": asdict(cell), "digital": digital, "tiles": compiled.utilization.tiles_used}
+    chips, times = metric.kept[1:], len(result.times)  # the first are those of the compiled network in floating point
+    with torch.inference_mode():
+        digital = scores_in(metric(torch.cat([load_float(study, out)(part) for part in x.split(study.batch)]), y))
+    apart = [torch.stack(chips[place::times]).mean(0) - digital for place in range(times)]
+    record = {"cell": asdict(cell), "digital": float(digital.mean()), "tiles": compiled.utilization.tiles_used}
+    record["paired"] = [{"mean": float(each.mean()), "ci95": ci95_of(each.tolist())} for each in apart]
     return record | {"result": evaluation_json(result), "seconds": time.monotonic() - start}
+
+
+class KeptScores:
+    """A metric that keeps what it says of each sample, call by call."""
+
+    def __init__(self, metric: Any) -> None:
+        found = find_metric(metric)
+        self.__name__, self.chance, self._function, self.kept = found.name, found.chance, found.function, []
+
+    def __call__(self, outputs: Any, targets: Any) -> Any:
+        found = self._function(outputs, targets)
+        self.kept.append(scores_in(found))
+        return found
 
 
 def save_compiled(study: Study, split: Split, out: Path, name: str, seed: int, chip: str) -> None:

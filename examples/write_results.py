@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from math import nan
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from aimc_compiler.study.interval import ci95_of
@@ -58,29 +59,56 @@ _LABELS = {
     "adapted": "hardware-aware",
     "baseline": "hardware-aware, R23",
     "baseline-long": "hardware-aware, R23, 30 epochs",
+    "clip-long": "clip, 30 epochs",
     "frozen-long": "frozen, 30 epochs",
     "hermes": "hardware-aware, for `hermes`",
     "neurram": "hardware-aware, for `neurram`",
 }
 
 
-def table(studies: Sequence[Study]) -> Iterator[str]:
+def table(study: Study) -> Iterator[str]:
     """Markdown: a line a cell; those of one chip, which share their times, stand together."""
-    several = len(studies) > 1
-    chips = list(dict.fromkeys(cell["cell"]["chip"] for study in studies for cell in study["cells"].values()))
+    chips = list(dict.fromkeys(cell["cell"]["chip"] for cell in study["cells"].values()))
     for chip in sorted(chips, key=lambda name: (name != "analog-fabric", name)):
-        cells = [(study, cell) for study in studies for cell in study["cells"].values() if cell["cell"]["chip"] == chip]
-        times = [print_time(row["time_s"]) for row in cells[0][1]["result"]["times"]]
-        head = ["A* on `" + chip + "` (%)", *(["network"] if several else []), "digital", *times, "samples x chips"]
+        cells = [cell for cell in study["cells"].values() if cell["cell"]["chip"] == chip]
+        times = [print_time(row["time_s"]) for row in cells[0]["result"]["times"]]
+        head = ["A* on `" + chip + "` (%)", "digital", *times, "samples x chips"]
         yield f"| {' | '.join(head)} |"
         yield "|" + "---|" * len(head)
-        for study, cell in sorted(cells, key=lambda pair: order(pair[1])):
+        for cell in sorted(cells, key=order):
             values = [f"{a_star(cell, row['mean']):.1f} ± {interval(cell, row):.1f}" for row in cell["result"]["times"]]
             digital = f"{100 * cell['digital']:.2f} %"
             count = f"{cell['result']['n_samples']} x {cell['result']['n_chips']}"
-            line = [titled(cell), *([study["title"].split(", ")[-1]] if several else []), digital, *values, count]
-            yield f"| {' | '.join(line)} |"
+            yield f"| {' | '.join([titled(cell), digital, *values, count])} |"
         yield ""
+
+
+def together(studies: Sequence[Study], chip: str = "analog-fabric") -> Iterator[str]:
+    """Markdown: of studies that are alike but for their data a line each, and their mean: accuracy of the digital
+    network, and of chips less that, sample by sample, first and last in time."""
+    rows, names, places = [], [], (0, -1)
+    for study in studies:
+        cells = sorted((cell for cell in study["cells"].values() if cell["cell"]["chip"] == chip), key=order)
+        names = [titled(cell) for cell in cells]
+        rows.append((study["title"].split(", ")[-1], cells))
+    times = [print_time(rows[0][1][0]["result"]["times"][place]["time_s"]) for place in places]
+    head = ["", "digital (%)", *(f"{name}: {when}, less digital" for name in names for when in times)]
+    yield f"| {' | '.join(head)} |"
+    yield "|" + "---|" * len(head)
+    for title, cells in rows:
+        apart = [cell["paired"][place] for cell in cells for place in places]
+        values = [f"{100 * each['mean']:+.1f} ± {50 * (each['ci95'][1] - each['ci95'][0]):.1f}" for each in apart]
+        digital = f"{100 * cells[0]['digital']:.1f}"
+        yield f"| {' | '.join([title, digital, *values])} |"
+    means = []
+    for column in range(len(names)):
+        for place in places:
+            values = [100 * cells[column]["paired"][place]["mean"] for _, cells in rows]
+            low, high = ci95_of(values) or (nan, nan)
+            means.append(f"{(low + high) / 2:+.1f} ± {(high - low) / 2:.1f}")
+    digital = f"{100 * fmean(cells[0]['digital'] for _, cells in rows):.1f}"
+    yield f"| mean of the {len(rows)} | {' | '.join([digital, *means])} |"
+    yield ""
 
 
 def differences(study: Study, chip: str = "analog-fabric") -> Iterator[str]:
@@ -127,10 +155,8 @@ def refresh(text: str, studies: dict[str, Study]) -> str:
         missing = [name for name in names if name not in studies]
         if missing:
             raise SystemExit(f"{RESULTS} has no {', '.join(missing)}: collect the study, or take its marks out")
-        lines = [
-            *table([studies[name] for name in names]),
-            *(line for name in names for line in differences(studies[name])),
-        ]
+        chosen = [studies[name] for name in names]
+        lines = [*together(chosen)] if len(chosen) > 1 else [*table(chosen[0]), *differences(chosen[0])]
         return f"{found[1]}\n" + "\n".join(lines) + f"\n{found[3]}"
 
     return _MARKS.sub(fill, text)

@@ -88,6 +88,8 @@ def require_whole(found: dict[str, Any], training: str = "adapted-0") -> None:
     assert sorted(found["cells"]) == sorted([f"{training}--analog-fabric", "float--analog-fabric--max"])
     for cell in found["cells"].values():
         assert [len(row["values"]) for row in cell["result"]["times"]] == [2] * 4
+        for row, paired in zip(cell["result"]["times"], cell["paired"], strict=True):
+            assert paired["mean"] == pytest.approx(row["mean"] - cell["digital"])
 
 
 def test_fashion(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,3 +172,22 @@ def test_recipes_are_compared_chip_by_chip() -> None:
     # 10 and 15 points: mean 12.5, half interval 12.706 times 2.5
     assert lines[2:] == ["| frozen, seed 0 | +12.50 ± 31.77 |", ""]
     assert list(results.differences({"cells": {"three": cells["three"]}})) == []
+
+
+def test_studies_that_are_alike_stand_in_one_table() -> None:
+    def one(title: str, digital: float, *means: float) -> dict[str, Any]:
+        rows = [{"time_s": 1.0}, {"time_s": 3600.0}, {"time_s": 86400.0}]
+        paired = [{"mean": mean, "ci95": [mean - 0.01, mean + 0.01]} for mean in means]
+        setting = {"training": "adapted-0", "chip": "analog-fabric", "ranges": "", "norms": False}
+        cell = {"cell": setting, "digital": digital, "paired": paired, "result": {"times": rows}}
+        return {"title": f"LSTM, {title} held out", "cells": {"one": cell}}
+
+    lines = list(results.together([one("theo", 0.8, 0.01, 0.5, 0.02), one("lucas", 0.9, 0.03, 0.5, 0.02)]))
+    assert lines[0].count("|") == 5
+    assert "1 day, less digital" in lines[0]
+    assert lines[2:4] == [
+        "| theo held out | 80.0 | +1.0 ± 1.0 | +2.0 ± 1.0 |",
+        "| lucas held out | 90.0 | +3.0 ± 1.0 | +2.0 ± 1.0 |",
+    ]
+    # 1 and 3 points: mean 2, half interval 12.706
+    assert lines[4] == "| mean of the 2 | 85.0 | +2.0 ± 12.7 | +2.0 ± 0.0 |"
