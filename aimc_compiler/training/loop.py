@@ -32,13 +32,15 @@ from aimc_compiler.training.checkpoint import load_checkpoint, save_checkpoint
 from aimc_compiler.training.distillation import distillation_loss
 from aimc_compiler.training.groups import parameter_groups
 from aimc_compiler.training.layers import TrainedLayer
-from aimc_compiler.training.norms import has_norms, restate_norms
+from aimc_compiler.training.norms import restate_norms
 from aimc_compiler.training.prepare import HardwareAware, on_chip, prepare_hwa
 from aimc_compiler.training.recipe import Recipe
 from aimc_compiler.training.task import Data, Task
 
 #: Batches by which norms that were frozen are restated.
 RESTATED = 50
+#: The largest norm of all gradients together while batch norms are frozen, where the task has none.
+FROZEN_GRADIENT = 1.0
 CHECKPOINT, WEIGHTS = "checkpoint.aimct", "weights.safetensors"
 
 
@@ -145,7 +147,7 @@ class _Run:
 
     def restate(self) -> None:
         """Batch norms that were frozen, by some batches of training data."""
-        if not self.recipe.freeze_norms or not has_norms(self.model):
+        if self.model.hwa.frozen_from is None:
             return
         self._draw_from("norms", 0)
         batches = itertools.islice(self.data.shuffled(self.seed, self.task.epochs), RESTATED)
@@ -219,8 +221,11 @@ class _Run:
                 "rate, or clip the gradient (clip_gradient of the task)"
             )
         loss.backward()  # type: ignore[no-untyped-call]
-        if self.task.clip_gradient is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.task.clip_gradient)
+        limit, frozen_from = self.task.clip_gradient, self.model.hwa.frozen_from
+        if limit is None and frozen_from is not None and self.step >= frozen_from:
+            limit = FROZEN_GRADIENT
+        if limit is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), limit)
         self.optimiser.step()
         if self.scheduler is not None:
             self.scheduler.step()

@@ -27,7 +27,7 @@ from aimc_compiler.training.choose import Choice, choose_modules, evaluating, la
 from aimc_compiler.training.layers import Place, TrainedLayer
 from aimc_compiler.training.learned import Learned, LearnedMatrix
 from aimc_compiler.training.matrix import TrainedMatrix
-from aimc_compiler.training.norms import freeze_norms
+from aimc_compiler.training.norms import freeze_norms, has_norms
 from aimc_compiler.training.recipe import Recipe
 
 
@@ -87,7 +87,7 @@ def prepare_hwa(
     twin.__class__ = type(f"HardwareAware{kind.__name__}", (HardwareAware, kind), {"__module__": kind.__module__})
     prepared: Any = twin
     prepared.hwa = Preparation(spec, settings, rules, batches, choices)
-    prepared.hwa.frozen_from = _frozen_from(settings, steps)
+    prepared.hwa.frozen_from = _frozen_from(twin, settings, steps)
     return prepared
 
 
@@ -209,11 +209,12 @@ def _on_tiles(layer: TrainedLayer, name: str, core: TrainedMatrix, seed: int, ch
     )
 
 
-def _frozen_from(recipe: Recipe, steps: int | None) -> int | None:
-    """The mini-batch from which batch norms are frozen."""
+def _frozen_from(model: nn.Module, recipe: Recipe, steps: int | None) -> int | None:
+    """The mini-batch from which batch norms are frozen; None for never."""
     if steps is not None and steps < 1:
         raise TrainingError(f"steps is {steps}: give the mini-batches of the run, 1 or more, or None")
-    return None if steps is None or not recipe.freeze_norms else round(steps * (1 - recipe.freeze_norms))
+    never = steps is None or not recipe.freeze_norms or not has_norms(model)
+    return None if never else round((steps or 0) * (1 - recipe.freeze_norms))
 
 
 def _samples(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:

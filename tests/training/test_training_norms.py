@@ -1,6 +1,7 @@
 """Batch norms in training for a chip: frozen at the end of a run, and restated without another function."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -107,3 +108,32 @@ def test_norms_measured_again_find_what_restated_ones_say() -> None:
 def test_restating_needs_data() -> None:
     with pytest.raises(TrainingError, match="is empty: give at least one batch of inputs"):
         restate_norms(prepare_hwa(convolutional(), "analog-fabric"), [])
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, 1.0), (0.25, 0.25)])
+@pytest.mark.parametrize("norms", [True, False])
+def test_gradients_are_clipped_while_norms_are_frozen(given: float | None, expected: float, norms: bool) -> None:
+    met: list[float] = []
+
+    class Noting(torch.optim.SGD):
+        def step(self, closure: Any = None) -> None:
+            parts = [p.grad.norm() for group in self.param_groups for p in group["params"] if p.grad is not None]
+            met.append(float(torch.stack(parts).norm()))
+            super().step(closure)
+
+    torch.manual_seed(0)
+    x = torch.randn(40, 6)
+    task = Task(
+        network=nn.Sequential(nn.Linear(6, 12), nn.BatchNorm1d(12) if norms else nn.ReLU(), nn.Linear(12, 3)),
+        train=(x, x[:, :3].argmax(1)),
+        validation=(x, x[:, :3].argmax(1)),
+        optimiser=lambda groups: Noting(groups, lr=1e-6),
+        loss=lambda outputs, targets: 1000 * nn.functional.cross_entropy(outputs, targets),
+        epochs=1,
+        batch_size=10,
+        clip_gradient=given,
+    )
+    train(task, "analog-fabric", QUIET | {"freeze_norms": 0.5})
+    assert len(met) == 4
+    clipped = [True] * 4 if given else [False, False, norms, norms]
+    assert [value <= expected * 1.001 for value in met] == clipped
