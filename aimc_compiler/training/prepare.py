@@ -53,7 +53,7 @@ def prepare_hwa(
     trained or a module is of a kind that cannot be, RuleError, RecipeError, NotBuiltError.
 
     Example:
-        >>> hwa = prepare_hwa(model, "analog-fabric", Recipe(noise_factor=3.0))  # doctest: +SKIP
+        >>> hwa = prepare_hwa(model, "analog-fabric", Recipe(clip_sigmas=2.5))  # doctest: +SKIP
         >>> compiled = aimc.compile(hwa.eval(), "analog-fabric", (x,))  # doctest: +SKIP
     """
     if not isinstance(model, nn.Module):
