@@ -56,7 +56,7 @@ def digital(split: Split) -> Task:
         loss=nn.CrossEntropyLoss(label_smoothing=0.05),
         weight_decay=0.05,
         clip_gradient=1.0,
-        epochs=20,
+        epochs=40,
     )
 
 
