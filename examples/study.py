@@ -227,8 +227,9 @@ def score(study: Study, split: Split, out: Path, cell: Cell) -> dict[str, Any]:
         progress=False,
     )
     chips, times = metric.kept[1:], len(result.times)  # the first are those of the compiled network in floating point
+    network = load_float(study, out)
     with torch.inference_mode():
-        digital = scores_in(metric(torch.cat([load_float(study, out)(part) for part in x.split(study.batch)]), y))
+        digital = scores_in(metric(torch.cat([network(part) for part in x.split(study.batch)]), y))
     apart = [torch.stack(chips[place::times]).mean(0) - digital for place in range(times)]
     record = {"cell": asdict(cell), "digital": float(digital.mean()), "tiles": compiled.utilization.tiles_used}
     record["paired"] = [{"mean": float(each.mean()), "ci95": ci95_of(each.tolist())} for each in apart]

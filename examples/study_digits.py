@@ -129,7 +129,12 @@ OFFICIAL = study(
 )
 FABRIC = [*cells_of("float", *TRAININGS[:2], chips={"analog-fabric": 0})]
 HELD_OUT = [
-    study(f"digits-{name}", f"LSTM, spoken digits, {name} held out", number, FABRIC)
+    study(
+        f"digits-{name}",
+        f"LSTM, spoken digits, {name}{' (chose the rate)' if name == 'george' else ''}",
+        number,
+        FABRIC,
+    )
     for number, name in enumerate(SPEAKERS)
 ]
 

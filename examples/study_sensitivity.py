@@ -2,10 +2,10 @@
 
     python examples/study_sensitivity.py --data /usr/share/datasets/fashion-mnist fashion --name frozen-long
     python examples/study_sensitivity.py --data input.txt characters
-    python examples/write_results.py
+    python examples/write_sensitivity.py
 
 The weights are those that ``study_NAME.py`` trained for the chip, in ``--out``. Weights stay fixed; one effect, layer
-or figure is changed at a time. A* is held to 98 % here: both networks reach that by themselves, with some to spare.
+or figure is changed at a time. A* is held to 98 % here, which they reach by themselves.
 """
 
 import argparse

@@ -85,14 +85,17 @@ def table(study: Study) -> Iterator[str]:
 
 def together(studies: Sequence[Study], chip: str = "analog-fabric") -> Iterator[str]:
     """Markdown: of studies that are alike but for their data a line each, and their mean: accuracy of the digital
-    network, and of chips less that, sample by sample, first and last in time."""
+    network, and of chips less that, sample by sample, first and last in time. ± is over samples, of the mean over
+    studies, in which one that chose settings (its title says so) does not count."""
     rows, names, places = [], [], (0, -1)
     for study in studies:
         cells = sorted((cell for cell in study["cells"].values() if cell["cell"]["chip"] == chip), key=order)
+        if names and names != [titled(cell) for cell in cells]:
+            raise SystemExit(f"{study['title']} has other lines than the study before it: score both")
         names = [titled(cell) for cell in cells]
         rows.append((study["title"].split(", ")[-1], cells))
     times = [print_time(rows[0][1][0]["result"]["times"][place]["time_s"]) for place in places]
-    head = ["", "digital (%)", *(f"{name}: {when}, less digital" for name in names for when in times)]
+    head = ["", "digital (%)", *(f"{name}: {when}, less digital (points)" for name in names for when in times)]
     yield f"| {' | '.join(head)} |"
     yield "|" + "---|" * len(head)
     for title, cells in rows:
@@ -100,14 +103,16 @@ def together(studies: Sequence[Study], chip: str = "analog-fabric") -> Iterator[
         values = [f"{100 * each['mean']:+.1f} ± {50 * (each['ci95'][1] - each['ci95'][0]):.1f}" for each in apart]
         digital = f"{100 * cells[0]['digital']:.1f}"
         yield f"| {' | '.join([title, digital, *values])} |"
+    counted = [cells for title, cells in rows if "chose" not in title]
     means = []
     for column in range(len(names)):
         for place in places:
-            values = [100 * cells[column]["paired"][place]["mean"] for _, cells in rows]
+            values = [100 * cells[column]["paired"][place]["mean"] for cells in counted]
             low, high = ci95_of(values) or (nan, nan)
             means.append(f"{(low + high) / 2:+.1f} ± {(high - low) / 2:.1f}")
-    digital = f"{100 * fmean(cells[0]['digital'] for _, cells in rows):.1f}"
-    yield f"| mean of the {len(rows)} | {' | '.join([digital, *means])} |"
+    digital = f"{100 * fmean(cells[0]['digital'] for cells in counted):.1f}"
+    others = "" if len(counted) == len(rows) else "other "
+    yield f"| mean of the {others}{len(counted)} | {' | '.join([digital, *means])} |"
     yield ""
 
 

@@ -27,6 +27,8 @@ Found = dict[str, Any]
 def read_all(folder: Path = RESULTS) -> dict[str, Found]:
     """The results by label."""
     paths = {path.stem: path for path in folder.glob("*.json")}
+    if not paths:
+        raise SystemExit(f"{folder} has no results: run study_sensitivity.py")
     return {label: json.loads(paths[name].read_text()) for name, label in _LABELS.items() if name in paths}
 
 
@@ -54,7 +56,7 @@ def effects_table(found: Mapping[str, Found]) -> Iterator[str]:
     yield f"| {' | '.join(head)} |"
     yield "|" + "---|" * len(head)
     for title, rows in effects(found).items():
-        cells = [title, figure(next(iter(rows.values())))]
+        cells = [title, own(next(iter(rows.values())))]
         cells += [
             points(rows[label]["equal"]["loss"]) if label in rows and rows[label]["equal"] else "" for label in found
         ]
@@ -84,7 +86,7 @@ def layers_table(label: str, result: Found, most: int = 6) -> Iterator[str]:
     yield ""
 
 
-def figure(row: Found) -> str:
+def own(row: Found) -> str:
     """The chip's own."""
     if row["kind"] == "value" or row["figure"] in (False, "off"):
         return "off"
@@ -94,7 +96,8 @@ def figure(row: Found) -> str:
 def points(value: Found) -> str:
     """A mean with its interval, in points."""
     mean, low, high = (100 * value[key] if value[key] is not None else None for key in ("mean", "low", "high"))
-    return f"{mean:.1f}" if low is None or high is None else f"{mean:.1f} [{low:.1f}, {high:.1f}]"
+    mean, low, high = (None if value is None else round(value, 1) + 0.0 for value in (mean, low, high))
+    return f"{mean}" if low is None or high is None else f"{mean} [{low}, {high}]"
 
 
 def tolerated(row: Found) -> str:
@@ -116,6 +119,8 @@ def short(value: float) -> str:
 
 def refresh(text: str, found: Mapping[str, Found]) -> str:
     """The document with its tables made current."""
+    if not _MARKS.search(text):
+        raise SystemExit("the document has no marks of the trained networks: put them where the tables shall stand")
     lines = [*effects_table(found), *(line for pair in found.items() for line in layers_table(*pair))]
     return _MARKS.sub(lambda marks: f"{marks[1]}\n" + "\n".join(lines) + f"\n{marks[2]}", text)
 
@@ -146,7 +151,10 @@ def _draw_costs(axes: Any, found: Mapping[str, Found], rows: Mapping[str, dict[s
         shown = [(place, loss) for place, loss in zip(places, losses, strict=True) if loss]
         means = [100 * loss["mean"] for _, loss in shown]
         ends = [
-            [max(0.0, 100 * sign * (loss["mean"] - (loss[key] or loss["mean"]))) for _, loss in shown]
+            [
+                max(0.0, 100 * sign * (loss["mean"] - (loss["mean"] if loss[key] is None else loss[key])))
+                for _, loss in shown
+            ]
             for sign, key in ((1, "low"), (-1, "high"))
         ]
         axes.barh(

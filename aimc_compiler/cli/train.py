@@ -31,7 +31,8 @@ def train(
     task: Annotated[str, typer.Argument(help="What is trained: file.py:function or package.module:function.")],
     chip: Annotated[str, typer.Option(help="A built-in chip or a spec file.")] = "analog-fabric",
     recipe: Annotated[
-        Path | None, typer.Option(metavar="FILE.json", help="Settings of training (default: the paper's).")
+        Path | None,
+        typer.Option(metavar="FILE.json", help="Settings of training (default: those of docs/training.md)."),
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for checkpoint, weights and artifact.")] = Path(
         "run"

@@ -89,6 +89,7 @@ def sensitivity(
     batches, ran, scored = list(data), compiled.entry(entry), find_metric(metric)
     if not batches:
         raise DataError("the data is empty: give at least one batch of (inputs, targets)")
+    bootstrap = Bootstrap(n_chips, confidence, seed)
     knobs = _knobs(compiled, effects) if "effects" in parts else ()
     usual, notes = usual_sweeps(compiled.chip) if "sweeps" in parts and sweeps is None else ({}, ())
     swept = (usual if sweeps is None else sweeps) if "sweeps" in parts else {}
@@ -110,7 +111,7 @@ def sensitivity(
             policy=policy,
             precision=precision,
         )
-        study = _Study(scores, ran, Bootstrap(n_chips, confidence, seed), threshold, advance)
+        study = _Study(scores, ran, bootstrap, threshold, advance)
         found = study.parts(parts, knobs, swept, mvm_error, policy, (batches, loss, scored.name))
     return Sensitivity(
         network=ran.workload.name,

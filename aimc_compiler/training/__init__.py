@@ -5,7 +5,7 @@ from aimc_compiler.training.groups import parameter_groups
 from aimc_compiler.training.learned import Learned, LearnedMatrix
 from aimc_compiler.training.loop import EpochResult, Trained, train
 from aimc_compiler.training.norms import freeze_norms, restate_norms
-from aimc_compiler.training.prepare import HardwareAware, on_chip, prepare_hwa
+from aimc_compiler.training.prepare import HardwareAware, hold_weights, on_chip, prepare_hwa
 from aimc_compiler.training.recipe import RASCH_2023, Recipe
 from aimc_compiler.training.rescale import Rescaled, rescale_channels
 from aimc_compiler.training.task import Task
@@ -22,6 +22,7 @@ __all__ = [
     "Trained",
     "distillation_loss",
     "freeze_norms",
+    "hold_weights",
     "on_chip",
     "parameter_groups",
     "prepare_hwa",

@@ -34,8 +34,8 @@ class Curve:
 
     @cached_property
     def lines(self) -> npt.NDArray[np.float32]:
-        """(4, TARGETS - 1): of the mean, between the targets, where each line meets 0 and how much it rises in a step;
-        then of the deviation."""
+        """(4, TARGETS - 1): of the mean, between the targets, what each line is at target 0 and how much it rises in a
+        step; then of the deviation."""
         steps = np.arange(TARGETS - 1)
         parts = []
         for values in (self.mean.numpy(), self.sd.numpy()):
@@ -70,14 +70,14 @@ class Ageing:
     fresh: Curve
     times_s: tuple[float, ...]
     curves: tuple[Curve, ...]
-    _last: dict[float, Curve] = field(default_factory=dict)
+    _last: dict[str, tuple[float, Curve]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def at(self, share: float) -> Curve:
         """At a share of the way from the earliest to the latest time, by its logarithm."""
-        if share not in self._last:  # all matrices of a mini-batch have the same
-            self._last.clear()
-            self._last[share] = self._between(share)
-        return self._last[share]
+        kept = self._last.get("at")  # all matrices of a mini-batch have the same
+        if kept is None or kept[0] != share:
+            kept = self._last["at"] = share, self._between(share)
+        return kept[1]
 
     def _between(self, share: float) -> Curve:
         place = share * (len(self.curves) - 1)

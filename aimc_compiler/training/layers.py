@@ -14,7 +14,7 @@ from aimc_compiler.chip import ChipSpec
 from aimc_compiler.graph.matrix import MatrixKind
 from aimc_compiler.records import record
 from aimc_compiler.training.batches import Batches
-from aimc_compiler.training.matrix import TrainedMatrix
+from aimc_compiler.training.matrix import HELD, TrainedMatrix
 from aimc_compiler.training.recipe import Recipe
 
 
@@ -73,18 +73,14 @@ class TrainedLayer(nn.Module):
         weight: Tensor = getattr(self, name)
         weight.data.copy_(blocks.reshape(weight.shape))
 
-    def version(self) -> int:
-        """Of its parameters: another one after each update."""
-        return sum(parameter._version for parameter in self.parameters(recurse=False))
-
     def hold(self) -> None:
-        """Hold weights to the bounds of the recipe, where an update has been. Autograd does not see it, as of an
-        update: a weight that was used already in this mini-batch, in an embedding say, may be one of these."""
-        version, places = self.version(), {each.data_ptr() for each in self.parameters(recurse=False)}
+        """Hold weights to the bounds of the recipe, where they have been updated. A weight that several layers share is
+        held by the first. It is written past autograd: a graph that was kept from a call before is not refused."""
         for name, core in self.cores().items():
-            blocks = self.blocks(name).data
-            if core.hold(blocks, version) and blocks.data_ptr() not in places:
-                self.replace(name, blocks)
+            if core.recipe.clip in HELD and core.name == core.op:
+                blocks = self.blocks(name).data
+                if core.hold(blocks):
+                    self.replace(name, blocks)
 
     def restore(self) -> None:
         """Become the plain layer again, its weights as the compiler is to see them."""

@@ -33,7 +33,7 @@ from aimc_compiler.training.distillation import distillation_loss
 from aimc_compiler.training.groups import parameter_groups
 from aimc_compiler.training.layers import TrainedLayer
 from aimc_compiler.training.norms import restate_norms
-from aimc_compiler.training.prepare import HardwareAware, on_chip, prepare_hwa
+from aimc_compiler.training.prepare import HardwareAware, hold_weights, on_chip, prepare_hwa
 from aimc_compiler.training.recipe import Recipe
 from aimc_compiler.training.task import Data, Task
 
@@ -91,7 +91,7 @@ def train(
     Raises TrainingError, RecipeError, RuleError; where the checkpoint belongs to another run, what differs.
 
     Example:
-        >>> trained = train(task, "analog-fabric", {"noise_factor": 3.0}, out="run")  # doctest: +SKIP
+        >>> trained = train(task, "analog-fabric", {"clip_sigmas": 2.5}, out="run")  # doctest: +SKIP
         >>> compiled = aimc.compile(trained.model, "analog-fabric", (x,))  # doctest: +SKIP
     """
     spec = chip if isinstance(chip, ChipSpec) else load_chip(chip)
@@ -139,6 +139,7 @@ class _Run:
         while len(self.history) < self.task.epochs:
             start = time.monotonic()
             self._epoch(len(self.history))
+            hold_weights(self.model)
             self.history.append(self._measured(time.monotonic() - start))
             self.loss_sum = 0.0
             self._save()
@@ -161,7 +162,7 @@ class _Run:
             "loss_sum": self.loss_sum,
             "history": [dataclasses.asdict(each) for each in self.history],
             "model": dict(self.model.state_dict()),
-            "matrices": [core.progress(version) for core, version in _matrices(self.model)],
+            "matrices": [core.progress() for core in _matrices(self.model)],
             "mini_batch": self.model.hwa.batches.number,
             "optimiser": self.optimiser.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
@@ -178,8 +179,8 @@ class _Run:
         self.step, self.loss_sum = state["step"], state["loss_sum"]
         self.history = [EpochResult(**each) for each in state["history"]]
         self.model.load_state_dict(state["model"])
-        for (core, version), progress in zip(_matrices(self.model), state["matrices"], strict=True):
-            core.go_on(progress, version)
+        for core, progress in zip(_matrices(self.model), state["matrices"], strict=True):
+            core.go_on(progress)
         self.model.hwa.batches.number = state["mini_batch"]
         self.optimiser.load_state_dict(state["optimiser"])
         if self.scheduler is not None:
@@ -291,18 +292,17 @@ class _Run:
         }
 
 
-def _matrices(model: HardwareAware) -> Iterator[tuple[Any, int]]:
-    """Every matrix on tiles with the version of its layer's parameters, in order."""
+def _matrices(model: HardwareAware) -> Iterator[Any]:
+    """Every matrix on tiles, in order."""
     for module in model.modules():
         if isinstance(module, TrainedLayer):
-            for core in module.cores().values():
-                yield core, module.version()
+            yield from module.cores().values()
 
 
 @contextmanager
 def _scales_kept(model: HardwareAware) -> Iterator[None]:
     """Evaluation scales columns anew for itself; training goes on with the scales of its last remap."""
-    held = [(core, core.column_scale) for core, _ in _matrices(model)]
+    held = [(core, core.column_scale) for core in _matrices(model)]
     try:
         yield
     finally:

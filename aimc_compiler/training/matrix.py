@@ -41,6 +41,9 @@ from aimc_compiler.training.settings import training_settings
 from aimc_compiler.training.weights import WeightNoise
 from aimc_compiler.workload.ir import Matrix
 
+#: Rules of ``Recipe.clip`` by which the weights themselves are held to bounds.
+HELD = ("column", "k-sigma")
+
 
 class TrainedMatrix(nn.Module):
     """One matrix on tiles, in training. The weight is the caller's: ``forward(x, weight, bias)``.
@@ -93,7 +96,8 @@ class TrainedMatrix(nn.Module):
         self.column_scale: Tensor
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
         self.seen: Tensor
-        self._batch, self._version, self._due = -1, -1, False
+        self._batch, self._due = -1, False
+        self._norms: dict[int, float] = {}
         self._products: tuple[tuple[BlockProduct, ...] | FusedBlock, ...] = ()
         self._variances: list[Tensor] = []
         self._chip: Attached | None = None
@@ -163,14 +167,14 @@ class TrainedMatrix(nn.Module):
         """(groups, row blocks), positive."""
         return self.drive_ranges().detach()
 
-    def progress(self, version: int) -> dict[str, Any]:
-        """What outlives a mini-batch beside the state dict: for a checkpoint. version: as of ``hold``."""
-        return {"variances": list(self._variances), "held": self._version == version}
+    def progress(self) -> dict[str, Any]:
+        """What outlives a mini-batch beside the state dict: for a checkpoint."""
+        return {"variances": list(self._variances), "norms": [self._norms[place] for place in sorted(self._norms)]}
 
-    def go_on(self, progress: dict[str, Any], version: int) -> None:
+    def go_on(self, progress: dict[str, Any]) -> None:
         """Continue from ``progress``, once the state dict is loaded."""
         self._variances = [found.to(self.column_scale.device) for found in progress["variances"]]
-        self._version = version if progress["held"] else -1
+        self._norms = dict(enumerate(progress["norms"]))
 
     def attach(self, chip: "Attached | None") -> None:
         """From now on run on this chip; None: in training or evaluation as the mode says."""
@@ -353,24 +357,21 @@ class TrainedMatrix(nn.Module):
         self.input_range.copy_(torch.where(width > 0, follow, self.input_range))
 
     @torch.no_grad()
-    def hold(self, weight: Tensor, version: int) -> bool:
+    def hold(self, weight: Tensor) -> bool:
         """Hold weights to their bounds, in place, where an update has been since the last call; says whether.
 
-        weight: as of ``forward``, detached; version: of the parameters, another one after each update.
+        weight: as of ``forward``, detached. The norm of a block tells of an update: optimisers need not count them.
         """
-        updated = version != self._version and int(self.seen) > 0
-        self._version = version
-        if not updated or self.recipe.clip not in ("column", "k-sigma") or not self.normalised:
-            return False
-        for block in self.blocks:
-            part = rows_of(weight, block)
-            if self.recipe.clip == "k-sigma":
-                bound = self.recipe.clip_sigmas * float(torch.linalg.vector_norm(part)) / sqrt(part.numel())
-                part.clamp_(-bound, bound)
-            else:
-                scale = self.column_scale[block.index].unsqueeze(-1)
-                part.clamp_(-scale, scale)
-        return True
+        held = False
+        for block in self.blocks if self.normalised else ():
+            part, scale = rows_of(weight, block), self.column_scale[block.index].unsqueeze(-1)
+            kept, norm = self._norms.get(block.index), float(torch.linalg.vector_norm(part))
+            if kept not in (None, norm):
+                if self.recipe.clip == "k-sigma":
+                    scale = torch.full_like(scale, self.recipe.clip_sigmas * norm / sqrt(part.numel()))
+                norm, held = float(torch.linalg.vector_norm(part.clamp_(-scale, scale))), True
+            self._norms[block.index] = norm
+        return held
 
     @torch.no_grad()
     def _remap(self, weight: Tensor) -> None:

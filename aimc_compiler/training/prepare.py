@@ -60,6 +60,8 @@ def prepare_hwa(
         raise TrainingError(f"model is a {type(model).__name__}, no torch.nn.Module: give the network itself")
     if isinstance(model, HardwareAware):
         raise TrainingError("the model is prepared for hardware-aware training already: give the network it came from")
+    if steps is not None and steps < 1:
+        raise TrainingError(f"steps is {steps}: give the mini-batches of the run, 1 or more, or None")
     spec = chip if isinstance(chip, ChipSpec) else load_chip(chip)
     settings = Recipe.of(recipe)
     twin = copy.deepcopy(model)
@@ -87,13 +89,15 @@ def prepare_hwa(
     twin.__class__ = type(f"HardwareAware{kind.__name__}", (HardwareAware, kind), {"__module__": kind.__module__})
     prepared: Any = twin
     prepared.hwa = Preparation(spec, settings, rules, batches, choices)
-    prepared.hwa.frozen_from = _frozen_from(twin, settings, steps)
+    prepared.hwa.normed = has_norms(twin)
+    prepared.hwa.frozen_from = _frozen_from(settings, steps) if prepared.hwa.normed else None
     return prepared
 
 
 class Preparation:
     """What a network was prepared with, and what of it is trained for tiles. choices: of each matrix module;
-    frozen_from: the mini-batch, from 0, from which batch norms are frozen, None for never."""
+    frozen_from: the mini-batch, from 0, from which batch norms are frozen, None for never; normed: whether there are
+    any."""
 
     def __init__(
         self, chip: ChipSpec, recipe: Recipe, rules: Rules | None, batches: Batches, choices: Sequence[Choice]
@@ -102,11 +106,16 @@ class Preparation:
         self.choices = tuple(choices)
         self.clock: Clock | None = None
         self.frozen_from: int | None = None
+        self.normed = False
 
     def __str__(self) -> str:
         lines = [
             f"  {c.path or '(the network)'}: {'analog' if c.analog else 'digital'} ({c.reason})" for c in self.choices
         ]
+        if self.frozen_from is not None:
+            lines.append(f"  batch norms are frozen from mini-batch {self.frozen_from + 1}")
+        elif self.recipe.freeze_norms and self.normed:
+            lines.append("  batch norms are not frozen: prepare_hwa was not given steps, the mini-batches of the run")
         return "\n".join([f"hardware-aware training for {self.chip.name}", *lines])
 
 
@@ -121,8 +130,7 @@ class HardwareAware(nn.Module):
             if self.hwa.frozen_from is not None and self.hwa.batches.number >= self.hwa.frozen_from:
                 freeze_norms(self)
             self.hwa.batches.begin()
-            for layer in _layers(self):
-                layer.hold()
+            hold_weights(self)
         clock = self.hwa.clock
         if clock is None:
             return super().__call__(*args, **kwargs)
@@ -134,6 +142,13 @@ class HardwareAware(nn.Module):
     def __aimc_export__(self) -> tuple[nn.Module, Learned]:
         """The plain network, and what was learned for each matrix beside its weight."""
         return export(self)
+
+
+def hold_weights(model: nn.Module) -> None:
+    """Hold weights to the bounds of the recipe, if they have been updated since. A mini-batch does that when it begins;
+    in a loop of your own call it behind the last one."""
+    for layer in _layers(model):
+        layer.hold()
 
 
 def export(model: HardwareAware) -> tuple[nn.Module, Learned]:
@@ -209,12 +224,11 @@ def _on_tiles(layer: TrainedLayer, name: str, core: TrainedMatrix, seed: int, ch
     )
 
 
-def _frozen_from(model: nn.Module, recipe: Recipe, steps: int | None) -> int | None:
+def _frozen_from(recipe: Recipe, steps: int | None) -> int | None:
     """The mini-batch from which batch norms are frozen; None for never."""
-    if steps is not None and steps < 1:
-        raise TrainingError(f"steps is {steps}: give the mini-batches of the run, 1 or more, or None")
-    never = steps is None or not recipe.freeze_norms or not has_norms(model)
-    return None if never else round((steps or 0) * (1 - recipe.freeze_norms))
+    if steps is None or not recipe.freeze_norms:
+        return None
+    return round(steps * (1 - recipe.freeze_norms))
 
 
 def _samples(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:

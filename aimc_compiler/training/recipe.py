@@ -1,7 +1,7 @@
 """What hardware-aware training does beside the network's own training: a frozen record that reads and prints as JSON.
 
-The defaults are what did best on a residual CNN (docs/results.md). ``RASCH_2023`` is the method of Rasch et al., Nat.
-Commun. 14, 5282 (2023), Methods, "Hardware-aware training".
+The defaults are what did best on a residual CNN (docs/results.md), but for distillation. ``RASCH_2023`` is the method
+of Rasch et al., Nat. Commun. 14, 5282 (2023), Methods, "Hardware-aware training".
 """
 
 import dataclasses
@@ -37,10 +37,10 @@ class Recipe:
     which a range follows ``range_sigmas`` standard deviations of the inputs before it is learned or fixed; range_decay:
     the share of it that is added to its gradient where more than ``range_inside`` of the inputs lie within.
     column_gain: whether each column of a tile has a learned digital factor; remap_every: mini-batches after which each
-    column is scaled anew, so that its largest weight is 1.
-    clip: what weights are held to after each update: "none", "column" (the scale of the last remap), "k-sigma"
-    (``clip_sigmas`` standard deviations of the weights of a tile's block from 0), "learned" (a bound for each column, a
-    parameter); drop_connect: share of weights set to 0 in a mini-batch.
+    column is scaled anew, so that its largest weight is 1. clip: what weights are held to, as soon as a mini-batch
+    begins after an update: "none", "column" (the scale of the last remap), "k-sigma" (``clip_sigmas`` standard
+    deviations of the weights of a tile's block from 0), "learned" (a bound for each column, a parameter); drop_connect:
+    share of weights set to 0 in a mini-batch.
     distillation: weight of the float teacher in ``distillation_loss``, at ``temperature``.
     freeze_norms: share of the run, at its end, in which batch norms normalise by their running statistics, as they do
     on the chip: what noise does to the mean of a channel is then seen by the network behind, not taken back in each
@@ -82,6 +82,10 @@ class Recipe:
             if getattr(self, name) > 1:
                 raise RecipeError(f"{name} is {getattr(self, name)}, a share: give a number from 0 to 1")
         if isinstance(self.drift_s, str):
+            if self.drift_s != "evaluation":
+                raise RecipeError(
+                    f"drift_s is {self.drift_s!r}: give 'evaluation', (earliest, latest) seconds, or None"
+                )
             return
         if self.drift_s is not None and not 0 < self.drift_s[0] <= self.drift_s[1] < float("inf"):
             raise RecipeError(f"drift_s is {self.drift_s}: give (earliest, latest) seconds, rising and above 0")

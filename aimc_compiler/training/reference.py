@@ -37,7 +37,7 @@ MEANINGS: dict[str, tuple[str, str]] = {
     "range_inside": ("what share of the inputs is most", "R23"),
     "column_gain": ("whether each column of a tile has a learned digital factor", ""),
     "remap_every": ("mini-batches after which columns are scaled anew, their largest weight to 1", "R23"),
-    "clip": ("what weights are held to after each update", "J20"),
+    "clip": ("what weights are held to when a mini-batch begins after an update", "J20"),
     "clip_sigmas": ("standard deviations of a block's weights from 0 that `k-sigma` holds them to", "J20"),
     "drop_connect": ("share of the weights that is 0 in a mini-batch", "W13"),
     "distillation": ("weight of the float teacher's outputs in the loss; the labels have the rest", "H15"),

@@ -29,7 +29,7 @@ class Task:
     optimiser: parameter groups (of ``parameter_groups``) to an optimiser; scheduler: (optimiser, steps in all) to a
     learning-rate scheduler that is stepped after each mini-batch, or None. weight_decay, range_rate: as of
     ``parameter_groups``; clip_gradient: the largest norm of all gradients together, None: any, but 1 while batch norms
-    are frozen (``Recipe.freeze_norms``).
+    are frozen (``Recipe.freeze_norms``); infinity: any.
 
     rules, example_inputs: as of ``prepare_hwa``.
     """

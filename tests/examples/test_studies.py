@@ -182,12 +182,18 @@ def test_studies_that_are_alike_stand_in_one_table() -> None:
         cell = {"cell": setting, "digital": digital, "paired": paired, "result": {"times": rows}}
         return {"title": f"LSTM, {title} held out", "cells": {"one": cell}}
 
-    lines = list(results.together([one("theo", 0.8, 0.01, 0.5, 0.02), one("lucas", 0.9, 0.03, 0.5, 0.02)]))
+    studies = [one("theo", 0.8, 0.01, 0.5, 0.02), one("lucas", 0.9, 0.03, 0.5, 0.02)]
+    lines = list(results.together(studies))
     assert lines[0].count("|") == 5
-    assert "1 day, less digital" in lines[0]
+    assert "1 day, less digital (points)" in lines[0]
     assert lines[2:4] == [
         "| theo held out | 80.0 | +1.0 ± 1.0 | +2.0 ± 1.0 |",
         "| lucas held out | 90.0 | +3.0 ± 1.0 | +2.0 ± 1.0 |",
     ]
     # 1 and 3 points: mean 2, half interval 12.706
     assert lines[4] == "| mean of the 2 | 85.0 | +2.0 ± 12.7 | +2.0 ± 0.0 |"
+    chose = list(results.together([one("george (chose the rate)", 0.5, 0.4, 0.4, 0.4), *studies]))
+    assert chose[-2] == lines[4].replace("the 2", "the other 2")
+    del studies[0]["cells"]["one"]
+    with pytest.raises(SystemExit, match="has other lines than the study before it"):
+        list(results.together(studies[::-1]))

@@ -2,6 +2,7 @@
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 
 import aimc_compiler as aimc
 from aimc_compiler.errors import CalibrationError, RuleError, TrainingError
-from aimc_compiler.training import Recipe, prepare_hwa
+from aimc_compiler.training import RASCH_2023, Recipe, prepare_hwa
 from aimc_compiler.zoo.fashion import FashionResNet
 
 
@@ -151,11 +152,31 @@ def test_a_run_has_steps() -> None:
 def test_every_recipe_setting_is_read() -> None:
     """A setting that nothing reads would be a promise that is not kept."""
     import dataclasses
-    import inspect
 
     folder = Path(aimc.training.__file__).parent if hasattr(aimc, "training") else None
     folder = folder or Path(aimc.__file__).parent / "training"
     text = "\n".join(file.read_text() for file in folder.glob("*.py") if file.name != "recipe.py")
-    text += inspect.getsource(Recipe.ages_between)
     unread = [field.name for field in dataclasses.fields(Recipe) if f".{field.name}" not in text]
-    assert set(unread) <= {"distillation", "temperature"}
+    assert set(unread) <= {"distillation", "temperature", "drift_s"}  # the last by Recipe.ages_between: see below
+
+
+@pytest.mark.parametrize(("chip", "late"), [("analog-fabric", 31_536_000.0), ("neurram", 172_800.0)])
+def test_weights_at_a_time_are_between_the_evaluation_times_of_the_chip(chip: str, late: float) -> None:
+    def times_s(recipe: Any) -> tuple[float, ...] | None:
+        trained: Any = prepare_hwa(nn.Linear(8, 4), chip, recipe)
+        ageing = trained.analog.noise.ageing
+        return None if ageing is None else ageing.times_s
+
+    found = times_s(None)
+    assert found is not None
+    assert (found[0], found[-1]) == (1.0, late)
+    assert times_s({"drift_s": [60.0, 60.0]}) == (60.0,)
+    assert times_s(RASCH_2023) is times_s({"noise": "gaussian"}) is times_s({"noise": "none"}) is None
+
+
+def test_what_is_said_of_batch_norms() -> None:
+    normed = nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4))
+    assert "frozen from mini-batch 9" in str(prepare_hwa(normed, "analog-fabric", steps=10).hwa)
+    assert "not frozen: prepare_hwa was not given steps" in str(prepare_hwa(normed, "analog-fabric").hwa)
+    assert "frozen" not in str(prepare_hwa(normed, "analog-fabric", RASCH_2023, steps=10).hwa)
+    assert "frozen" not in str(prepare_hwa(nn.Linear(8, 4), "analog-fabric").hwa)

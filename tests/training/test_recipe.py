@@ -27,6 +27,7 @@ def test_json_form_goes_there_and_back(tmp_path: Path) -> None:
         ({"noise_factor": -1.0}, r"noise_factor is -1.0: give a finite number, 0.0 or more"),
         ({"drop_connect": 2.0}, "drop_connect is 2.0, a share: give a number from 0 to 1"),
         ({"drift_s": [10.0, 1.0]}, "rising and above 0"),
+        ({"drift_s": "evalution"}, "drift_s"),
         ({"drift_s": [1.0, 10.0], "noise": "gaussian"}, "which does not drift: set noise to programming"),
         ({"noise": "loud"}, "noise: Input should be 'programming', 'gaussian' or 'none'"),
         ({"remap_every": 0}, "remap_every is 0: give a finite number, 1 or more"),
@@ -51,3 +52,8 @@ def test_distillation_is_the_cross_entropy_with_soft_targets() -> None:
     torch.testing.assert_close(found, expected)
     with pytest.raises(TrainingError, match="logits of the same classes"):
         distillation_loss(outputs, teacher[:, :3], torch.tensor(2.0), share=0.5, temperature=1.0)
+
+
+def test_a_word_that_says_no_times_is_refused() -> None:
+    with pytest.raises(RecipeError, match="'evalution': give 'evaluation', "):
+        Recipe(drift_s="evalution")  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
 """A step of training: the compiled passes against torch's operations, gradients against finite differences and the
 straight-through rule, noise against the model, checkpointing."""
 
+import copy
 import math
 from typing import Any
 from unittest import mock
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from aimc_compiler.training import Recipe, prepare_hwa
+from aimc_compiler.training import Recipe, hold_weights, prepare_hwa
 from aimc_compiler.training.matrix import TrainedMatrix
 
 SHAPES: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
@@ -197,9 +198,9 @@ def test_equal_weights_are_no_outliers() -> None:
     trained = prepare_hwa(plain, "analog-fabric").train()
     trained(torch.randn(5, 6))
     with torch.no_grad():
-        trained.weight.mul_(1.0)
+        trained.weight.mul_(2.0)
     trained(torch.randn(5, 6))
-    torch.testing.assert_close(trained.weight.detach(), plain.weight.detach())
+    torch.testing.assert_close(trained.weight.detach(), 2 * plain.weight.detach())
 
 
 @pytest.mark.parametrize("form", ["self", "shared", "separate"])
@@ -213,15 +214,65 @@ def test_packed_weights_of_attention_are_clipped_once_an_update(form: str) -> No
         trained(*inputs)[0].square().sum().backward()
     assert torch.equal(trained.in_proj_weight, plain.in_proj_weight)
     with torch.no_grad():
-        trained.in_proj_weight.mul_(1.0)
+        trained.in_proj_weight.mul_(2.0)
     trained(*inputs)[0].square().sum().backward()
     rows = {"self": (24,), "shared": (8, 16), "separate": (8, 8, 8)}[form]
     for held, part in zip(trained.in_proj_weight.split(rows), plain.in_proj_weight.split(rows), strict=True):
-        bound = float(part.detach().square().mean().sqrt())
-        torch.testing.assert_close(held, part.clamp(-bound, bound))
+        bound = 2 * float(part.detach().square().mean().sqrt())
+        torch.testing.assert_close(held, (2 * part).clamp(-bound, bound))
     kept = trained.in_proj_weight.detach().clone()
     trained(*inputs)
     assert torch.equal(trained.in_proj_weight, kept)
+
+
+UPDATES = {
+    "fused": lambda weights: torch.optim.AdamW(weights, lr=1.0, fused=True),
+    "plain": lambda weights: torch.optim.AdamW(weights, lr=1.0),
+}
+
+
+@pytest.mark.parametrize("kind", UPDATES)
+def test_every_optimiser_is_followed(kind: str) -> None:
+    """Fused ones do not count what they write."""
+    torch.manual_seed(0)
+    trained = prepare_hwa(nn.Linear(40, 4), "analog-fabric", {"clip_sigmas": 1.0}).train()
+    optimiser, x = UPDATES[kind]([trained.weight]), torch.randn(5, 40)
+    for _ in range(3):
+        trained(x).square().sum().backward()
+        optimiser.step()
+    bound = float(trained.weight.detach().square().mean().sqrt())
+    hold_weights(trained)
+    assert float(trained.weight.detach().abs().max()) == pytest.approx(bound)
+    kept = trained.weight.detach().clone()
+    for twin in (trained, copy.deepcopy(trained)):  # without an update nothing is held again
+        hold_weights(twin)
+        twin(x)
+        assert torch.equal(twin.weight, kept)
+
+
+def test_weights_that_are_not_trained_stay() -> None:
+    torch.manual_seed(0)
+    trained = prepare_hwa(nn.Linear(40, 4), "analog-fabric", {"clip_sigmas": 1.0}).train()
+    kept = trained.weight.requires_grad_(False).clone()
+    for _ in range(3):
+        trained(torch.randn(5, 40))
+        with torch.no_grad():
+            trained.bias.add_(1.0)
+    assert torch.equal(trained.weight, kept)
+
+
+def test_shared_weights_are_held_once() -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6))
+    plain[1].weight = plain[0].weight
+    trained = prepare_hwa(plain, "analog-fabric", {"clip_sigmas": 1.0}).train()
+    x = torch.randn(5, 6)
+    trained(x)
+    with torch.no_grad():
+        bound = float(trained[0].weight.mul_(2.0).square().mean().sqrt())
+    for _ in range(3):
+        trained(x)
+    assert float(trained[1].weight.detach().abs().max()) == pytest.approx(bound)
 
 
 def test_columns_are_scaled_anew_in_time() -> None:
