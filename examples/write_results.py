@@ -22,12 +22,16 @@ _MARKS = re.compile(
     r"(<!-- results of ([a-z, -]+); do not edit below -->\n).*?(<!-- end of the results -->)", re.DOTALL
 )
 
+#: Of the studies in the document.
+_ORDER = {name: place for place, name in enumerate(("fashion", "characters", "digits", "transformer"))}
+
 Study = dict[str, Any]
 
 
 def read_studies(folder: Path = RESULTS) -> dict[str, Study]:
-    """The collected studies by name."""
-    return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    """The collected studies by name, in the order of the document."""
+    paths = sorted(folder.glob("*.json"), key=lambda path: (_ORDER.get(path.stem, len(_ORDER)), path.stem))
+    return {path.stem: json.loads(path.read_text()) for path in paths}
 
 
 def a_star(study_cell: Study, value: float) -> float:
@@ -172,8 +176,13 @@ def draw(studies: Sequence[Study], path: Path) -> None:
     the first."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.2 * len(studies), 6.0), layout="constrained")
-    for axes, study in zip(figure.subplots(1, len(studies), squeeze=False)[0], studies, strict=True):
+    columns = min(2, len(studies))
+    deep = -(-len(studies) // columns)
+    figure = Figure(figsize=(5.2 * columns, 6.0 * deep), layout="constrained")
+    panels = figure.subplots(deep, columns, squeeze=False).flatten()
+    for axes in panels[len(studies) :]:
+        axes.set_axis_off()
+    for axes, study in zip(panels, studies, strict=False):
         drawn = [cell for cell in study["cells"].values() if cell["cell"]["chip"] == "analog-fabric"]
         drawn = [cell for cell in sorted(drawn, key=order) if cell["cell"]["training"].endswith(("-0", "float"))]
         colours: dict[Any, Any] = {}
@@ -197,7 +206,8 @@ def draw(studies: Sequence[Study], path: Path) -> None:
         _style(axes, study["title"], times)
         low, high = axes.dataLim.intervaly
         axes.set_ylim(high + 0.1 * abs(high) + 0.1, min(0.5, 0.8 * low) if low > 0 else 1.2 * low - 0.1)
-    figure.axes[0].set_ylabel("lost of A* (points)")
+    for axes in panels[::columns]:
+        axes.set_ylabel("lost of A* (points)")
     figure.savefig(path)
 
 
