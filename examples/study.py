@@ -28,7 +28,7 @@ from torch import Tensor, nn
 import aimc_compiler as aimc
 from aimc_compiler.files import whole_file
 from aimc_compiler.report import evaluation_json
-from aimc_compiler.study.interval import ci95_of
+from aimc_compiler.study.interval import PairedScores
 from aimc_compiler.study.metric import find_metric, scores_in
 from aimc_compiler.training import Recipe, Task, parameter_groups, prepare_hwa, train
 from aimc_compiler.training.loop import WEIGHTS, EpochResult
@@ -215,38 +215,28 @@ def score(study: Study, split: Split, out: Path, cell: Cell) -> dict[str, Any]:
     compiled = compiled_for(study, split, out, cell)
     count = cell.samples or len(split.test[0])
     x, y = (part[:count] for part in split.test)
-    metric = KeptScores(study.metric)
+    metric = find_metric(study.metric)
+    paired = PairedScores(metric)
+    chance = study.chance if metric.chance is None else metric.chance(y)
     result = aimc.evaluate(
         compiled,
         zip(x.split(study.batch), y.split(study.batch), strict=True),
-        metric,
-        metric.chance(y) if study.chance is None else study.chance,
+        paired.metric.function,
+        chance,
         TIMES_S.get(cell.chip),
         cell.chips,
         norms=split.calibration.split(study.batch) if cell.norms else None,
         progress=False,
     )
-    chips, times = metric.kept[1:], len(result.times)  # the first are those of the compiled network in floating point
     network = load_float(study, out)
     with torch.inference_mode():
-        digital = scores_in(metric(torch.cat([network(part) for part in x.split(study.batch)]), y))
-    apart = [torch.stack(chips[place::times]).mean(0) - digital for place in range(times)]
+        outputs = torch.cat([network(part) for part in x.split(study.batch)])
+    digital = scores_in(metric.function(outputs, y))
     record = {"cell": asdict(cell), "digital": float(digital.mean()), "tiles": compiled.utilization.tiles_used}
-    record["paired"] = [{"mean": float(each.mean()), "ci95": ci95_of(each.tolist())} for each in apart]
-    return record | {"result": evaluation_json(result), "seconds": time.monotonic() - start}
-
-
-class KeptScores:
-    """A metric that keeps what it says of each sample, call by call."""
-
-    def __init__(self, metric: Any) -> None:
-        found = find_metric(metric)
-        self.__name__, self.chance, self._function, self.kept = found.name, found.chance, found.function, []
-
-    def __call__(self, outputs: Any, targets: Any) -> Any:
-        found = self._function(outputs, targets)
-        self.kept.append(scores_in(found))
-        return found
+    apart = [paired.of(place, len(result.times), digital) for place in range(len(result.times))]
+    record["paired"] = [asdict(each) for each in apart if each is not None]
+    result_json = evaluation_json(result) | {"metric": metric.name}
+    return record | {"result": result_json, "seconds": time.monotonic() - start}
 
 
 def save_compiled(study: Study, split: Split, out: Path, name: str, seed: int, chip: str) -> None:

@@ -34,12 +34,13 @@ class PairedScores:
         self._scores: list[Tensor] = []
         self.metric = replace(metric, function=self._taken)
 
-    def of(self, place: int, times: int) -> Paired | None:
-        """At the time of this place among all; None where the metric is no mean over samples."""
+    def of(self, place: int, times: int, reference: Tensor | None = None) -> Paired | None:
+        """At the time of this place among all; None where the metric is no mean over samples. reference: scores of
+        another float network, (n,)."""
         if not self._scores:
             return None
-        reference, *chips = self._scores
-        apart = (torch.stack(chips[place::times]).mean(0) - reference).tolist()
+        own, *chips = self._scores
+        apart = (torch.stack(chips[place::times]).mean(0) - (own if reference is None else reference)).tolist()
         found = ci95_of(apart)
         return None if found is None else Paired(mean=statistics.fmean(apart), ci95=found)
 
