@@ -99,7 +99,7 @@ def together(studies: Sequence[Study], chip: str = "analog-fabric") -> Iterator[
         names = [titled(cell) for cell in cells]
         rows.append((study["title"].split(", ")[-1], cells))
     times = [print_time(rows[0][1][0]["result"]["times"][place]["time_s"]) for place in places]
-    head = ["", "digital (%)", *(f"{name}: {when}, less digital (points)" for name in names for when in times)]
+    head = ["less digital (points)", "digital (%)", *(f"{name}: {when}" for name in names for when in times)]
     yield f"| {' | '.join(head)} |"
     yield "|" + "---|" * len(head)
     for title, cells in rows:

@@ -185,7 +185,7 @@ def test_studies_that_are_alike_stand_in_one_table() -> None:
     studies = [one("theo", 0.8, 0.01, 0.5, 0.02), one("lucas", 0.9, 0.03, 0.5, 0.02)]
     lines = list(results.together(studies))
     assert lines[0].count("|") == 5
-    assert "1 day, less digital (points)" in lines[0]
+    assert "hardware-aware, seed 0: 1 day" in lines[0]
     assert lines[2:4] == [
         "| theo held out | 80.0 | +1.0 ± 1.0 | +2.0 ± 1.0 |",
         "| lucas held out | 90.0 | +3.0 ± 1.0 | +2.0 ± 1.0 |",
