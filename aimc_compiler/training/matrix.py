@@ -96,8 +96,7 @@ class TrainedMatrix(nn.Module):
         self.column_scale: Tensor
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
         self.seen: Tensor
-        self._batch, self._due = -1, False
-        self._norms: dict[int, float] = {}
+        self._batch, self._due, self._norms = -1, False, dict[int, float]()
         self._products: tuple[tuple[BlockProduct, ...] | FusedBlock, ...] = ()
         self._variances: list[Tensor] = []
         self._chip: Attached | None = None
@@ -364,12 +363,13 @@ class TrainedMatrix(nn.Module):
         """
         held = False
         for block in self.blocks if self.normalised else ():
-            part, scale = rows_of(weight, block), self.column_scale[block.index].unsqueeze(-1)
-            kept, norm = self._norms.get(block.index), float(torch.linalg.vector_norm(part))
+            part, kept = rows_of(weight, block), self._norms.get(block.index)
+            norm = float(torch.linalg.vector_norm(part))
             if kept not in (None, norm):
-                if self.recipe.clip == "k-sigma":
-                    scale = torch.full_like(scale, self.recipe.clip_sigmas * norm / sqrt(part.numel()))
-                norm, held = float(torch.linalg.vector_norm(part.clamp_(-scale, scale))), True
+                bound: Any = self.recipe.clip_sigmas * norm / sqrt(part.numel())
+                if self.recipe.clip == "column":
+                    bound = self.column_scale[block.index].unsqueeze(-1)
+                norm, held = float(torch.linalg.vector_norm(part.clamp_(-bound, bound))), True
             self._norms[block.index] = norm
         return held
 
