@@ -18,9 +18,10 @@ from pathlib import Path
 import torch
 from spoken_digits import read_clips
 from study import Batches, Cell, Split, Study, Training, cells_of, main, one_cycle
+from study_characters import RECIPE
 from torch import Tensor, nn
 
-from aimc_compiler.training import Recipe, Task
+from aimc_compiler.training import Task
 from aimc_compiler.zoo.digits import DigitLstm
 
 BATCH, VALIDATION = 64, 5
@@ -101,12 +102,6 @@ def adapted(split: Split, network: nn.Module) -> Task:
     )
 
 
-def recipe_for(chip: str) -> Recipe:
-    """As of ``study_characters.py``; NeuRRAM's devices were measured up to two days."""
-    late = 2 * 86400.0 if chip == "neurram" else 365 * 86400.0
-    return Recipe(noise_factor=1.0, drift_s=(1.0, late), clip="k-sigma", clip_sigmas=2.5)
-
-
 def study(name: str, title: str, speaker: int | None, cells: list[Cell]) -> Study:
     return Study(
         name=name,
@@ -115,7 +110,7 @@ def study(name: str, title: str, speaker: int | None, cells: list[Cell]) -> Stud
         network=DigitLstm,
         digital=digital,
         adapted=adapted,
-        trainings={name: Training(chip, recipe_for(chip)) for name, chip in CHIPS.items()},
+        trainings={name: Training(chip, RECIPE) for name, chip in CHIPS.items()},
         cells=cells,
         batch=100,
     )

@@ -29,22 +29,27 @@ if TYPE_CHECKING:
     from aimc_compiler.study import Sensitivity
 
 
+EffectNames = Annotated[
+    str | None, typer.Option(metavar="NAMES", help="Effects, separated by commas (default: the chip's and more).")
+]
+MvmError = Annotated[
+    float | None, typer.Option(metavar="%", help="MVM error to which each effect is scaled (default: 20).")
+]
+Baseline = Annotated[
+    float | None,
+    typer.Option(metavar="%", help="Accuracy that A* takes for 100 % (default: the network's own in float)."),
+]
+
+
 def sensitivity(
     artifact: Artifact,
     data: Annotated[str, typer.Option(help=f"Labelled data: {DATA_FORMS}.")],
     time: Annotated[str, typer.Option(help="Time after programming.")] = "1day",
     chips: Annotated[int, typer.Option(min=1, help="Programmed chips: the same for everything.")] = 10,
     parts: Annotated[str, typer.Option(metavar="PARTS", help="What to study, separated by commas.")] = ",".join(PARTS),
-    effects: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="Effects, separated by commas (default: the chip's and more).")
-    ] = None,
-    mvm_error: Annotated[
-        float | None, typer.Option(metavar="%", help="MVM error to which each effect is scaled (default: 20).")
-    ] = None,
-    baseline: Annotated[
-        float | None,
-        typer.Option(metavar="%", help="Accuracy that A* takes for 100 % (default: the network's own in float)."),
-    ] = None,
+    effects: EffectNames = None,
+    mvm_error: MvmError = None,
+    baseline: Baseline = None,
     threshold: Annotated[float, typer.Option(metavar="%", help="A* down to which an effect is tolerated.")] = 99.0,
     plot: Plot = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write result and settings as JSON.")] = None,

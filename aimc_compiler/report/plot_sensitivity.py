@@ -56,23 +56,28 @@ def _draw_losses(axes: Any, found: Sensitivity) -> None:
 
 def _bars(axes: Any, titles: Sequence[str], values: Sequence[Estimate]) -> None:
     means = [100 * value.mean for value in values]
-    lows = [0.0 if value.low is None else max(0.0, 100 * (value.mean - value.low)) for value in values]
-    highs = [0.0 if value.high is None else max(0.0, 100 * (value.high - value.mean)) for value in values]
-    axes.barh(range(len(titles)), means, xerr=[lows, highs], color="tab:blue", ecolor="black", capsize=2)
+    axes.barh(range(len(titles)), means, xerr=error_bars(values), color="tab:blue", ecolor="black", capsize=2)
     axes.set_yticks(range(len(titles)), titles, fontsize="small")
     axes.axvline(0, color="black", linewidth=0.5)
 
 
+def error_bars(values: Sequence[Estimate]) -> tuple[list[float], list[float]]:
+    """How far intervals reach below and above their means, in points."""
+    lows = [0.0 if value.low is None else max(0.0, 100 * (value.mean - value.low)) for value in values]
+    highs = [0.0 if value.high is None else max(0.0, 100 * (value.high - value.mean)) for value in values]
+    return lows, highs
+
+
 def _draw_factors(axes: Any, found: Sensitivity) -> None:
     """Intervals: how many times the chip's own figure is tolerated."""
-    rows = sorted((row for row in found.effects if _tolerated(row)), key=_tolerated, reverse=True)
+    rows = sorted((row for row in found.effects if drawn_factor(row)), key=drawn_factor, reverse=True)
     for place, row in enumerate(rows):
         tolerance = row.tolerance
         assert tolerance is not None
         ends = [end for end in (tolerance.low, tolerance.high) if end and math.isfinite(end)]
         if len(ends) == 2:
             axes.plot(ends, [place, place], color="black", linewidth=1)
-        axes.plot(_tolerated(row), place, "o", color="tab:blue")
+        axes.plot(drawn_factor(row), place, "o", color="tab:blue")
     axes.set_yticks(range(len(rows)), [row.title for row in rows], fontsize="small")
     axes.axvline(1, color="grey", linestyle=":")
     if rows:
@@ -80,7 +85,7 @@ def _draw_factors(axes: Any, found: Sensitivity) -> None:
     axes.set(title=f"tolerated until A* {100 * found.threshold:.1f} %", xlabel="times the chip's own")
 
 
-def _tolerated(row: EffectSensitivity) -> float:
+def drawn_factor(row: EffectSensitivity) -> float:
     """The factor that is drawn; 0 for none."""
     found = row.tolerance
     if row.kind != "factor" or found is None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
 from rich.markup import escape
 from rich.table import Table
 
@@ -38,11 +39,11 @@ def effects_table(found: Sensitivity) -> Table:
     for row in sorted_effects(found):
         table.add_row(
             row.title,
-            _figure(row),
-            "-" if row.without is None else _points(row.without),
+            figure_text(row),
+            "-" if row.without is None else points_text(row.without),
             "-" if row.equal is None else _level(row, row.equal.value, row.equal.factor),
-            "-" if row.equal is None else _points(row.equal.loss),
-            _tolerated(row),
+            "-" if row.equal is None else points_text(row.equal.loss),
+            tolerance_text(row),
         )
     return table
 
@@ -55,7 +56,9 @@ def layers_table(found: Sensitivity) -> Table:
         table.add_column(title, justify="left" if title == "layer" else "right")
     for layer in found.layers[:_MOST_LAYERS]:
         share = f"{100 * layer.parameters / total:.1f} %"
-        table.add_row(escape(layer.matrix), f"{layer.parameters:,}", share, _points(layer.gain), _points(layer.alone))
+        table.add_row(
+            escape(layer.matrix), f"{layer.parameters:,}", share, points_text(layer.gain), points_text(layer.alone)
+        )
     return table
 
 
@@ -135,6 +138,17 @@ def save_sensitivity(found: Sensitivity, path: Path) -> Path:
     return path
 
 
+def load_sensitivity(path: Path) -> Sensitivity:
+    """What ``save_sensitivity`` wrote. Raises pydantic's ValidationError on anything else."""
+    import json
+
+    plain = json.loads(path.read_text(encoding="utf-8"))
+    for row in plain["effects"]:
+        if row["tolerance"] is not None:
+            row["tolerance"].update(dict.fromkeys(row["tolerance"].pop("unbounded"), math.inf))
+    return TypeAdapter(Sensitivity).validate_python(plain, strict=False)
+
+
 def _baseline(found: Sensitivity) -> str:
     return "" if found.baseline == found.float_metric else f"{found.baseline:.4g} of the baseline (A* 100 %), "
 
@@ -148,7 +162,8 @@ def _threshold_line(found: Sensitivity) -> str:
     )
 
 
-def _figure(row: EffectSensitivity) -> str:
+def figure_text(row: EffectSensitivity) -> str:
+    """The chip's own."""
     if isinstance(row.figure, bool):
         return "on" if row.figure else "off"
     if row.kind == "value" or row.figure == "off":
@@ -162,7 +177,8 @@ def _level(row: EffectSensitivity, value: float, factor: float | None) -> str:
     return _short(value) if factor is None else f"{_short(value)} ({_short(factor)}x)"
 
 
-def _tolerated(row: EffectSensitivity) -> str:
+def tolerance_text(row: EffectSensitivity) -> str:
+    """Up to what it is tolerated, with the interval; "-" where that was not studied."""
     found = row.tolerance
     if found is None:
         return "-"
@@ -180,7 +196,7 @@ def _short(value: float) -> str:
     return f"{float(f'{value:.2g}'):g}"
 
 
-def _points(change: Estimate) -> str:
+def points_text(change: Estimate) -> str:
     """A change of A* in points."""
     if change.low is None or change.high is None:
         return _tenths(change.mean)

@@ -38,6 +38,11 @@ class Bench:
         """The entry that is run."""
         return self._ran.name
 
+    @property
+    def metric_name(self) -> str:
+        """Of the metric that scores."""
+        return self._metric.name
+
     def chance(self) -> float | None:
         """The metric of constant prediction; None where that is not known."""
         return None if self._metric.chance is None else self._metric.chance(self._targets)

@@ -21,9 +21,8 @@ class ChipScores:
         self,
         compiled: CompiledModel,
         bench: Bench,
-        chance: float,
-        baseline: float | None = None,
-        *,
+        chance: float | None,
+        baseline: float | None,
         n_chips: int,
         seed: int,
         time_s: float,
@@ -31,13 +30,16 @@ class ChipScores:
         precision: Precision,
     ) -> None:
         self.compiled, self.n_chips, self.seed, self.time_s = compiled, n_chips, seed, time_s
-        self._bench, self._policy, self._precision = bench, policy, precision
-        self.float_metric, self.chance = bench.float_metric(), chance
+        self.bench, self.policy, self.precision = bench, policy, precision
+        base = bench.chance() if chance is None else chance
+        if base is None:
+            raise DataError(f"metric {bench.metric_name!r} says nothing of chance, which A* needs: give chance=...")
+        self.float_metric, self.chance = bench.float_metric(), base
         self.baseline = self.float_metric if baseline is None else baseline
-        if not self.baseline > chance:
+        if not self.baseline > base:
             whose = "float network" if baseline is None else "baseline"
             raise DataError(
-                f"the {whose} reaches {self.baseline:g} and chance {chance:g}, so there is no A* to lose: check the "
+                f"the {whose} reaches {self.baseline:g} and chance {base:g}, so there is no A* to lose: check the "
                 "data, the metric and chance"
             )
 
@@ -64,17 +66,17 @@ class ChipScores:
     def deployed(self, index: int) -> Device:
         """One more chip of the series, as it is."""
         device = self._deployed(self.compiled, index)
-        device.recalibrate(self._policy.last_s(self.time_s))
+        device.recalibrate(self.policy.last_s(self.time_s))
         return device
 
     def _deployed(self, compiled: CompiledModel, index: int) -> Device:
-        return compiled.deploy(self.seed, chip_index=index, precision=self._precision)
+        return compiled.deploy(self.seed, chip_index=index, precision=self.precision)
 
     def _score(self, device: Device, time_s: float | None) -> float:
         time_s = self.time_s if time_s is None else time_s
         device.rewind()
-        device.recalibrate(self._policy.last_s(time_s))
-        value = self._bench.score(device, time_s)
+        device.recalibrate(self.policy.last_s(time_s))
+        value = self.bench.score(device, time_s)
         return self._normalised(value)
 
     def _normalised(self, value: float) -> float:

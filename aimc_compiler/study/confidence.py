@@ -37,7 +37,7 @@ class Bootstrap:
     def __init__(self, n_chips: int, confidence: float, seed: int, resamples: int = RESAMPLES) -> None:
         if not 0 < confidence < 1:
             raise DataError(f"confidence is {confidence:g}: give the share of intervals that hold, as in 0.95")
-        self.n_chips = n_chips
+        self.n_chips, self.confidence = n_chips, confidence
         drawn = uniforms(stream_key(seed, "bootstrap", n_chips), resamples * n_chips)
         self._chips = (drawn * n_chips).astype(np.int64).clip(0, n_chips - 1).reshape(resamples, n_chips)
         self._tail = _expanded_tail(n_chips, confidence) if n_chips > 1 else 0.5

@@ -86,53 +86,19 @@ def sensitivity(
     _require(parts, n_chips, mvm_error, threshold)
     (time_s,) = require_times((time_s,))
     policy = Recalibration.of(recalibration)
-    batches, ran, scored = list(data), compiled.entry(entry), find_metric(metric)
+    batches, ran = list(data), compiled.entry(entry)
     if not batches:
         raise DataError("the data is empty: give at least one batch of (inputs, targets)")
     bootstrap = Bootstrap(n_chips, confidence, seed)
     knobs = _knobs(compiled, effects) if "effects" in parts else ()
-    usual, notes = usual_sweeps(compiled.chip) if "sweeps" in parts and sweeps is None else ({}, ())
-    swept = (usual if sweeps is None else sweeps) if "sweeps" in parts else {}
-    bench = Bench(ran, batches, scored)
-    base = bench.chance() if chance is None else chance
-    if base is None:
-        raise DataError(f"metric {scored.name!r} says nothing of chance, which A* needs: give chance=...")
+    swept, notes = _swept(compiled, sweeps) if "sweeps" in parts else ({}, ())
+    bench = Bench(ran, batches, find_metric(metric))
     compiled.require_values("studied")
     total = 1 + len(knobs) + ("layers" in parts) + ("columns" in parts) + len(swept)
     with progress_bar(progress, total) as advance:
-        scores = ChipScores(
-            compiled,
-            bench,
-            base,
-            baseline,
-            n_chips=n_chips,
-            seed=seed,
-            time_s=time_s,
-            policy=policy,
-            precision=precision,
-        )
+        scores = ChipScores(compiled, bench, chance, baseline, n_chips, seed, time_s, policy, precision)
         study = _Study(scores, ran, bootstrap, threshold, advance)
-        found = study.parts(parts, knobs, swept, mvm_error, policy, (batches, loss, scored.name))
-    return Sensitivity(
-        network=ran.workload.name,
-        chip=compiled.chip.name,
-        entry=ran.name,
-        metric=scored.name,
-        time_s=time_s,
-        n_chips=n_chips,
-        n_samples=bench.samples,
-        seed=seed,
-        recalibration=str(policy),
-        precision=str(precision),
-        confidence=confidence,
-        float_metric=scores.float_metric,
-        baseline=scores.baseline,
-        chance=base,
-        a_star=study.a_star,
-        threshold=study.threshold,
-        asked_threshold=threshold,
-        **found | {"notes": (*notes, *found["notes"])},
-    )
+        return study.result(parts, knobs, swept, mvm_error, (batches, loss), notes)
 
 
 def _require(parts: Sequence[str], n_chips: int, mvm_error: float | None, threshold: float) -> None:
@@ -155,6 +121,13 @@ def _knobs(compiled: CompiledModel, effects: Sequence[str] | None) -> tuple[Knob
     return tuple(find_knob(name, chip) for name in dict.fromkeys(names))
 
 
+def _swept(
+    compiled: CompiledModel, sweeps: Mapping[str, Sequence[float]] | None
+) -> tuple[Mapping[str, Sequence[float]], tuple[str, ...]]:
+    """Values by name, and why some usual ones are missing."""
+    return usual_sweeps(compiled.chip) if sweeps is None else (sweeps, ())
+
+
 class _Study:
     """The parts of a study on the same chips. threshold: the one asked for, or below the chip's own A*."""
 
@@ -173,39 +146,57 @@ class _Study:
         self.threshold = threshold if self.a_star.mean >= threshold else self.a_star.mean - _BELOW_OWN
         advance("the chip as it is")
 
-    def parts(
+    def result(
         self,
-        names: Sequence[str],
+        parts: Sequence[str],
         knobs: tuple[Knob, ...],
         swept: Mapping[str, Sequence[float]],
         mvm_error: float | None,
-        policy: Recalibration,
-        ranked_on: tuple[list[Any], Loss | None, str],
-    ) -> dict[str, Any]:
-        """Fields of the result. ranked_on: batches, loss and metric, for columns."""
-        rows, errors = self.effects(knobs, mvm_error, policy)
-        layers, protected = self.layers() if "layers" in names else ((), ())
-        columns, why = self.columns(*ranked_on) if "columns" in names else (None, ())
-        return {
-            "mvm_error": errors[0],
-            "target_error": errors[1],
-            "effects": rows,
-            "layers": layers,
-            "layers_protected": protected,
-            "columns": columns,
-            "sweeps": sweep_figures(self._scores, swept, self._bootstrap, self._advance),
-            "notes": why,
-        }
+        ranked_on: tuple[list[Any], Loss | None],
+        notes: tuple[str, ...],
+    ) -> Sensitivity:
+        """The parts asked for. ranked_on: batches and loss, for columns."""
+        scores, ran = self._scores, self._ran
+        effects, (own_error, target_error) = self.effects(knobs, mvm_error)
+        layers, protected = self.layers() if "layers" in parts else ((), ())
+        columns, why = self.columns(*ranked_on) if "columns" in parts else (None, ())
+        return Sensitivity(
+            network=ran.workload.name,
+            chip=scores.compiled.chip.name,
+            entry=ran.name,
+            metric=scores.bench.metric_name,
+            time_s=scores.time_s,
+            n_chips=scores.n_chips,
+            n_samples=scores.bench.samples,
+            seed=scores.seed,
+            recalibration=str(scores.policy),
+            precision=str(scores.precision),
+            confidence=self._bootstrap.confidence,
+            float_metric=scores.float_metric,
+            baseline=scores.baseline,
+            chance=scores.chance,
+            a_star=self.a_star,
+            mvm_error=own_error,
+            target_error=target_error,
+            threshold=self.threshold,
+            asked_threshold=self._asked,
+            effects=effects,
+            layers=layers,
+            layers_protected=protected,
+            columns=columns,
+            sweeps=sweep_figures(scores, swept, self._bootstrap, self._advance),
+            notes=(*notes, *why),
+        )
 
     def effects(
-        self, knobs: tuple[Knob, ...], mvm_error: float | None, policy: Recalibration
+        self, knobs: tuple[Knob, ...], mvm_error: float | None
     ) -> tuple[tuple[EffectSensitivity, ...], tuple[float | None, float | None]]:
         """A row each; the MVM error of the chip's tile and the one that effects are scaled to."""
         types = [op.tile_type for op in self._ran.workload.analog_ops]
         if not knobs or not types:
             return (), (None, None)
         chip, scores = self._scores.compiled.chip, self._scores
-        tile = FullTile(chip, types[0], _VECTORS, 1, scores.seed, (scores.time_s,), policy)
+        tile = FullTile(chip, types[0], _VECTORS, 1, scores.seed, (scores.time_s,), scores.policy)
         own = tile.error(chip)
         target = max(MVM_ERROR, own * _ABOVE_OWN) if mvm_error is None else mvm_error
         if own >= target:
@@ -235,10 +226,9 @@ class _Study:
         self._advance("layers")
         return layers, protected
 
-    def columns(
-        self, batches: list[Any], loss: Loss | None, metric: str
-    ) -> tuple[ColumnSensitivity | None, tuple[str, ...]]:
+    def columns(self, batches: list[Any], loss: Loss | None) -> tuple[ColumnSensitivity | None, tuple[str, ...]]:
         """Ranked, or why not."""
+        metric = self._scores.bench.metric_name
         if loss is None and metric != "accuracy":
             return None, (f"columns are not ranked: metric {metric!r} has no gradient; give loss=...",)
         if not self._ran.workload.analog_ops:

@@ -88,25 +88,32 @@ def prepare_hwa(
     kind = type(twin)
     twin.__class__ = type(f"HardwareAware{kind.__name__}", (HardwareAware, kind), {"__module__": kind.__module__})
     prepared: Any = twin
-    prepared.hwa = Preparation(spec, settings, rules, batches, choices)
-    prepared.hwa.normed = has_norms(twin)
-    prepared.hwa.frozen_from = _frozen_from(settings, steps) if prepared.hwa.normed else None
+    prepared.hwa = Preparation(spec, settings, rules, batches, choices, steps, normed=has_norms(twin))
     return prepared
 
 
 class Preparation:
-    """What a network was prepared with, and what of it is trained for tiles. choices: of each matrix module;
-    frozen_from: the mini-batch, from 0, from which batch norms are frozen, None for never; normed: whether there are
-    any."""
+    """What a network was prepared with, and what of it is trained for tiles. choices: of each matrix module; steps: of
+    the run; normed: whether there are batch norms; frozen_from: the mini-batch, from 0, from which they are frozen,
+    None for never."""
 
     def __init__(
-        self, chip: ChipSpec, recipe: Recipe, rules: Rules | None, batches: Batches, choices: Sequence[Choice]
+        self,
+        chip: ChipSpec,
+        recipe: Recipe,
+        rules: Rules | None,
+        batches: Batches,
+        choices: Sequence[Choice],
+        steps: int | None,
+        *,
+        normed: bool,
     ) -> None:
         self.chip, self.recipe, self.rules, self.batches = chip, recipe, rules, batches
-        self.choices = tuple(choices)
+        self.choices, self.normed = tuple(choices), normed
         self.clock: Clock | None = None
         self.frozen_from: int | None = None
-        self.normed = False
+        if steps is not None and normed and recipe.freeze_norms:
+            self.frozen_from = round(steps * (1 - recipe.freeze_norms))
 
     def __str__(self) -> str:
         lines = [
@@ -222,13 +229,6 @@ def _on_tiles(layer: TrainedLayer, name: str, core: TrainedMatrix, seed: int, ch
         chip=chip_index,
         dtype=weight.dtype,
     )
-
-
-def _frozen_from(recipe: Recipe, steps: int | None) -> int | None:
-    """The mini-batch from which batch norms are frozen; None for never."""
-    if steps is None or not recipe.freeze_norms:
-        return None
-    return round(steps * (1 - recipe.freeze_norms))
 
 
 def _samples(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:

@@ -6,7 +6,7 @@ of Rasch et al., Nat. Commun. 14, 5282 (2023), Methods, "Hardware-aware training
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
@@ -91,12 +91,6 @@ class Recipe:
             raise RecipeError(f"drift_s is {self.drift_s}: give (earliest, latest) seconds, rising and above 0")
         if self.drift_s is not None and self.noise != "programming":
             raise RecipeError(f"drift_s with noise {self.noise!r}, which does not drift: set noise to programming")
-
-    def ages_between(self, evaluated_s: Sequence[float]) -> tuple[float, float] | None:
-        """(earliest, latest) seconds of weights at a time, on a chip with these evaluation times; None for none."""
-        if self.noise != "programming" or self.drift_s is None:
-            return None
-        return (min(evaluated_s), max(evaluated_s)) if isinstance(self.drift_s, str) else self.drift_s
 
     def to_json(self) -> str:
         """All settings, as indented JSON."""

@@ -48,7 +48,7 @@ class WeightNoise:
         """evaluated_s: the chip's evaluation times. Raises RecipeError where the devices have no statistics of
         programming to train with."""
         figures = devices_figures(tile.device, nonidealities.device)
-        times_s = recipe.ages_between(evaluated_s)
+        times_s = _ages_between(recipe, evaluated_s)
         known_or_aged = figures is None or type(figures) in _DEVIATIONS or times_s is not None
         if recipe.noise == "programming" and not known_or_aged:
             known = ", ".join(kind.__name__ for kind in _DEVIATIONS)
@@ -122,6 +122,13 @@ class WeightNoise:
         if self.ageing is None:
             return None
         return self.ageing.fresh, self.ageing.at(float(uniforms(stream_key(seed, "training", "time"), 1)[0]))
+
+
+def _ages_between(recipe: Recipe, evaluated_s: Sequence[float]) -> tuple[float, float] | None:
+    """(earliest, latest) seconds of weights at a time, on a chip with these evaluation times; None for none."""
+    if recipe.noise != "programming" or recipe.drift_s is None:
+        return None
+    return (min(evaluated_s), max(evaluated_s)) if isinstance(recipe.drift_s, str) else recipe.drift_s
 
 
 def _ageing(

@@ -1,6 +1,7 @@
 """What trained networks are sensitive to: the command, and the table and plot of several networks."""
 
 import json
+import math
 import sys
 from dataclasses import replace
 from functools import partial
@@ -14,7 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import aimc_compiler as aimc
-from aimc_compiler.report.sensitivity import save_sensitivity
+from aimc_compiler.report.sensitivity import load_sensitivity, save_sensitivity
 from aimc_compiler.training import prepare_hwa
 
 study: Any = load_example("study")
@@ -62,9 +63,9 @@ def test_the_table_has_both_networks(found: dict[str, Any]) -> None:
     rows = {line.split(" | ")[0].removeprefix("| "): line.split(" | ")[1:] for line in lines[5:9]}
     assert set(rows) == {"output noise", "output quantisation", "IR drop", "devices stuck at g_max"}
     for label, place in (("CNN", 1), ("LSTM", 2)):
-        effect = next(row for row in found[label]["effects"] if row["name"] == "output_noise")
-        assert rows["output noise"][place].split(" [")[0] == f"{100 * effect['equal']['loss']['mean']:.1f}"
-        assert rows["output noise"][place + 2].startswith(written.short(effect["tolerance"]["level"]) + "x")
+        effect = next(row for row in found[label].effects if row.name == "output_noise")
+        assert rows["output noise"][place].split(" [")[0] == f"{100 * effect.equal.loss.mean:.1f}"
+        assert rows["output noise"][place + 2].startswith(f"{float(f'{effect.tolerance.level:.2g}'):g}x")
     costs = [max(written.cost(row) for row in rows.values()) for rows in written.effects(found).values()]
     assert costs == sorted(costs, reverse=True)
     assert "| CNN: layer | share of weights | gain if exempt |" in lines
@@ -72,12 +73,17 @@ def test_the_table_has_both_networks(found: dict[str, Any]) -> None:
     assert "| 1 column by chance | " in text
 
 
-def test_endless_tolerances_are_said(found: dict[str, Any]) -> None:
-    row = next(row for row in found["CNN"]["effects"] if row["name"] == "output_noise")
-    endless = row | {"tolerance": row["tolerance"] | {"level": None}}
-    assert written.tolerated(endless).startswith("> ")
-    assert written.tolerated(endless | {"kind": "bits"}) == "own bits needed"
-    assert written.tolerated(row | {"tolerance": None}) == ""
+def test_endless_tolerances_are_said(found: dict[str, Any], tmp_path: Path) -> None:
+    (row,) = (row for row in found["CNN"].effects if row.name == "output_noise")
+    endless = replace(row, tolerance=replace(row.tolerance, level=math.inf, high=math.inf))
+    save_sensitivity(replace(found["CNN"], effects=(endless,)), tmp_path / "one.json")
+    written_back = load_sensitivity(tmp_path / "one.json")
+    assert written_back.effects == (endless,)
+    lines = list(written.effects_table({"CNN": written_back}))
+    assert f"| {written.tolerance_text(endless)} |" in lines[2]
+    assert written.tolerance_text(endless).startswith("> ")
+    assert written.tolerance_text(replace(endless, kind="bits")) == "own bits needed"
+    assert written.tolerance_text(replace(row, tolerance=None)) == "-"
 
 
 def test_it_is_drawn(found: dict[str, Any], tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from aimc_compiler.training.weights import WeightNoise
 
 def noise(chip: str = "analog-fabric", *settings: str, **recipe: object) -> WeightNoise:
     spec = load_chip(chip, list(settings))
-    settings = {"noise_factor": 3.0, "drift_s": None} | recipe
-    return WeightNoise.of(Recipe(**settings), spec.tile_types["tile"], spec.nonidealities, spec.evaluation.times_s)  # type: ignore[arg-type]
+    chosen = Recipe(**({"noise_factor": 3.0, "drift_s": None} | recipe))  # type: ignore[arg-type]
+    return WeightNoise.of(chosen, spec.tile_types["tile"], spec.nonidealities, spec.evaluation.times_s)
 
 
 def programming_sd(r: Tensor) -> Tensor:
