@@ -86,7 +86,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Training:
-    """For a chip, by a recipe. changes: settings of the task that are others here."""
+    """For a chip, by a recipe. changes: settings of the task that are others here, ``rules`` among them."""
 
     chip: str
     recipe: Recipe
@@ -97,7 +97,7 @@ class Training:
 class Study:
     """split: of the data in a folder or file. network: a fresh one. digital, adapted: tasks of digital training and,
     from its network, of training for a chip. trainings: for chips, by name. cells: of the table. chance: of the
-    metric, None for its own; batch: samples at once on a chip."""
+    metric, None for its own; batch: samples at once on a chip. rules: which matrices are analog, as of ``compile``."""
 
     name: str
     title: str
@@ -110,6 +110,7 @@ class Study:
     metric: Any = "accuracy"
     chance: float | None = None
     batch: int = 250
+    rules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def train_digital(study: Study, split: Split, out: Path, seed: int, epochs: int | None) -> None:
@@ -155,7 +156,8 @@ def train_for_chip(study: Study, split: Split, out: Path, name: str, seed: int, 
     """``aimc_compiler.training.train`` from the digital network; goes on where it was stopped."""
     training = study.trainings[name]
     chip, recipe = training.chip, training.recipe
-    task = lasting(replace(study.adapted(split, load_float(study, out)), **training.changes), epochs)
+    changes = {"rules": study.rules, **training.changes}
+    task = lasting(replace(study.adapted(split, load_float(study, out)), **changes), epochs)
     folder = out / study.name / f"{name}-{seed}"
 
     def report(epoch: EpochResult) -> None:
@@ -196,9 +198,13 @@ def compiled_for(study: Study, split: Split, out: Path, cell: Cell) -> aimc.Comp
     """The network of a cell on its chip."""
     x, network = split.calibration, load_float(study, out)
     if cell.training == FLOAT:
-        return aimc.compile(network, cell.chip, (x[:1],), calibration=x.split(study.batch), range_method=cell.ranges)
+        calibration = x.split(study.batch)
+        return aimc.compile(
+            network, cell.chip, (x[:1],), calibration=calibration, range_method=cell.ranges, rules=study.rules
+        )
     training = study.trainings[cell.training.rpartition("-")[0]]
-    prepared = prepare_hwa(network, training.chip, training.recipe, example_inputs=(x[:1],))
+    rules = training.changes.get("rules", study.rules)
+    prepared = prepare_hwa(network, training.chip, training.recipe, rules=rules, example_inputs=(x[:1],))
     prepared.load_state_dict(load_file(weights_of(study, out, cell.training)))
     # Ranges are learned; a chip with other converters than those trained for is calibrated.
     calibration = None if cell.chip == training.chip else x.split(study.batch)
