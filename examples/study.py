@@ -86,7 +86,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Training:
-    """For a chip, by a recipe. changes: settings of the task that are others here, ``rules`` among them."""
+    """For a chip, by a recipe. changes: settings of the task that are others here."""
 
     chip: str
     recipe: Recipe
@@ -97,7 +97,8 @@ class Training:
 class Study:
     """split: of the data in a folder or file. network: a fresh one. digital, adapted: tasks of digital training and,
     from its network, of training for a chip. trainings: for chips, by name. cells: of the table. chance: of the
-    metric, None for its own; batch: samples at once on a chip. rules: which matrices are analog, as of ``compile``."""
+    metric, None for its own; batch: samples at once on a chip. rules: which matrices are analog, as of ``compile``.
+    float_of: the study whose digital network this one has, where it trains none."""
 
     name: str
     title: str
@@ -111,6 +112,7 @@ class Study:
     chance: float | None = None
     batch: int = 250
     rules: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    float_of: str = ""
 
 
 def train_digital(study: Study, split: Split, out: Path, seed: int, epochs: int | None) -> None:
@@ -156,8 +158,8 @@ def train_for_chip(study: Study, split: Split, out: Path, name: str, seed: int, 
     """``aimc_compiler.training.train`` from the digital network; goes on where it was stopped."""
     training = study.trainings[name]
     chip, recipe = training.chip, training.recipe
-    changes = {"rules": study.rules, **training.changes}
-    task = lasting(replace(study.adapted(split, load_float(study, out)), **changes), epochs)
+    task = study.adapted(split, load_float(study, out))
+    task = lasting(replace(task, rules=study.rules, **training.changes), epochs)
     folder = out / study.name / f"{name}-{seed}"
 
     def report(epoch: EpochResult) -> None:
@@ -187,8 +189,13 @@ def load_float(study: Study, out: Path) -> nn.Module:
     return network.eval()
 
 
+def weights_path(study: Study, out: Path, training: str) -> Path:
+    name = study.float_of if training == FLOAT and study.float_of else study.name
+    return out / name / training / WEIGHTS
+
+
 def weights_of(study: Study, out: Path, training: str) -> Path:
-    path = out / study.name / training / WEIGHTS
+    path = weights_path(study, out, training)
     if not path.exists():
         raise SystemExit(f"{path} does not exist: train it first, or name the folder of the runs with --out")
     return path
@@ -203,8 +210,7 @@ def compiled_for(study: Study, split: Split, out: Path, cell: Cell) -> aimc.Comp
             network, cell.chip, (x[:1],), calibration=calibration, range_method=cell.ranges, rules=study.rules
         )
     training = study.trainings[cell.training.rpartition("-")[0]]
-    rules = training.changes.get("rules", study.rules)
-    prepared = prepare_hwa(network, training.chip, training.recipe, rules=rules, example_inputs=(x[:1],))
+    prepared = prepare_hwa(network, training.chip, training.recipe, rules=study.rules, example_inputs=(x[:1],))
     prepared.load_state_dict(load_file(weights_of(study, out, cell.training)))
     # Ranges are learned; a chip with other converters than those trained for is calibrated.
     calibration = None if cell.chip == training.chip else x.split(study.batch)
@@ -260,7 +266,7 @@ def score_all(study: Study, split: Split, out: Path, only: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for cell in study.cells:
         path, taken = folder / f"{cell.key}.json", folder / f"{cell.key}.taken"
-        there = (out / study.name / cell.training / WEIGHTS).exists()
+        there = weights_path(study, out, cell.training).exists()
         if only not in cell.key or path.exists() or not there:
             continue
         try:
@@ -306,13 +312,13 @@ def main(doc: str | None, studies: Sequence[Study]) -> None:
     parser.add_argument("--into", type=Path, default=Path("docs/results"), help="collect: where the file goes")
     options = parser.parse_args()
     for study in studies:
-        if options.study not in ("", study.name):
+        if options.study not in ("", study.name) or (options.command == FLOAT and study.float_of):
             continue
         if options.command == "collect":
             collect(study, options.out, options.into)
             continue
         split = study.split(options.data)
-        if options.command == "float":
+        if options.command == FLOAT:
             train_digital(study, split, options.out, options.seed, options.epochs)
         elif options.command == "compile":
             save_compiled(study, split, options.out, options.name, options.seed, options.chip)

@@ -25,7 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="as of the study")
     parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of the trainings")
-    parser.add_argument("study", choices=("fashion", "characters", "transformer"))
+    parser.add_argument("study", choices=("fashion", "characters", "transformer", "transformer-analog"))
     parser.add_argument("--name", default="adapted", help="of the training")
     parser.add_argument("--seed", type=int, default=0, help="of the training")
     parser.add_argument("--chips", type=int, default=10)
@@ -33,7 +33,8 @@ def main() -> None:
     parser.add_argument("--parts", default="effects,layers,columns,sweeps", help="what to study")
     parser.add_argument("--into", type=Path, default=Path("docs/results/sensitivity"), help="where the file goes")
     options = parser.parse_args()
-    study = importlib.import_module(f"study_{options.study}").STUDY
+    module, _, kind = options.study.partition("-")
+    study = getattr(importlib.import_module(f"study_{module}"), kind.upper() or "STUDY")
     split = study.split(options.data)
     compiled = compiled_for(study, split, options.out, Cell(f"{options.name}-{options.seed}"))
     x, y = (part[: options.samples] for part in split.test)

@@ -7,8 +7,8 @@
 Two convolutions make 49 tokens of an image (Xiao et al., "Early convolutions help transformers see better", NeurIPS
 2021), three encoder layers of 64 features read them (Vaswani et al., NeurIPS 2017; norms in front: Xiong et al., ICML
 2020), their mean is classified. Weights are analog but for the first convolution: its 288 of the 123 000 cost more than
-all others together (``all-analog`` has them on tiles, too). Attention's own products, softmax and norms are digital, as
-in Rasch et al. (2023). Data and splits are those of ``study_fashion.py``.
+all others together (``--study transformer-analog`` has them on tiles, too). Attention's own products, softmax and norms
+are digital, as in Rasch et al. (2023). Data and splits are those of ``study_fashion.py``.
 """
 
 from dataclasses import replace
@@ -73,6 +73,8 @@ def adapted(split: Split, network: nn.Module) -> Task:
     )
 
 
+CHIPS = {"analog-fabric": 2000, "hermes": 2000, "neurram": 500}
+CELLS = ("float", "adapted-0", "adapted-1")
 STUDY = Study(
     name="transformer",
     title="Transformer encoder, Fashion-MNIST, first convolution digital",
@@ -80,16 +82,18 @@ STUDY = Study(
     network=FashionTransformer,
     digital=digital,
     adapted=adapted,
-    trainings={
-        "adapted": Training("analog-fabric", Recipe()),
-        "all-analog": Training("analog-fabric", Recipe(), {"rules": {}}),
-    },
-    cells=[
-        *cells_of("float", "adapted-0", "adapted-1", chips={"analog-fabric": 2000, "hermes": 2000, "neurram": 500}),
-        *cells_of("all-analog-0", chips={"analog-fabric": 2000}),
-    ],
+    trainings={"adapted": Training("analog-fabric", Recipe())},
+    cells=[*cells_of(*CELLS, chips=CHIPS)],
     rules={"stem.0": {"analog": False}},
+)
+ANALOG = replace(
+    STUDY,
+    name="transformer-analog",
+    title="Transformer encoder, Fashion-MNIST, all layers analog",
+    cells=[*cells_of(*CELLS, chips={"analog-fabric": CHIPS["analog-fabric"]})],
+    rules={},
+    float_of="transformer",
 )
 
 if __name__ == "__main__":
-    main(__doc__, [STUDY])
+    main(__doc__, [STUDY, ANALOG])

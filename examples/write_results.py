@@ -61,7 +61,6 @@ def titled(cell: Study) -> str:
 #: What trainings are called.
 _LABELS = {
     "adapted": "hardware-aware",
-    "all-analog": "hardware-aware, first convolution analog",
     "baseline": "hardware-aware, R23",
     "baseline-long": "hardware-aware, R23, 30 epochs",
     "clip-long": "clip, 30 epochs",

@@ -109,6 +109,12 @@ def test_fashion(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_transformer(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fashion, "VALIDATION", 60)
     require_whole(every_command(transformer.STUDY, images, tmp_path, monkeypatch))
+    found = every_command(transformer.ANALOG, images, tmp_path, monkeypatch)
+    assert not (tmp_path / transformer.ANALOG.name / "float").exists(), "it has the digital network of the other"
+    protected = json.loads((tmp_path / "transformer.json").read_text())
+    for name, cell in found["cells"].items():
+        assert cell["digital"] == protected["cells"][name]["digital"]
+        assert cell["tiles"] > protected["cells"][name]["tiles"], "the first convolution has a tile"
 
 
 def test_digits(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
