@@ -65,9 +65,13 @@ _LABELS = {
     "baseline-long": "hardware-aware, R23, 30 epochs",
     "clip-long": "clip, 30 epochs",
     "frozen-long": "frozen, 30 epochs",
+    "undistilled": "default recipe",
     "hermes": "hardware-aware, for `hermes`",
     "neurram": "hardware-aware, for `neurram`",
 }
+
+#: The training that a study recommends, where it is not "adapted".
+RECOMMENDED = {"fashion": "undistilled"}
 
 
 def table(study: Study) -> Iterator[str]:
@@ -85,6 +89,29 @@ def table(study: Study) -> Iterator[str]:
             count = f"{cell['result']['n_samples']} x {cell['result']['n_chips']}"
             yield f"| {' | '.join([titled(cell), digital, *values, count])} |"
         yield ""
+
+
+def summary(studies: Sequence[Study], chip: str = "analog-fabric") -> Iterator[str]:
+    """Markdown: a line a study: A* an hour and a year after programming as mapped directly, with the better of its
+    ranges, and after the training that it recommends, of each seed."""
+    hour_s, year_s = 3600.0, 365 * 86400.0
+    head = ["network", "tiles", *(f"{kind}, {when}" for kind in ("direct", "trained") for when in ("1 h", "1 year"))]
+    yield f"| {' | '.join(head)} |"
+    yield "|" + "---|" * len(head)
+    for study in studies:
+        cells = [cell for cell in study["cells"].values() if cell["cell"]["chip"] == chip and not cell["cell"]["norms"]]
+        trained = f"{RECOMMENDED.get(study['name'], 'adapted')}-"
+        direct = [cell for cell in cells if cell["cell"]["training"] == "float"]
+        adapted = [cell for cell in cells if cell["cell"]["training"].rstrip("0123456789") == trained]
+        values = [f"{max(at_time(cell, time_s) for cell in direct):.1f}" for time_s in (hour_s, year_s)]
+        values += [", ".join(f"{at_time(cell, time_s):.1f}" for cell in adapted) for time_s in (hour_s, year_s)]
+        yield f"| {' | '.join([study['title'], str(cells[0]['tiles']), *values])} |"
+    yield ""
+
+
+def at_time(cell: Study, time_s: float) -> float:
+    """A* so many seconds after programming."""
+    return next(a_star(cell, row["mean"]) for row in cell["result"]["times"] if row["time_s"] == time_s)
 
 
 def together(studies: Sequence[Study], chip: str = "analog-fabric") -> Iterator[str]:
@@ -160,6 +187,8 @@ def refresh(text: str, studies: dict[str, Study]) -> str:
     """The document with its tables made current. Raises SystemExit where a study has no results."""
 
     def fill(found: re.Match[str]) -> str:
+        if found[2] == "all":
+            return f"{found[1]}\n" + "\n".join(summary(one_each(studies))) + f"\n{found[3]}"
         names = found[2].split(", ")
         missing = [name for name in names if name not in studies]
         if missing:
@@ -171,9 +200,14 @@ def refresh(text: str, studies: dict[str, Study]) -> str:
     return _MARKS.sub(fill, text)
 
 
+def one_each(studies: dict[str, Study]) -> list[Study]:
+    """The studies without those of single speakers."""
+    return [study for name, study in studies.items() if not name.startswith("digits-")]
+
+
 def draw(studies: Sequence[Study], path: Path) -> None:
-    """What of A* is lost over time on analog-fabric, a panel a study, with the interval over chips; of several seeds
-    the first."""
+    """What of A* is lost over time on analog-fabric, a panel a study, with the interval over chips: mapped directly, by
+    R23's recipe and by the recommended training; of several seeds the first."""
     from matplotlib.figure import Figure
 
     columns = min(2, len(studies))
@@ -184,7 +218,8 @@ def draw(studies: Sequence[Study], path: Path) -> None:
         axes.set_axis_off()
     for axes, study in zip(panels, studies, strict=False):
         drawn = [cell for cell in study["cells"].values() if cell["cell"]["chip"] == "analog-fabric"]
-        drawn = [cell for cell in sorted(drawn, key=order) if cell["cell"]["training"].endswith(("-0", "float"))]
+        shown = ("float", "baseline-0", f"{RECOMMENDED.get(study['name'], 'adapted')}-0")
+        drawn = [cell for cell in sorted(drawn, key=order) if cell["cell"]["training"] in shown]
         colours: dict[Any, Any] = {}
         for cell in drawn:
             setting, rows = cell["cell"], cell["result"]["times"]
@@ -229,8 +264,7 @@ def _style(axes: Any, title: str, times: list[float]) -> None:
 def main() -> None:
     studies = read_studies()
     DOCUMENT.write_text(refresh(DOCUMENT.read_text(), studies))
-    drawn = [study for name, study in studies.items() if not name.startswith("digits-")]
-    draw(drawn, IMAGES / "results.svg")
+    draw(one_each(studies), IMAGES / "results.svg")
 
 
 if __name__ == "__main__":

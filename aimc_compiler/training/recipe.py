@@ -1,7 +1,7 @@
 """What hardware-aware training does beside the network's own training: a frozen record that reads and prints as JSON.
 
-The defaults are what did best on a residual CNN (docs/results.md), but for distillation. ``RASCH_2023`` is the method
-of Rasch et al., Nat. Commun. 14, 5282 (2023), Methods, "Hardware-aware training".
+The defaults are what did best on a residual CNN (docs/results.md). ``RASCH_2023`` is the method of Rasch et al., Nat.
+Commun. 14, 5282 (2023), Methods, "Hardware-aware training".
 """
 
 import dataclasses

@@ -203,3 +203,20 @@ def test_studies_that_are_alike_stand_in_one_table() -> None:
     del studies[0]["cells"]["one"]
     with pytest.raises(SystemExit, match="has other lines than the study before it"):
         list(results.together(studies[::-1]))
+
+
+def test_a_line_a_study_says_what_training_is_worth() -> None:
+    def cell(training: str, hour: float, year: float, ranges: str = "") -> dict[str, Any]:
+        rows = [{"time_s": 3600.0, "mean": hour}, {"time_s": 31_536_000.0, "mean": year}]
+        setting = {"training": training, "chip": "analog-fabric", "ranges": ranges, "norms": False}
+        return {"cell": setting, "digital": 0.9, "tiles": 7, "result": {"chance": 0.1, "times": rows}}
+
+    cells = [
+        cell("float", 0.7, 0.5, "max"),
+        cell("float", 0.66, 0.54, "percentile:99.9"),
+        cell("adapted-0", 0.9, 0.88),
+        cell("adapted-1", 0.89, 0.89),
+        cell("baseline-0", 0.1, 0.1),
+    ]
+    lines = list(results.summary([{"name": "other", "title": "Some network", "cells": dict(enumerate(cells))}]))
+    assert lines[2:] == ["| Some network | 7 | 75.0 | 55.0 | 100.0, 98.8 | 97.5, 98.8 |", ""]
