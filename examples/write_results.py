@@ -71,19 +71,29 @@ _LABELS = {
 }
 
 #: The training that a study recommends, where it is not "adapted".
-RECOMMENDED = {"fashion": "undistilled"}
+_RECOMMENDED = {"fashion": "undistilled"}
+
+
+def recommended(study: Study) -> str:
+    """The training that a study recommends."""
+    return _RECOMMENDED.get(study["name"], "adapted")
+
+
+def cells_on(study: Study, chip: str) -> list[Study]:
+    """The cells of one chip, in the order of tables."""
+    return sorted((cell for cell in study["cells"].values() if cell["cell"]["chip"] == chip), key=order)
 
 
 def table(study: Study) -> Iterator[str]:
     """Markdown: a line a cell; those of one chip, which share their times, stand together."""
     chips = list(dict.fromkeys(cell["cell"]["chip"] for cell in study["cells"].values()))
     for chip in sorted(chips, key=lambda name: (name != "analog-fabric", name)):
-        cells = [cell for cell in study["cells"].values() if cell["cell"]["chip"] == chip]
+        cells = cells_on(study, chip)
         times = [print_time(row["time_s"]) for row in cells[0]["result"]["times"]]
         head = ["A* on `" + chip + "` (%)", "digital", *times, "samples x chips"]
         yield f"| {' | '.join(head)} |"
         yield "|" + "---|" * len(head)
-        for cell in sorted(cells, key=order):
+        for cell in cells:
             values = [f"{a_star(cell, row['mean']):.1f} ± {interval(cell, row):.1f}" for row in cell["result"]["times"]]
             digital = f"{100 * cell['digital']:.2f} %"
             count = f"{cell['result']['n_samples']} x {cell['result']['n_chips']}"
@@ -99,10 +109,9 @@ def summary(studies: Sequence[Study], chip: str = "analog-fabric") -> Iterator[s
     yield f"| {' | '.join(head)} |"
     yield "|" + "---|" * len(head)
     for study in studies:
-        cells = [cell for cell in study["cells"].values() if cell["cell"]["chip"] == chip and not cell["cell"]["norms"]]
-        trained = f"{RECOMMENDED.get(study['name'], 'adapted')}-"
+        cells = [cell for cell in cells_on(study, chip) if not cell["cell"]["norms"]]
         direct = [cell for cell in cells if cell["cell"]["training"] == "float"]
-        adapted = [cell for cell in cells if cell["cell"]["training"].rstrip("0123456789") == trained]
+        adapted = [cell for cell in cells if cell["cell"]["training"].rpartition("-")[0] == recommended(study)]
         values = [f"{max(at_time(cell, time_s) for cell in direct):.1f}" for time_s in (hour_s, year_s)]
         values += [", ".join(f"{at_time(cell, time_s):.1f}" for cell in adapted) for time_s in (hour_s, year_s)]
         yield f"| {' | '.join([study['title'], str(cells[0]['tiles']), *values])} |"
@@ -120,7 +129,7 @@ def together(studies: Sequence[Study], chip: str = "analog-fabric") -> Iterator[
     studies, in which one that chose settings (its title says so) does not count."""
     rows, names, places = [], [], (0, -1)
     for study in studies:
-        cells = sorted((cell for cell in study["cells"].values() if cell["cell"]["chip"] == chip), key=order)
+        cells = cells_on(study, chip)
         if names and names != [titled(cell) for cell in cells]:
             raise SystemExit(f"{study['title']} has other lines than the study before it: score both")
         names = [titled(cell) for cell in cells]
@@ -150,9 +159,8 @@ def together(studies: Sequence[Study], chip: str = "analog-fabric") -> Iterator[
 def differences(study: Study, chip: str = "analog-fabric") -> Iterator[str]:
     """Markdown: A* of each training less that of the baseline recipe, chip by chip, which are made alike; nothing where
     a study has none."""
-    cells = [cell for cell in study["cells"].values() if cell["cell"]["chip"] == chip]
-    lines = []
-    for cell in sorted(cells, key=order):
+    cells, lines = cells_on(study, chip), []
+    for cell in cells:
         training, _, seed = cell["cell"]["training"].rpartition("-")
         long = "-long" if training.endswith("-long") else ""
         wanted = {**cell["cell"], "training": f"baseline{long}-{seed}"}
@@ -217,9 +225,8 @@ def draw(studies: Sequence[Study], path: Path) -> None:
     for axes in panels[len(studies) :]:
         axes.set_axis_off()
     for axes, study in zip(panels, studies, strict=False):
-        drawn = [cell for cell in study["cells"].values() if cell["cell"]["chip"] == "analog-fabric"]
-        shown = ("float", "baseline-0", f"{RECOMMENDED.get(study['name'], 'adapted')}-0")
-        drawn = [cell for cell in sorted(drawn, key=order) if cell["cell"]["training"] in shown]
+        shown = ("float", "baseline-0", f"{recommended(study)}-0")
+        drawn = [cell for cell in cells_on(study, "analog-fabric") if cell["cell"]["training"] in shown]
         colours: dict[Any, Any] = {}
         for cell in drawn:
             setting, rows = cell["cell"], cell["result"]["times"]
