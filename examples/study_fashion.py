@@ -73,6 +73,8 @@ BASELINE = replace(RASCH_2023, noise_ramp=430)
 DRIFT = Recipe(noise_factor=1.0, drift_s="evaluation", remap_every=1, clip="none", freeze_norms=0.0)
 CLIP = replace(BASELINE, clip="k-sigma", clip_sigmas=2.0, remap_every=1)
 FROZEN = replace(DRIFT, clip="k-sigma", clip_sigmas=2.0, distillation=0.5, freeze_norms=0.2)
+#: Input ranges that give up fewer of their inputs, as for spoken digits.
+WIDE = replace(FROZEN, distillation=0.0, range_sigmas=4.0, range_inside=0.999)
 LONG = {
     "epochs": 30,
     "optimiser": partial(torch.optim.SGD, lr=0.1, momentum=0.9, nesterov=True),
@@ -87,6 +89,8 @@ TRAININGS = {
     "frozen": Training("analog-fabric", FROZEN, {"clip_gradient": 1.0}),
     "undistilled": Training("analog-fabric", replace(FROZEN, distillation=0.0), {"clip_gradient": 1.0}),
     "unfrozen": Training("analog-fabric", replace(FROZEN, freeze_norms=0.0), {"clip_gradient": 1.0}),
+    "wide": Training("analog-fabric", WIDE, {"clip_gradient": 1.0}),
+    "wide-unfrozen": Training("analog-fabric", replace(WIDE, freeze_norms=0.0), {"clip_gradient": 1.0}),
     "undrifted": Training("analog-fabric", replace(CLIP, distillation=0.5, freeze_norms=0.2), {"clip_gradient": 1.0}),
     "baseline-long": Training("analog-fabric", BASELINE, LONG),
     "clip-long": Training("analog-fabric", CLIP, LONG),
@@ -103,7 +107,7 @@ STUDY = Study(
     trainings=TRAININGS,
     cells=[
         *cells_of("float", *(f"{name}-{seed}" for name in TRAININGS for seed in (0, 1)), chips=FABRIC, norms=True),
-        *cells_of("float", "frozen-long-0", "frozen-long-1", chips={"hermes": 2000, "neurram": 1000}),
+        *cells_of("float", "undistilled-0", "undistilled-1", chips={"hermes": 2000, "neurram": 1000}),
     ],
 )
 
