@@ -82,7 +82,7 @@ STUDY = Study(
     network=FashionTransformer,
     digital=digital,
     adapted=adapted,
-    trainings={"adapted": Training("analog-fabric", Recipe())},
+    trainings={"adapted": Training("analog-fabric", Recipe(range_sigmas=3.0, range_inside=0.95))},
     cells=[*cells_of(*CELLS, chips=CHIPS)],
     rules={"stem.0": {"analog": False}},
 )

@@ -93,7 +93,7 @@ def test_codes_of_the_compiled_pass_are_the_converters() -> None:
 
 def test_a_range_follows_the_inputs_first_and_is_learned_then() -> None:
     torch.manual_seed(0)
-    trained = prepare_hwa(nn.Linear(64, 8), "analog-fabric", {"range_batches": 3}).train()
+    trained = prepare_hwa(nn.Linear(64, 8), "analog-fabric", {"range_batches": 3, "range_sigmas": 3.0}).train()
     parameter = trained.analog.input_range
     expected = 0.0
     for number in range(5):
@@ -117,7 +117,7 @@ def test_inputs_that_are_all_zero_leave_a_range() -> None:
 
 def test_the_range_of_a_loop_follows_all_its_steps() -> None:
     torch.manual_seed(0)
-    trained = prepare_hwa(nn.GRU(4, 16, batch_first=True), "analog-fabric").train()
+    trained = prepare_hwa(nn.GRU(4, 16, batch_first=True), "analog-fabric", {"range_sigmas": 3.0}).train()
     recurrent = trained.analog["weight_hh_l0"]
     outputs, _ = trained(torch.randn(8, 6, 4))
     assert float(recurrent.input_range.detach()) == 1.0  # the first step has a state of zeros
