@@ -65,13 +65,14 @@ _LABELS = {
     "baseline-long": "hardware-aware, R23, 30 epochs",
     "clip-long": "clip, 30 epochs",
     "frozen-long": "frozen, 30 epochs",
-    "undistilled": "default recipe",
+    "default": "default recipe",
+    "default-unfrozen": "default recipe, unfrozen",
     "hermes": "hardware-aware, for `hermes`",
     "neurram": "hardware-aware, for `neurram`",
 }
 
 #: The training that a study recommends, where it is not "adapted".
-_RECOMMENDED = {"fashion": "undistilled"}
+_RECOMMENDED = {"fashion": "default"}
 
 
 def recommended(study: Study) -> str:
