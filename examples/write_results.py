@@ -126,35 +126,59 @@ def at_time(cell: Study, time_s: float) -> float:
 
 def together(studies: Sequence[Study], chip: str = "analog-fabric") -> Iterator[str]:
     """Markdown: of studies that are alike but for their data a line each, and their mean: accuracy of the digital
-    network, and of chips less that, sample by sample, first and last in time. ± is over samples, of the mean over
-    studies, in which one that chose settings (its title says so) does not count."""
+    network, and of chips less that, sample by sample, first and last in time. ± is over samples, of a training that has
+    several seeds over those, and of the mean over studies, in which one that chose settings (its title says so) does
+    not count."""
     rows, names, places = [], [], (0, -1)
     for study in studies:
-        cells = cells_on(study, chip)
-        if names and names != [titled(cell) for cell in cells]:
+        columns = by_training(cells_on(study, chip))
+        if names and names != [*columns]:
             raise SystemExit(f"{study['title']} has other lines than the study before it: score both")
-        names = [titled(cell) for cell in cells]
-        rows.append((study["title"].split(", ")[-1], cells))
-    times = [print_time(rows[0][1][0]["result"]["times"][place]["time_s"]) for place in places]
+        names = [*columns]
+        rows.append((study["title"].split(", ")[-1], [*columns.values()]))
+    first = rows[0][1][0][0]
+    times = [print_time(first["result"]["times"][place]["time_s"]) for place in places]
     head = ["less digital (points)", "digital (%)", *(f"{name}: {when}" for name in names for when in times)]
     yield f"| {' | '.join(head)} |"
     yield "|" + "---|" * len(head)
-    for title, cells in rows:
-        apart = [cell["paired"][place] for cell in cells for place in places]
-        values = [f"{100 * each['mean']:+.1f} ± {50 * (each['ci95'][1] - each['ci95'][0]):.1f}" for each in apart]
-        digital = f"{100 * cells[0]['digital']:.1f}"
+    for title, columns in rows:
+        values = [signed(*apart(cells, place)) for cells in columns for place in places]
+        digital = f"{100 * columns[0][0]['digital']:.1f}"
         yield f"| {' | '.join([title, digital, *values])} |"
-    counted = [cells for title, cells in rows if "chose" not in title]
-    means = []
-    for column in range(len(names)):
-        for place in places:
-            values = [100 * cells[column]["paired"][place]["mean"] for cells in counted]
-            low, high = ci95_of(values) or (nan, nan)
-            means.append(f"{(low + high) / 2:+.1f} ± {(high - low) / 2:.1f}")
-    digital = f"{100 * fmean(cells[0]['digital'] for cells in counted):.1f}"
+    counted = [columns for title, columns in rows if "chose" not in title]
+    means = [
+        signed(*(ci95_of([sum(apart(columns[number], place)) / 2 for columns in counted]) or (nan, nan)))
+        for number in range(len(names))
+        for place in places
+    ]
+    digital = f"{100 * fmean(columns[0][0]['digital'] for columns in counted):.1f}"
     others = "" if len(counted) == len(rows) else "other "
     yield f"| mean of the {others}{len(counted)} | {' | '.join([digital, *means])} |"
     yield ""
+
+
+def by_training(cells: Sequence[Study]) -> dict[str, list[Study]]:
+    """Cells by what they are called, those of several seeds together."""
+    found: dict[str, list[Study]] = {}
+    for cell in cells:
+        found.setdefault(titled(cell).partition(", seed")[0], []).append(cell)
+    return {
+        titled(alike[0]) if len(alike) == 1 else f"{name}, {len(alike)} seeds": alike for name, alike in found.items()
+    }
+
+
+def apart(cells: Sequence[Study], place: int) -> tuple[float, float]:
+    """The 95 % confidence interval of what chips are better than the digital network: over samples, or over seeds."""
+    pairs = [cell["paired"][place] for cell in cells]
+    if len(pairs) == 1:
+        low, high = pairs[0]["ci95"]
+        return low, high
+    return ci95_of([pair["mean"] for pair in pairs]) or (nan, nan)
+
+
+def signed(low: float, high: float) -> str:
+    """An interval of shares, in points."""
+    return f"{50 * (low + high):+.1f} ± {50 * (high - low):.1f}"
 
 
 def differences(study: Study, chip: str = "analog-fabric") -> Iterator[str]:

@@ -200,6 +200,13 @@ def test_studies_that_are_alike_stand_in_one_table() -> None:
     assert lines[4] == "| mean of the 2 | 85.0 | +2.0 ± 12.7 | +2.0 ± 0.0 |"
     chose = list(results.together([one("george (chose the rate)", 0.5, 0.4, 0.4, 0.4), *studies]))
     assert chose[-2] == lines[4].replace("the 2", "the other 2")
+    # Seeds of one training are one column, whose interval is over them: 1 and 2 points, half interval 12.706 * 0.5.
+    more = one("theo", 0.8, 0.02, 0.5, 0.02)["cells"]["one"]
+    more["cell"]["training"] = "adapted-1"
+    two = {"title": "LSTM, theo held out", "cells": {"one": studies[0]["cells"]["one"], "two": more}}
+    lines = list(results.together([two]))
+    assert "hardware-aware, 2 seeds: 1 s | hardware-aware, 2 seeds: 1 day" in lines[0]
+    assert lines[2] == "| theo held out | 80.0 | +1.5 ± 6.4 | +2.0 ± 0.0 |"
     del studies[0]["cells"]["one"]
     with pytest.raises(SystemExit, match="has other lines than the study before it"):
         list(results.together(studies[::-1]))
