@@ -1,8 +1,8 @@
 """Sweeps: every cell as `evaluate` has it, the same bytes by any runner, nothing finished computed again."""
 
-import importlib.util
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +76,6 @@ def test_the_same_bytes_by_any_number_of_workers(folder: Path) -> None:
 
 
 def test_the_same_bytes_on_dask(folder: Path) -> None:
-    if importlib.util.find_spec("distributed") is None:
-        pytest.skip("without dask[distributed]")
     definition = write_definition(folder)
     run(definition, folder / "here")
     process = start(definition, folder / "dask", "--dask", "local", "--workers", "2")
@@ -86,9 +84,8 @@ def test_the_same_bytes_on_dask(folder: Path) -> None:
     assert files_of(folder / "here") == files_of(folder / "dask")
 
 
-def test_dask_that_is_not_there(folder: Path) -> None:
-    if importlib.util.find_spec("distributed") is not None:
-        pytest.skip("with dask[distributed]")
+def test_dask_that_is_not_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'aimc_compiler\[dask\]'"):
         run(write_definition(folder), folder / "out", dask="local")
 
