@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from study import Pair, Split, Study, Training, cells_of, main, one_cycle
+from study import NARROW, Pair, Split, Study, Training, cells_of, main, one_cycle
 from torch import Tensor, nn
 
 from aimc_compiler.training import Recipe, Task
@@ -112,7 +112,7 @@ def adapted(split: Split, network: nn.Module) -> Task:
 
 
 #: Chosen on the validation text, next to threefold programming noise, other clipping and distillation, all worse.
-RECIPE = Recipe(clip_sigmas=2.5, range_sigmas=3.0, range_inside=0.95)
+RECIPE = Recipe(clip_sigmas=2.5, **NARROW)
 
 STUDY = Study(
     name="characters",

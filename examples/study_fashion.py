@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from study import Batches, Split, Study, Training, cells_of, main, one_cycle
+from study import NARROW, Batches, Split, Study, Training, cells_of, main, one_cycle
 from torch import nn
 from train_fashion import augment, read_set
 
@@ -68,8 +68,6 @@ def adapted(split: Split, network: nn.Module) -> Task:
 #: Test images on the chip, 25 times at four times.
 FABRIC = {"analog-fabric": 5000}
 
-#: Input ranges of that method; the default gives up fewer inputs.
-NARROW: dict[str, float] = {"range_sigmas": 3.0, "range_inside": 0.95}
 #: The method of Rasch et al. (2023), and what may be better.
 BASELINE = replace(RASCH_2023, noise_ramp=430)
 DRIFT = Recipe(clip="none", freeze_norms=0.0, **NARROW)
@@ -83,18 +81,19 @@ LONG = {
     "scheduler": one_cycle(0.1),
     "clip_gradient": 1.0,
 }
+CLIPPED = {"clip_gradient": 1.0}
 TRAININGS = {
     "baseline": Training("analog-fabric", BASELINE),
     "drift": Training("analog-fabric", DRIFT),
     "clip": Training("analog-fabric", CLIP),
     "distilled": Training("analog-fabric", replace(BASELINE, distillation=0.5)),
-    "frozen": Training("analog-fabric", FROZEN, {"clip_gradient": 1.0}),
-    "undistilled": Training("analog-fabric", replace(FROZEN, distillation=0.0), {"clip_gradient": 1.0}),
-    "unfrozen": Training("analog-fabric", replace(FROZEN, freeze_norms=0.0), {"clip_gradient": 1.0}),
-    "default": Training("analog-fabric", Recipe(), {"clip_gradient": 1.0}),
-    "default-unfrozen": Training("analog-fabric", Recipe(freeze_norms=0.0), {"clip_gradient": 1.0}),
-    "aged": Training("analog-fabric", AGED, {"clip_gradient": 1.0, "epochs": 20}),
-    "undrifted": Training("analog-fabric", replace(CLIP, distillation=0.5, freeze_norms=0.2), {"clip_gradient": 1.0}),
+    "frozen": Training("analog-fabric", FROZEN, CLIPPED),
+    "undistilled": Training("analog-fabric", replace(FROZEN, distillation=0.0), CLIPPED),
+    "unfrozen": Training("analog-fabric", replace(FROZEN, freeze_norms=0.0), CLIPPED),
+    "default": Training("analog-fabric", Recipe(), CLIPPED),
+    "default-unfrozen": Training("analog-fabric", Recipe(freeze_norms=0.0), CLIPPED),
+    "aged": Training("analog-fabric", AGED, CLIPPED | {"epochs": 20}),
+    "undrifted": Training("analog-fabric", replace(CLIP, distillation=0.5, freeze_norms=0.2), CLIPPED),
     "baseline-long": Training("analog-fabric", BASELINE, LONG),
     "clip-long": Training("analog-fabric", CLIP, LONG),
     "frozen-long": Training("analog-fabric", FROZEN, LONG),

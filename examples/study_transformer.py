@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-from study import Split, Study, Training, cells_of, main, one_cycle
+from study import NARROW, Split, Study, Training, cells_of, main, one_cycle
 from study_fashion import read
 from torch import Tensor, nn
 
@@ -82,7 +82,7 @@ STUDY = Study(
     network=FashionTransformer,
     digital=digital,
     adapted=adapted,
-    trainings={"adapted": Training("analog-fabric", Recipe(range_sigmas=3.0, range_inside=0.95))},
+    trainings={"adapted": Training("analog-fabric", Recipe(**NARROW))},
     cells=[*cells_of(*CELLS, chips=CHIPS)],
     rules={"stem.0": {"analog": False}},
 )

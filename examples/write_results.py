@@ -46,15 +46,15 @@ def interval(cell: Study, row: Study) -> float:
     return (a_star(cell, high) - a_star(cell, low)) / 2
 
 
-def titled(cell: Study) -> str:
-    """What a line is called."""
+def titled(cell: Study, seeds: str = "") -> str:
+    """What a line is called. seeds: what is said of several, instead of the cell's own seed."""
     setting = cell["cell"]
     if setting["training"] == "float":
         kind, _, share = setting["ranges"].partition(":")
         name = f"direct, range {f'{share} %' if share else kind}"
     else:
         training, _, seed = setting["training"].rpartition("-")
-        name = f"{_LABELS.get(training, training)}, seed {seed}"
+        name = f"{_LABELS.get(training, training)}, {seeds or f'seed {seed}'}"
     return name + (", norms of the aged chip" if setting["norms"] else "")
 
 
@@ -147,7 +147,7 @@ def together(studies: Sequence[Study], chip: str = "analog-fabric") -> Iterator[
         yield f"| {' | '.join([title, digital, *values])} |"
     counted = [columns for title, columns in rows if "chose" not in title]
     means = [
-        signed(*(ci95_of([sum(apart(columns[number], place)) / 2 for columns in counted]) or (nan, nan)))
+        signed(*spread([sum(apart(columns[number], place)) / 2 for columns in counted]))
         for number in range(len(names))
         for place in places
     ]
@@ -161,24 +161,28 @@ def by_training(cells: Sequence[Study]) -> dict[str, list[Study]]:
     """Cells by what they are called, those of several seeds together."""
     found: dict[str, list[Study]] = {}
     for cell in cells:
-        found.setdefault(titled(cell).partition(", seed")[0], []).append(cell)
-    return {
-        titled(alike[0]) if len(alike) == 1 else f"{name}, {len(alike)} seeds": alike for name, alike in found.items()
-    }
+        found.setdefault(titled(cell, "any seed"), []).append(cell)
+    return {titled(alike[0], f"{len(alike)} seeds" if len(alike) > 1 else ""): alike for alike in found.values()}
 
 
 def apart(cells: Sequence[Study], place: int) -> tuple[float, float]:
-    """The 95 % confidence interval of what chips are better than the digital network: over samples, or over seeds."""
+    """The 95 % confidence interval, in points, of what chips are better than the digital network: over samples, or over
+    seeds."""
     pairs = [cell["paired"][place] for cell in cells]
     if len(pairs) == 1:
         low, high = pairs[0]["ci95"]
-        return low, high
-    return ci95_of([pair["mean"] for pair in pairs]) or (nan, nan)
+        return 100 * low, 100 * high
+    return spread([100 * pair["mean"] for pair in pairs])
 
 
-def signed(low: float, high: float) -> str:
-    """An interval of shares, in points."""
-    return f"{50 * (low + high):+.1f} ± {50 * (high - low):.1f}"
+def spread(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % confidence interval of a mean (Student's); nan of one value."""
+    return ci95_of(values) or (nan, nan)
+
+
+def signed(low: float, high: float, digits: int = 1) -> str:
+    """An interval as its middle and half of it."""
+    return f"{(low + high) / 2:+.{digits}f} ± {(high - low) / 2:.{digits}f}"
 
 
 def differences(study: Study, chip: str = "analog-fabric") -> Iterator[str]:
@@ -205,9 +209,7 @@ def differences(study: Study, chip: str = "analog-fabric") -> Iterator[str]:
 def difference(cell: Study, against: Study, row: Study, other: Study) -> str:
     """Mean over chips and half of its 95 % confidence interval (Student's), in points of A*."""
     pairs = zip(row["values"], other["values"], strict=True)
-    apart = [a_star(cell, one) - a_star(against, two) for one, two in pairs]
-    low, high = ci95_of(apart) or (nan, nan)
-    return f"{(low + high) / 2:+.2f} ± {(high - low) / 2:.2f}"
+    return signed(*spread([a_star(cell, one) - a_star(against, two) for one, two in pairs]), digits=2)
 
 
 def order(cell: Study) -> tuple[bool, bool, str]:
