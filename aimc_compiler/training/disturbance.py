@@ -74,7 +74,7 @@ def _fill(noisy: Tensor, sizes: Tensor, scales: Tensor, weight: Tensor, how: Dis
     from aimc_compiler.training.kernels import disturb_on
 
     threads, key = threads_for(weight.numel()), np.uint64(how.key)
-    arrays = noisy.numpy(), *sides(sizes), scales.numpy(), weight.numpy()
+    arrays = noisy.numpy(), *sides(sizes, tuple(sizes.shape)), scales.numpy(), weight.numpy()
     if how.aged is None:
         terms = np.zeros(TERMS, np.float32)
         terms[: len(how.terms)] = how.terms
@@ -82,7 +82,6 @@ def _fill(noisy: Tensor, sizes: Tensor, scales: Tensor, weight: Tensor, how: Dis
         return
     fresh, now = how.aged
     sums = np.empty((len(weight), 2))
-    means = np.concatenate([fresh.lines[:2], now.lines[:2]])
-    any_of(read_curves_on)(*threads, sums, scales.numpy(), weight.numpy(), means, how.rescale)
+    any_of(read_curves_on)(*threads, sums, *arrays[-2:], now.means_after(fresh), how.rescale)
     lines = now.compensated_lines(compensation(*sums.sum(0)), how.ramp)
     any_of(age_on)(*threads, *arrays, lines, key)

@@ -19,7 +19,7 @@ from aimc_compiler.analog.finish import is_standard
 from aimc_compiler.analog.pool import gomp_parallel
 from aimc_compiler.analog.settings import MvmSettings
 from aimc_compiler.records import record
-from aimc_compiler.training.products import product
+from aimc_compiler.training.products import linear, product
 from aimc_compiler.training.ranges import LEAST_RANGE, RangeRule
 from aimc_compiler.training.scratch import Scratch
 
@@ -28,6 +28,8 @@ Doubles = npt.NDArray[np.float64]
 
 # Elements that are worth another thread.
 _THREAD_WORTH = 1 << 15
+# The share of clipped inputs below which their products are made one by one.
+_FEW = 1 / 64
 
 
 def fuses(settings: MvmSettings) -> bool:
@@ -115,7 +117,9 @@ class _Multiplied(torch.autograd.Function):
         how: Passes,
         form: Form | None,
     ) -> Tensor:
-        values = x.detach().reshape(form.inner if form else x.shape).contiguous()
+        values = x.detach().contiguous()
+        if form and form.inner != values.shape:
+            values = values.view(form.inner)
         r = _positive(ranges)
         codes, squares = _drive(values, r, how, magnitude.dtype if how.read else None)
         u = _product(codes, main, how.contraction)
@@ -138,12 +142,11 @@ class _Multiplied(torch.autograd.Function):
         # Codes are made again: kept, they would be as much memory as the inputs.
         codes, _ = _drive(values, r, how, None)
         to_codes, to_main = _product_back(back, codes, main, how.contraction, (to_x, to_kernel))
-        if to_range and not to_x:  # the rule reads the gradient at clipped inputs alone, and needs no more digits
-            low, kernel, unread = (each.to(side_type()) for each in (back, main, codes))
-            to_codes = _product_back(low, unread, kernel, how.contraction, (True, False))[0]
+        if to_range and not to_x:
+            to_codes = _for_ranges(back, codes, main, values, r, how)
         of_x = of_range = None
         if to_codes is not None:
-            of_x, pulled = _drive_back(to_codes.float(), values, r, how.rule, inputs=to_x)
+            of_x, pulled = _drive_back(to_codes, values, r, how.rule, inputs=to_x)
             of_x = None if of_x is None else of_x.view(ctx.outer)
             of_range = torch.from_numpy(pulled * (ranges.detach().numpy() >= LEAST_RANGE)) if to_range else None
         return of_x, of_range, to_main, of_bias, None, None, None, None
@@ -165,12 +168,11 @@ def _drive(values: Tensor, r: Floats, how: Passes, side: torch.dtype | None) -> 
     from aimc_compiler.training.kernels import drive_on
 
     flat = _by_group(values, r)
-    codes = torch.from_numpy(how.scratch.floats("codes", flat.shape))
-    squares = None if side is None else _scratch(how.scratch, "squares", flat.shape, side)
-    side_arrays = sides(_NO_SIDE.view(0, 0) if squares is None else squares)
-    arrays: Any = codes.numpy(), *side_arrays, flat, r
+    codes = how.scratch.floats("codes", flat.shape)
+    squares = None if side is None else _scratch(how.scratch, "squares", tuple(values.shape), side)
+    arrays: Any = codes, *sides(squares, flat.shape), flat, r
     any_of(drive_on)(*threads_for(flat.size), *arrays, np.float32(how.step))
-    return codes.view(values.shape), None if squares is None else squares.view(values.shape)
+    return torch.from_numpy(codes.reshape(values.shape)), squares
 
 
 def _scratch(scratch: Scratch, name: str, shape: tuple[int, ...], kind: torch.dtype) -> Tensor:
@@ -180,15 +182,19 @@ def _scratch(scratch: Scratch, name: str, shape: tuple[int, ...], kind: torch.dt
     return torch.from_numpy(scratch.halves(name, shape).view(np.int16)).view(torch.bfloat16)
 
 
-_NO_SIDE = torch.empty(0)
-_NO_FLOATS, _NO_HALVES = np.empty(0, np.float32), np.empty(0, np.uint16)
+# By their dimensions.
+_NO_FLOATS = {count: np.empty((0,) * count, np.float32) for count in (1, 2)}
+_NO_HALVES = {count: np.empty((0,) * count, np.uint16) for count in (1, 2)}
 
 
-def sides(values: Tensor) -> tuple[Floats, npt.NDArray[np.uint16]]:
-    """(values as float32, as words of bfloat16), that empty of which they are not; of as many dimensions."""
+def sides(values: Tensor | None, shape: tuple[int, ...]) -> tuple[Floats, npt.NDArray[np.uint16]]:
+    """(contiguous values as float32, as words of bfloat16) of this shape; what they are not is empty."""
+    floats, halves = _NO_FLOATS[len(shape)], _NO_HALVES[len(shape)]
+    if values is None:
+        return floats, halves
     if values.dtype == torch.bfloat16:
-        return _NO_FLOATS.reshape((0,) * values.dim()), values.view(torch.int16).numpy().view(np.uint16)
-    return values.numpy(), _NO_HALVES.reshape((0,) * values.dim())
+        return floats, values.view(torch.int16).numpy().view(np.uint16).reshape(shape)
+    return values.numpy().reshape(shape), halves
 
 
 def _drive_back(
@@ -201,7 +207,7 @@ def _drive_back(
     given = gradient.contiguous()
     back = given.view(flat.shape).numpy()
     pull, inside = np.empty(flat.shape[0]), np.empty(flat.shape[0])
-    arrays: Any = back if inputs else _NO_FLOATS.reshape(0, 0), back, flat, r, pull, inside
+    arrays: Any = back if inputs else _NO_FLOATS[2], back, flat, r, pull, inside
     any_of(drive_back_on)(*threads_for(flat.size), *arrays)
     to_range = _of_range(r, pull, inside, flat.shape[1], rule)
     return given.view(values.shape) if inputs else None, to_range
@@ -227,7 +233,7 @@ def _by_group(x: Tensor, r: Floats) -> Floats:
 def _product(codes: Tensor, main: Tensor, contraction: Contraction) -> Tensor:
     """``Contraction.multiply`` without gradient."""
     if contraction.kind == "linear":
-        return product(codes.flatten(0, 1), main.detach()[0].T).reshape(*codes.shape[:2], -1)
+        return linear(codes, main[0])
     return contraction.multiply(codes, main)
 
 
@@ -259,6 +265,21 @@ def _product_back(
     )
 
 
+def _for_ranges(back: Tensor, codes: Tensor, main: Tensor, values: Tensor, r: Floats, how: Passes) -> Tensor:
+    """The gradient of codes as the rule of ranges reads it: at clipped inputs alone, and not to all its digits."""
+    from aimc_compiler.training.kernels import clipped_products_on
+
+    flat = _by_group(values, r)
+    if how.contraction.kind == "linear" and np.count_nonzero(np.abs(flat) >= r) < flat.size * _FEW:
+        to_codes = how.scratch.floats("codes", flat.shape)  # nothing reads the codes any more
+        arrays: Any = back.flatten(0, 1).numpy(), main.detach()[0].numpy(), flat, r
+        any_of(clipped_products_on)(*threads_for(flat.size), to_codes, *arrays)
+        return torch.from_numpy(to_codes)
+    low, kernel, unread = (each.to(side_type()) for each in (back, main, codes))
+    found: Any = _product_back(low, unread, kernel, how.contraction, (True, False))[0]
+    return found.float()  # type: ignore[no-any-return]
+
+
 def _finish(
     u: Tensor, power: Tensor | None, bias: Tensor | None, scales: Floats, r: Floats, how: Passes
 ) -> tuple[Tensor, Tensor]:
@@ -268,9 +289,9 @@ def _finish(
     y = u.detach().contiguous()
     per_row, rows = how.contraction.kind != "linear", _rows(y, how)
     kept = torch.empty(rows, dtype=torch.uint8)
-    side_arrays = sides(_NO_SIDE if power is None else power.contiguous().view(-1))
-    values, marks = y.view(-1).numpy(), kept.view(-1).numpy()
-    biases = _NO_FLOATS if bias is None else bias.detach().contiguous().numpy()
+    values, marks = y.numpy().reshape(-1), kept.numpy().reshape(-1)
+    side_arrays = sides(None if power is None else power.contiguous(), values.shape)
+    biases = _NO_FLOATS[1] if bias is None else bias.detach().contiguous().numpy()
     vectors = [(1 / scales).reshape(-1), (scales * r[:, None]).reshape(-1), biases]
     figures: Any = [np.float32(value) for value in (how.read, how.output, how.out_step, how.bound)]
     arrays: Any = values, marks, values, *side_arrays, *vectors, rows[1], per_row, *figures, np.uint64(how.key)

@@ -105,6 +105,25 @@ def drive_back(
         pull[row], inside[row] = drawn, kept
 
 
+@compiled
+def clipped_products(
+    out: Floats, gradient: Floats, main: Floats, x: Floats, ranges: Floats, first: int, last: int
+) -> None:
+    """Of rows ``first`` to ``last`` of ``gradient @ main`` those elements whose input lies outside its range.
+
+    out: (rows, width), unchanged elsewhere; gradient: (rows, columns); main: (columns, width); x, ranges: as for
+    ``drive``.
+    """
+    for row in range(first, last):
+        r = ranges[row % ranges.shape[0]]
+        for c in range(x.shape[1]):
+            if abs(x[row, c]) >= r:
+                total = _ZERO
+                for k in range(main.shape[0]):
+                    total += gradient[row, k] * main[k, c]
+                out[row, c] = total
+
+
 @inlined
 def _sum(values: Floats) -> np.float32:
     """The sum of values, which are changed: halves are added, a vector at a time."""
@@ -288,6 +307,16 @@ def drive_back_on(
         drive_back(out, gradient, x, ranges, pull, inside, 0, x.shape[0])
     else:
         in_parts(entry, parts, x.shape[0], drive_back, (out, gradient, x, ranges, pull, inside))
+
+
+@compiled
+def clipped_products_on(
+    entry: int, parts: int, out: Floats, gradient: Floats, main: Floats, x: Floats, ranges: Floats
+) -> None:
+    if parts < 2 or entry == 0:
+        clipped_products(out, gradient, main, x, ranges, 0, x.shape[0])
+    else:
+        in_parts(entry, parts, x.shape[0], clipped_products, (out, gradient, main, x, ranges))
 
 
 @compiled

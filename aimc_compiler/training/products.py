@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 # Multiplications that are worth the call of oneDNN, and the least width at which its reordering of an operand is.
@@ -20,6 +21,12 @@ def product(x: Tensor, y: Tensor) -> Tensor:
     """``x @ y``: (rows, inner), (inner, outputs)."""
     onednn = _onednn(x, y)
     return x @ y if onednn is None else onednn(x, y.T, None, "none", [], "")
+
+
+def linear(x: Tensor, weight: Tensor) -> Tensor:
+    """``x @ weight.T``: (..., inner), (outputs, inner)."""
+    onednn = _onednn(x.flatten(0, -2), weight) if _found() else None
+    return F.linear(x, weight) if onednn is None else onednn(x, weight, None, "none", [], "")
 
 
 def product_into(x: Tensor, y: Tensor, out: Tensor) -> None:

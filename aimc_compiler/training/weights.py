@@ -7,6 +7,7 @@ a time (``ageing.py``).
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import sqrt
 from typing import Any
 
@@ -121,7 +122,13 @@ class WeightNoise:
         """Right after programming, and at the time of a mini-batch, which is one for all matrices; or none."""
         if self.ageing is None:
             return None
-        return self.ageing.fresh, self.ageing.at(float(uniforms(stream_key(seed, "training", "time"), 1)[0]))
+        return self.ageing.fresh, self.ageing.at(_time_of(seed))
+
+
+@lru_cache(maxsize=1)
+def _time_of(seed: int) -> float:
+    """The share of the way from the earliest to the latest time, of all matrices of a mini-batch."""
+    return float(uniforms(stream_key(seed, "training", "time"), 1)[0])
 
 
 def _ages_between(recipe: Recipe, evaluated_s: Sequence[float]) -> tuple[float, float] | None:
