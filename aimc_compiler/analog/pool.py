@@ -67,7 +67,6 @@ class _Shared(Iterator[T]):
 
 
 @cache
-@cache
 def gomp_parallel() -> int:
     """The address of ``GOMP_parallel(function, data, threads, flags)`` in torch's libgomp, 0 where it has none."""
     entry = _gomp_parallel()
