@@ -269,12 +269,13 @@ def _for_ranges(back: Tensor, codes: Tensor, main: Tensor, values: Tensor, r: Fl
     """The gradient of codes as the rule of ranges reads it: at clipped inputs alone, and not to all its digits."""
     from aimc_compiler.training.kernels import clipped_products_on
 
-    flat = _by_group(values, r)
-    if how.contraction.kind == "linear" and np.count_nonzero(np.abs(flat) >= r) < flat.size * _FEW:
-        to_codes = how.scratch.floats("codes", flat.shape)  # nothing reads the codes any more
-        arrays: Any = back.flatten(0, 1).numpy(), main.detach()[0].numpy(), flat, r
-        any_of(clipped_products_on)(*threads_for(flat.size), to_codes, *arrays)
-        return torch.from_numpy(to_codes)
+    if how.contraction.kind == "linear":
+        given, inputs = back.flatten(0, 1).numpy(), values.flatten(0, 1).numpy()
+        if np.count_nonzero(np.abs(inputs) >= r) < inputs.size * _FEW:
+            to_codes = how.scratch.floats("codes", inputs.shape)  # nothing reads the codes any more
+            arrays: Any = to_codes, given, main.detach()[0].numpy(), inputs, r
+            any_of(clipped_products_on)(*threads_for(inputs.size), *arrays)
+            return torch.from_numpy(to_codes)
     low, kernel, unread = (each.to(side_type()) for each in (back, main, codes))
     found: Any = _product_back(low, unread, kernel, how.contraction, (True, False))[0]
     return found.float()  # type: ignore[no-any-return]

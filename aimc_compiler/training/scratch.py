@@ -9,8 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-Loan = weakref.ref[npt.NDArray[Any]]
-
 
 class Scratch(threading.local):
     """Arrays of each thread's own; a copy begins empty. They begin where torch would have them begin, at 64 bytes."""
@@ -18,7 +16,6 @@ class Scratch(threading.local):
     def __init__(self) -> None:
         self._held: dict[str, npt.NDArray[Any]] = {}
         self._free: dict[tuple[int, torch.dtype], list[npt.NDArray[Any]]] = {}
-        self._loans: dict[int, Loan] = {}
 
     def floats(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
         """An array of this shape with any content; who asked for this name before must be done with it."""
@@ -34,20 +31,8 @@ class Scratch(threading.local):
         free = self._free.setdefault((prod(shape), word), [])
         held = free.pop() if free else torch.empty(prod(shape), dtype=word).numpy()
         array = held.reshape(shape)  # an object of its own, which the tensor's storage holds
-        self._lend(array, held, free)
-        made = torch.from_numpy(array)
-        return made if word == kind else made.view(kind)
-
-    def _lend(self, array: npt.NDArray[Any], held: npt.NDArray[Any], free: list[npt.NDArray[Any]]) -> None:
-        """Let ``held`` be free again once ``array`` is gone."""
-        loans = self._loans
-
-        def returned(loan: Loan) -> None:
-            del loans[id(loan)]
-            free.append(held)
-
-        loan = weakref.ref(array, returned)
-        loans[id(loan)] = loan
+        weakref.finalize(array, free.append, held).atexit = False
+        return torch.from_numpy(array).view(kind)
 
     def _taken(self, name: str, shape: tuple[int, ...], kind: torch.dtype) -> npt.NDArray[Any]:
         count, held = prod(shape), self._held.get(f"{name} {kind}")
