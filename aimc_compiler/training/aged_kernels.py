@@ -79,10 +79,7 @@ def age(
 def read_curves_on(
     entry: int, parts: int, sums: Doubles, scales: Floats, weight: Floats, lines: Floats, rescale: bool
 ) -> None:
-    if parts < 2 or entry == 0:
-        read_curves(sums, scales, weight, lines, rescale, 0, weight.shape[0])
-    else:
-        in_parts(entry, parts, weight.shape[0], read_curves, (sums, scales, weight, lines, rescale))
+    in_parts(entry, parts, weight.shape[0], read_curves, (sums, scales, weight, lines, rescale))
 
 
 @compiled
@@ -90,7 +87,4 @@ def age_on(
     entry: int, parts: int, noisy: Floats, magnitude: Floats, halves: Halves, scales: Floats, weight: Floats,
     lines: Floats, key: np.uint64,
 ) -> None:  # fmt: skip
-    if parts < 2 or entry == 0:
-        age(noisy, magnitude, halves, scales, weight, lines, key, 0, weight.shape[0])
-    else:
-        in_parts(entry, parts, weight.shape[0], age, (noisy, magnitude, halves, scales, weight, lines, key))
+    in_parts(entry, parts, weight.shape[0], age, (noisy, magnitude, halves, scales, weight, lines, key))

@@ -31,7 +31,6 @@ class Curve:
 
     mean: Tensor
     sd: Tensor
-    _after: dict[str, tuple["Curve", npt.NDArray[np.float32]]] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
     def lines(self) -> npt.NDArray[np.float32]:
@@ -43,13 +42,6 @@ class Curve:
             rise = np.diff(values)
             parts += [values[:-1] - steps * rise, rise]
         return np.stack(parts).astype(np.float32)
-
-    def means_after(self, fresh: "Curve") -> npt.NDArray[np.float32]:
-        """(4, TARGETS - 1): the lines of the mean of ``fresh``, then of this curve's."""
-        kept = self._after.get("means")  # all matrices of a mini-batch ask for the same
-        if kept is None or kept[0] is not fresh:
-            kept = self._after["means"] = fresh, np.concatenate([fresh.lines[:2], self.lines[:2]])
-        return kept[1]
 
     def compensated_lines(self, alpha: float, ramp: float) -> npt.NDArray[np.float32]:
         """``lines`` of ``compensated``."""

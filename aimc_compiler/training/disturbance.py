@@ -82,6 +82,7 @@ def _fill(noisy: Tensor, sizes: Tensor, scales: Tensor, weight: Tensor, how: Dis
         return
     fresh, now = how.aged
     sums = np.empty((len(weight), 2))
-    any_of(read_curves_on)(*threads, sums, *arrays[-2:], now.means_after(fresh), how.rescale)
+    means = np.concatenate([fresh.lines[:2], now.lines[:2]])
+    any_of(read_curves_on)(*threads, sums, *arrays[-2:], means, how.rescale)
     lines = now.compensated_lines(compensation(*sums.sum(0)), how.ramp)
     any_of(age_on)(*threads, *arrays, lines, key)

@@ -293,30 +293,21 @@ def finish_back(
 def drive_on(
     entry: int, parts: int, codes: Floats, squares: Floats, halves: Halves, x: Floats, ranges: Floats, step: np.float32
 ) -> None:
-    if parts < 2 or entry == 0:
-        drive(codes, squares, halves, x, ranges, step, 0, x.shape[0])
-    else:
-        in_parts(entry, parts, x.shape[0], drive, (codes, squares, halves, x, ranges, step))
+    in_parts(entry, parts, x.shape[0], drive, (codes, squares, halves, x, ranges, step))
 
 
 @compiled
 def drive_back_on(
     entry: int, parts: int, out: Floats, gradient: Floats, x: Floats, ranges: Floats, pull: Doubles, inside: Doubles
 ) -> None:
-    if parts < 2 or entry == 0:
-        drive_back(out, gradient, x, ranges, pull, inside, 0, x.shape[0])
-    else:
-        in_parts(entry, parts, x.shape[0], drive_back, (out, gradient, x, ranges, pull, inside))
+    in_parts(entry, parts, x.shape[0], drive_back, (out, gradient, x, ranges, pull, inside))
 
 
 @compiled
 def clipped_products_on(
     entry: int, parts: int, out: Floats, gradient: Floats, main: Floats, x: Floats, ranges: Floats
 ) -> None:
-    if parts < 2 or entry == 0:
-        clipped_products(out, gradient, main, x, ranges, 0, x.shape[0])
-    else:
-        in_parts(entry, parts, x.shape[0], clipped_products, (out, gradient, main, x, ranges))
+    in_parts(entry, parts, x.shape[0], clipped_products, (out, gradient, main, x, ranges))
 
 
 @compiled
@@ -325,10 +316,7 @@ def disturb_on(
     terms: Floats, key: np.uint64, rescale: bool,
 ) -> None:  # fmt: skip
     rows = weight.shape[0]
-    if parts < 2 or entry == 0:
-        disturb(noisy, magnitude, halves, scales, weight, terms, key, rescale, 0, rows)
-    else:
-        in_parts(entry, parts, rows, disturb, (noisy, magnitude, halves, scales, weight, terms, key, rescale))
+    in_parts(entry, parts, rows, disturb, (noisy, magnitude, halves, scales, weight, terms, key, rescale))
 
 
 @compiled
@@ -338,23 +326,14 @@ def finish_on(
     bound: np.float32, key: np.uint64,
 ) -> None:  # fmt: skip
     count = (u.shape[0] + PART - 1) // PART
-    if parts < 2 or entry == 0:
-        finish(
-            y, kept, u, power, halves, inverses, factors, biases, width, per_row, read, output, step, bound, key,
-            0, count,
-        )  # fmt: skip
-    else:
-        in_parts(
-            entry, parts, count, finish,
-            (y, kept, u, power, halves, inverses, factors, biases, width, per_row, read, output, step, bound, key),
-        )  # fmt: skip
+    in_parts(
+        entry, parts, count, finish,
+        (y, kept, u, power, halves, inverses, factors, biases, width, per_row, read, output, step, bound, key),
+    )  # fmt: skip
 
 
 @compiled
 def finish_back_on(
     entry: int, parts: int, out: Floats, gradient: Floats, kept: Bytes, ranges: Floats, per_row: bool
 ) -> None:
-    if parts < 2 or entry == 0:
-        finish_back(out, gradient, kept, ranges, per_row, 0, out.shape[0])
-    else:
-        in_parts(entry, parts, out.shape[0], finish_back, (out, gradient, kept, ranges, per_row))
+    in_parts(entry, parts, out.shape[0], finish_back, (out, gradient, kept, ranges, per_row))

@@ -96,7 +96,7 @@ class TrainedMatrix(nn.Module):
         self.column_scale: Tensor
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
         self.seen: Tensor
-        self._batch, self._before, self._due, self._norms = -1, 0, False, dict[int, float]()
+        self._batch, self._due, self._norms = -1, False, dict[int, float]()
         self._products: tuple[tuple[BlockProduct, ...] | FusedBlock, ...] = ()
         self._variances: list[Tensor] = []
         self._chip: Attached | None = None
@@ -251,8 +251,8 @@ class TrainedMatrix(nn.Module):
 
     @property
     def _follows(self) -> bool:
-        """Whether the range follows the inputs still, in a mini-batch that has begun."""
-        return self.normalised and self._before < self.recipe.range_batches
+        """Whether the range follows the inputs still; ``_begin`` has counted this mini-batch already."""
+        return self.normalised and int(self.seen) <= self.recipe.range_batches
 
     @property
     def _rule(self) -> RangeRule:
@@ -287,7 +287,7 @@ class TrainedMatrix(nn.Module):
             w = w / self._bound(block).unsqueeze(-1)
             w = w if self.column_bound is None else w.clamp(-1, 1)
         if self.training:
-            w = self.noise.disturb(w, self._before, self.batches.seed, f"{self.name}/{block.index}")
+            w = self.noise.disturb(w, int(self.seen) - 1, self.batches.seed, f"{self.name}/{block.index}")
         return w
 
     def _fuses(self, weight: Tensor) -> bool:
@@ -303,7 +303,7 @@ class TrainedMatrix(nn.Module):
     def _fused_block(self, block: RowBlock, weight: Tensor) -> FusedBlock:
         scales, reads = self.column_scale[block.index], self.settings.sigma_w > 0
         if self.noise.in_few_passes:
-            how = Disturbance.of(self.noise, self.batches, f"{self.name}/{block.index}", self._before, self._due)
+            how = Disturbance.of(self.noise, self.batches, f"{self.name}/{block.index}", int(self.seen) - 1, self._due)
             noisy, magnitude = disturbed(weight, scales, how, magnitude=reads)
         else:
             noisy = self._stored(block, weight) * scales.unsqueeze(-1)
@@ -319,7 +319,7 @@ class TrainedMatrix(nn.Module):
         before = int(self.seen)
         if self._batch == self.batches.number and before:
             return
-        self._batch, self._before = self.batches.number, before
+        self._batch = self.batches.number
         if len(self._variances) > 1:
             self._follow(torch.stack(self._variances).mean(0).sqrt(), before - 1)
         self._variances = []
@@ -334,7 +334,7 @@ class TrainedMatrix(nn.Module):
         """Let the range follow a mini-batch's inputs: of the first call at once, of several when the next begins."""
         found = self._deviations(x)
         if not self._variances:
-            self._follow(found, self._before)
+            self._follow(found, int(self.seen) - 1)
         self._variances.append(found.square())
 
     def _deviations(self, x: Tensor) -> Tensor:

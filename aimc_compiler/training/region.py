@@ -14,9 +14,11 @@ from numba.extending import intrinsic
 
 @intrinsic  # type: ignore[untyped-decorator]
 def in_parts(typing_context: Any, entry: Any, parts: Any, count: Any, kernel: Any, arguments: Any) -> Any:
-    """``kernel(*arguments, first, last)`` for ``parts`` near-equal parts of 0 to ``count``, on as many threads.
+    """``kernel(*arguments, first, last)`` for ``parts`` near-equal parts of 0 to ``count``, on as many threads; for all
+    of it on this one where parts is less than 2 or there is no pool.
 
-    entry: the address of ``GOMP_parallel``; kernel: a compiled function that returns nothing; arguments: a tuple.
+    entry: the address of ``GOMP_parallel``, 0 for none; kernel: a compiled function that returns nothing; arguments: a
+    tuple.
     """
     signature = kernel.get_call_type(typing_context, (*arguments.types, types.int64, types.int64), {})
     return types.void(entry, parts, count, kernel, arguments), _Region(kernel, signature, arguments).generate
@@ -34,6 +36,8 @@ class _Region:
         shared = cgutils.alloca_once(
             builder, ir.LiteralStructType([word, word, word, context.get_value_type(self._arguments)])
         )
+        pooled = builder.and_(builder.icmp_signed(">", parts, word(1)), builder.icmp_signed("!=", entry, word(0)))
+        parts = builder.select(pooled, parts, word(1))
         for place, value in enumerate((word(0), parts, count, arguments)):
             builder.store(value, cgutils.gep_inbounds(builder, shared, 0, place))
         function = self._function(context, builder, shared.type)
@@ -41,7 +45,11 @@ class _Region:
         kind = ir.FunctionType(ir.VoidType(), [function.type, byte_pointer, threads, threads])
         pool = builder.inttoptr(entry, kind.as_pointer())
         data = builder.bitcast(shared, byte_pointer)
-        builder.call(pool, [function, data, builder.trunc(parts, threads), threads(0)])
+        with builder.if_else(pooled) as (by_pool, here):
+            with by_pool:
+                builder.call(pool, [function, data, builder.trunc(parts, threads), threads(0)])
+            with here:
+                builder.call(function, [data])
         return context.get_dummy_value()
 
     def _function(self, context: Any, builder: Any, shared: Any) -> Any:
