@@ -27,9 +27,9 @@ from torch import Tensor, nn
 
 import aimc_compiler as aimc
 from aimc_compiler.files import whole_file
+from aimc_compiler.metrics import find_metric, scores_in
 from aimc_compiler.report import evaluation_json
 from aimc_compiler.study.interval import PairedScores
-from aimc_compiler.study.metric import find_metric, scores_in
 from aimc_compiler.training import Recipe, Task, parameter_groups, prepare_hwa, train
 from aimc_compiler.training.loop import WEIGHTS, EpochResult
 

@@ -1,6 +1,5 @@
 """The data of a study, the network that runs it and the metric that scores it; a bar that says how far it is."""
 
-import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,7 +7,7 @@ from typing import Any
 
 from aimc_compiler.errors import DataError
 from aimc_compiler.executor import CompiledEntry, Device, as_call, run_graph
-from aimc_compiler.study.metric import Metric, join_outputs, join_targets, scores_in
+from aimc_compiler.metrics import Metric, join_outputs, join_targets
 from aimc_compiler.units import print_time
 
 Advance = Callable[[str], None]
@@ -71,22 +70,8 @@ class Bench:
 
     def _measured(self, parts: list[Any], where: str) -> float:
         """The metric as a number. Raises DataError where it gives none."""
-        name, found = self._metric.name, self._metric.function(join_outputs(parts, self._dims), self._targets)
-        scores = scores_in(found)
-        if scores is not None and len(scores) != self.samples:
-            raise DataError(
-                f"metric {name!r} gives {len(scores)} scores for the {self.samples} samples of {where}: return one "
-                "number, or a score for each sample"
-            )
-        try:
-            value = float(found if scores is None else scores.mean())
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise DataError(
-                f"metric {name!r} gives {found!r:.80} for {where}: return one number, or a score for each sample"
-            ) from error
-        if not math.isfinite(value):
-            raise DataError(f"metric {name!r} is {value} for {where}: check the data and the metric")
-        return value
+        outputs = join_outputs(parts, self._dims)
+        return self._metric.value(outputs, self._targets, where, self.samples)
 
 
 def _pair(batch: Any, number: int) -> tuple[Any, Any]:

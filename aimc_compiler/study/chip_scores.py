@@ -8,8 +8,8 @@ from aimc_compiler.compiler import CompiledModel
 from aimc_compiler.errors import DataError
 from aimc_compiler.executor import Device
 from aimc_compiler.executor.exempt import Exempt
+from aimc_compiler.metrics import normalised
 from aimc_compiler.study.bench import Bench
-from aimc_compiler.study.metric import normalised
 from aimc_compiler.study.recalibration import Recalibration
 
 

@@ -15,10 +15,10 @@ from aimc_compiler.chip.devices import held_after_s
 from aimc_compiler.compiler import CompiledModel
 from aimc_compiler.errors import DataError
 from aimc_compiler.executor import Device, Repeats, price_repeats
+from aimc_compiler.metrics import MetricFunction, find_metric, normalised
 from aimc_compiler.records import record
 from aimc_compiler.study.bench import Bench, progress_bar
 from aimc_compiler.study.interval import Paired, PairedScores, ci95_of
-from aimc_compiler.study.metric import MetricFunction, find_metric, normalised
 from aimc_compiler.study.recalibration import Recalibration
 from aimc_compiler.study.times import require_times
 

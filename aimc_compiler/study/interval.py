@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aimc_compiler.metrics import Metric, scores_in
 from aimc_compiler.records import record
-from aimc_compiler.study.metric import Metric, scores_in
 from aimc_compiler.study.student import student_quantile
 
 

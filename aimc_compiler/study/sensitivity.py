@@ -13,12 +13,12 @@ from aimc_compiler.chip import active
 from aimc_compiler.compiler import CompiledModel
 from aimc_compiler.errors import DataError
 from aimc_compiler.executor import CompiledEntry
+from aimc_compiler.metrics import MetricFunction, find_metric
 from aimc_compiler.study.attribution import Loss, cross_entropy, protect_layers, rank_columns, rank_layers
 from aimc_compiler.study.bench import Bench, progress_bar
 from aimc_compiler.study.chip_scores import ChipScores
 from aimc_compiler.study.confidence import Bootstrap, Estimate
 from aimc_compiler.study.knobs import Knob, default_names, find_knob
-from aimc_compiler.study.metric import MetricFunction, find_metric
 from aimc_compiler.study.mvm_error import FullTile
 from aimc_compiler.study.recalibration import Recalibration
 from aimc_compiler.study.scaled_effects import EffectStudy

@@ -193,7 +193,7 @@ def sides(values: Tensor | None, shape: tuple[int, ...]) -> tuple[Floats, npt.ND
     if values is None:
         return floats, halves
     if values.dtype == torch.bfloat16:
-        return floats, values.view(torch.int16).numpy().view(np.uint16).reshape(shape)
+        return floats, words_of(values).reshape(shape)
     return values.numpy().reshape(shape), halves
 
 
@@ -215,12 +215,9 @@ def _drive_back(
 
 def _of_range(ranges: Floats, pull: Doubles, inside: Doubles, width: int, rule: RangeRule) -> Floats:
     """The gradient of the ranges. pull, inside: of each row, whose range is that of row modulo groups."""
-    if not rule.learns:
-        return np.zeros_like(ranges)
     groups = len(ranges)
     total, kept = pull.reshape(-1, groups).sum(0), inside.reshape(-1, groups).sum(0)
-    decay = rule.decay * (kept > rule.inside * (len(inside) // groups * width))
-    of_range: Floats = (ranges * (total + decay)).astype(np.float32)
+    of_range: Floats = rule.gradient(ranges, total, kept, len(inside) // groups * width).astype(np.float32)
     return of_range
 
 
@@ -317,6 +314,12 @@ def _rows(values: Tensor, how: Passes) -> tuple[int, int]:
     """(batch * outputs, windows) of convolutions, (batch * windows, outputs) of linear operations."""
     width = values.shape[-1] if how.contraction.kind == "linear" else prod(values.shape[3:])
     return values.numel() // max(width, 1), width
+
+
+def words_of(halves: Tensor) -> npt.NDArray[np.uint16]:
+    """Numbers in bfloat16 as compiled kernels take them."""
+    words: npt.NDArray[np.uint16] = halves.view(torch.int16).numpy().view(np.uint16)
+    return words
 
 
 def any_of(kernel: Any) -> Any:

@@ -240,12 +240,12 @@ class _Run:
         self.model.eval()
         with _scales_kept(self.model), torch.no_grad():
             plain, _ = self.model.__aimc_export__()
-            reference = self._score(plain.eval())
+            reference = self._score(plain.eval(), "the float network")
             found = []
             for number in range(self.chips):
                 times = {"time_s": self.time_s, "recalibrated_s": self.time_s}
                 with on_chip(self.model, self.seed, chip_index=number, **times):
-                    found.append(self._score(self.model))
+                    found.append(self._score(self.model, f"chip_index {number}"))
         return EpochResult(
             epoch=len(self.history) + 1,
             loss=self.loss_sum / self.data.batches,
@@ -255,13 +255,13 @@ class _Run:
             seconds=seconds + time.monotonic() - start,
         )
 
-    def _score(self, network: nn.Module) -> float:
+    def _score(self, network: nn.Module, name: str) -> float:
         outputs, targets = [], []
         for inputs, wanted in self.validation.in_order():
             args, kwargs = self._placed(as_call(inputs))
             outputs.append(network(*args, **kwargs))
             targets.append(self._placed(wanted))
-        return self.task.measured(outputs, targets)
+        return self.task.measured(outputs, targets, f"{name} on the validation data")
 
     def _placed(self, value: Any) -> Any:
         """On the device of the network."""

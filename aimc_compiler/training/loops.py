@@ -16,7 +16,7 @@ from torch import Tensor
 from aimc_compiler.analog.pool import spread_rows
 from aimc_compiler.graph.recurrent import RecurrentMode
 from aimc_compiler.records import record
-from aimc_compiler.training.fused import FusedBlock, Passes
+from aimc_compiler.training.fused import FusedBlock, Passes, any_of, words_of
 from aimc_compiler.training.matrix import TrainedMatrix
 from aimc_compiler.training.products import add_product, product_into
 
@@ -166,19 +166,19 @@ class _Forward:
 
         how, rows = self.how, slice(first, last)
         scratch = np.empty((SCRATCH, self.gates.shape[2] + 8), np.float32)
-        squares: Any = [self.squares.numpy(), _words(self.halves)]
+        squares: Any = [self.squares.numpy(), words_of(self.halves)]
         driven: Any = [self.ranges.numpy(), np.float32(how.passes[0].step), first, last]
         names = (self.gates, self.bias, self.y, self.c, self.acts, self.h, self.u, self.power)
-        arrays: Any = [*(each.numpy() for each in names), _words(self.power_halves), self.kept.numpy()]
+        arrays: Any = [*(each.numpy() for each in names), words_of(self.power_halves), self.kept.numpy()]
         keys = np.array([each.key for each in how.passes], np.uint64)
         figures: Any = [self.inverse.numpy(), self.factor.numpy(), self.figures, keys]
         products, codes, outputs = self._products(rows), self.codes.numpy(), self.y.numpy()
         for t in range(self.steps):
             place = t % len(codes)
-            _any(drive_state)(codes[place], *squares, self.h.numpy() if t == 0 else outputs[:, t - 1], *driven)
+            any_of(drive_state)(codes[place], *squares, self.h.numpy() if t == 0 else outputs[:, t - 1], *driven)
             for inputs, main, out in products[place]:
                 product_into(inputs, main, out)
-            _any(step_forward)(how.kind, t, *arrays, *figures, first, last, scratch)
+            any_of(step_forward)(how.kind, t, *arrays, *figures, first, last, scratch)
 
     def _products(self, rows: slice) -> list[list[tuple[Tensor, Tensor, Tensor]]]:
         """(inputs, weights, outputs) of every product of these rows, step by step."""
@@ -239,10 +239,10 @@ class _Backward:
         for start in reversed(range(0, self.steps, slots)):
             stop = min(start + slots, self.steps)
             for t in reversed(range(start, stop)):
-                _any(step_back)(how.kind, t, t - start, *arrays, first, last, scratch)
+                any_of(step_back)(how.kind, t, t - start, *arrays, first, last, scratch)
                 for given, weights, out in products[t - start]:
                     product_into(given, weights, out)
-                _any(state_back)(t, *others, first, last)
+                any_of(state_back)(t, *others, first, last)
             self._add(totals, back[:, : stop - start], self.codes[start:stop, rows])
 
     def _add(self, totals: list[Tensor], back: Tensor, codes: Tensor) -> None:
@@ -262,24 +262,11 @@ class _Backward:
     def to_ranges(self) -> Tensor:
         """(1, row blocks): the rule's gradient at each step, summed."""
         rule, ranges = self.how.passes[0].rule, self.ranges.numpy()
-        if not rule.learns:
-            return torch.zeros(1, len(ranges))
         counts = np.diff(self.how.cuts) * len(self.h)
-        decay = rule.decay * (self.inside.sum(2) > rule.inside * counts)
-        total = (ranges * (self.pull.sum(2) + decay)).sum(0)
+        total = rule.gradient(ranges, self.pull.sum(2), self.inside.sum(2), counts).sum(0)
         return torch.from_numpy(total.astype(np.float32))[None]
 
 
 def _of_units(ranges: Tensor, cuts: tuple[int, ...]) -> Tensor:
     """(units,): the range of the row block that a unit goes to."""
     return ranges.repeat_interleave(torch.tensor([b - a for a, b in pairwise(cuts)]))
-
-
-def _words(halves: Tensor) -> Any:
-    """Numbers in bfloat16 as compiled kernels take them."""
-    return halves.view(torch.int16).numpy().view(np.uint16)
-
-
-def _any(kernel: Any) -> Any:
-    """Compiled kernels take arrays by place."""
-    return kernel

@@ -11,10 +11,14 @@ clipped inputs would lower the loss by being larger, and shrinks where they need
 
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from aimc_compiler.records import record
+
+Doubles = npt.NDArray[np.float64]
 
 #: What a range may not fall below.
 LEAST_RANGE = 1e-6
@@ -27,6 +31,14 @@ class RangeRule:
     decay: float
     inside: float
     learns: bool
+
+    def gradient(self, ranges: Any, pull: Doubles, inside: Doubles, counts: Any) -> Doubles:
+        """Of ranges, from sums: what clipped inputs pull by, how many inputs lie inside and how many there are; shapes
+        that broadcast."""
+        if not self.learns:
+            return np.zeros(np.broadcast_shapes(np.shape(ranges), pull.shape))
+        found: Doubles = ranges * (pull + self.decay * (inside > self.inside * counts))
+        return found
 
 
 def scaled(x: Tensor, r: Tensor, decay: float, inside: float, *, learns: bool) -> Tensor:

@@ -10,11 +10,11 @@ from torch.utils import _pytree as pytree
 
 from aimc_compiler.errors import TrainingError
 from aimc_compiler.graph import Rules
+from aimc_compiler.metrics import METRICS, MetricFunction, find_metric, join_outputs, join_targets
 from aimc_compiler.records import record
 from aimc_compiler.rng import stream_key
 
 Loss = Callable[[Any, Any], Tensor]
-Metric = Callable[[Any, Any], float | Tensor]
 
 
 @record
@@ -39,7 +39,7 @@ class Task:
     validation: Any
     optimiser: Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
     loss: Loss = F.cross_entropy
-    metric: str | Metric = "accuracy"
+    metric: str | MetricFunction = "accuracy"
     chance: float | None = None
     scheduler: Callable[[torch.optim.Optimizer, int], Any] | None = None
     epochs: int = 10
@@ -54,8 +54,9 @@ class Task:
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise TrainingError(f"{name} of the task is {getattr(self, name)}: give 1 or more")
-        if isinstance(self.metric, str) and self.metric != "accuracy":
-            raise TrainingError(f"metric of the task is {self.metric!r}: give 'accuracy' or a function")
+        if isinstance(self.metric, str) and self.metric not in METRICS:
+            known = ", ".join(map(repr, METRICS))
+            raise TrainingError(f"metric of the task is {self.metric!r}: give {known} or a function")
 
     def made_network(self, seed: int) -> nn.Module:
         """The network; one that a function makes has its first weights by the seed. Raises TrainingError."""
@@ -67,11 +68,10 @@ class Task:
             raise TrainingError(f"network of the task makes a {type(made).__name__}: return a torch.nn.Module")
         return made
 
-    def measured(self, outputs: list[Any], targets: list[Any]) -> float:
-        """The metric of all batches together."""
-        function = _accuracy if isinstance(self.metric, str) else self.metric
-        found = function(_joined(outputs), _joined(targets))
-        return float(found.double().mean()) if isinstance(found, Tensor) else float(found)
+    def measured(self, outputs: list[Any], targets: list[Any], where: str) -> float:
+        """The metric of all batches together; where: of what, for errors. Raises DataError where it gives none."""
+        joined = join_outputs(outputs, None), join_targets(targets)
+        return find_metric(self.metric).value(*joined, where)
 
 
 class Data:
@@ -148,21 +148,3 @@ def _samples(source: tuple[Any, Tensor], name: str) -> int:
     if not len(targets):
         raise TrainingError(f"{name} data of the task is empty: give at least one sample")
     return len(targets)
-
-
-def _accuracy(outputs: Any, targets: Any) -> float:
-    """Share of samples whose largest output is the target. outputs: (n, classes); targets: (n,)."""
-    if not isinstance(outputs, Tensor) or outputs.dim() != 2 or outputs.shape[:1] != targets.shape:
-        raise TrainingError(
-            "metric 'accuracy' needs outputs (n, classes) and targets (n,): give the task a metric of its own, "
-            "metric=lambda outputs, targets: ..."
-        )
-    return float((outputs.argmax(1) == targets).double().mean())
-
-
-def _joined(parts: list[Any]) -> Any:
-    """Batches as one, along the first dimension of each tensor."""
-    leaves = [pytree.tree_flatten(part) for part in parts]
-    columns = zip(*(flat for flat, _ in leaves), strict=True)
-    joined = [torch.cat(column) if isinstance(column[0], Tensor) else column[0] for column in columns]
-    return pytree.tree_unflatten(joined, leaves[0][1])

@@ -10,8 +10,8 @@ from torch import nn
 import aimc_compiler as aimc
 from aimc_compiler.chip import load_chip
 from aimc_compiler.errors import DataError
+from aimc_compiler.metrics import join_targets, normalised
 from aimc_compiler.report.evaluation import evaluation_json, evaluation_table
-from aimc_compiler.study.metric import join_targets, normalised
 
 
 @pytest.fixture(scope="module")

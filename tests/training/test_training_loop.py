@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import aimc_compiler as aimc
-from aimc_compiler.errors import TrainingError
+from aimc_compiler.errors import DataError, TrainingError
 from aimc_compiler.training import Recipe, Task, parameter_groups, prepare_hwa, train
 from aimc_compiler.training.checkpoint import load_checkpoint, save_checkpoint
 
@@ -240,8 +240,16 @@ def test_what_is_wrong_with_a_task_is_named() -> None:
             train(task(**changes), "analog-fabric")
     with pytest.raises(TrainingError, match="epochs of the task is 0"):
         task(epochs=0)
-    with pytest.raises(TrainingError, match="metric of the task is 'f1'"):
+    with pytest.raises(TrainingError, match="metric of the task is 'f1': give 'accuracy' or a function"):
         task(metric="f1")
+    x, y = samples()
+    for metric, validation, message in (
+        ("accuracy", (x, y + 7), "targets are no class of the network"),
+        (lambda outputs, targets: float("nan"), (x, y), "is nan for the float network on the validation data"),
+        (lambda outputs, targets: (targets, 1), (x, y), "return one number, or a score for each sample"),
+    ):
+        with pytest.raises(DataError, match=message):
+            train(task(metric=metric, validation=validation), "analog-fabric")
 
 
 def test_what_is_learned_beside_weights_does_not_decay() -> None:

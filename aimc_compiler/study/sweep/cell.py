@@ -16,10 +16,10 @@ from aimc_compiler.chip import ChipSpec, read_spec
 from aimc_compiler.compiler import CompiledModel, load
 from aimc_compiler.errors import AimcError, DataError, SweepError
 from aimc_compiler.executor import price_repeats
+from aimc_compiler.metrics import METRICS, Metric, find_metric
 from aimc_compiler.records import record
 from aimc_compiler.study.bench import Bench
 from aimc_compiler.study.evaluation import Corrections, score_chip
-from aimc_compiler.study.metric import METRICS, Metric, find_metric
 from aimc_compiler.study.recalibration import Recalibration
 from aimc_compiler.study.user_code import named_function, where
 

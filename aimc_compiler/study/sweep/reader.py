@@ -13,7 +13,7 @@ from aimc_compiler.chip.figures import suggest
 from aimc_compiler.chip.yaml_tree import Place, Tree, read_tree
 from aimc_compiler.compiler import load
 from aimc_compiler.errors import AimcError, SweepError
-from aimc_compiler.study.metric import find_metric
+from aimc_compiler.metrics import find_metric
 from aimc_compiler.study.recalibration import Recalibration
 from aimc_compiler.study.sweep.definition import RECALIBRATION, Setting, Sweep, combine
 from aimc_compiler.study.times import require_times

@@ -6,8 +6,8 @@ import json
 import statistics
 from typing import Any
 
+from aimc_compiler.metrics import normalised
 from aimc_compiler.records import record
-from aimc_compiler.study.metric import normalised
 from aimc_compiler.study.sweep.definition import Cell, Sweep
 
 _FIGURES = ("tiles", "latency_s", "interval_s", "energy_j")

@@ -1,5 +1,6 @@
 """Metrics on (outputs, targets): higher is better. Built-in ones know what chance gives."""
 
+import math
 from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any
@@ -24,6 +25,26 @@ class Metric:
     name: str
     function: MetricFunction
     chance: Callable[[Any], float] | None = None
+
+    def value(self, outputs: Any, targets: Any, where: str, samples: int | None = None) -> float:
+        """As a number. where: what is measured, for errors; samples: how many, None: unknown. Raises DataError where it
+        is no finite number, or gives other than one score a sample."""
+        found = self.function(outputs, targets)
+        scores = scores_in(found)
+        if scores is not None and samples is not None and len(scores) != samples:
+            raise DataError(
+                f"metric {self.name!r} gives {len(scores)} scores for the {samples} samples of {where}: return one "
+                "number, or a score for each sample"
+            )
+        try:
+            value = float(found if scores is None else scores.mean())
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise DataError(
+                f"metric {self.name!r} gives {found!r:.80} for {where}: return one number, or a score for each sample"
+            ) from error
+        if not math.isfinite(value):
+            raise DataError(f"metric {self.name!r} is {value} for {where}: check the data and the metric")
+        return value
 
 
 def accuracy(outputs: Any, targets: Any) -> Tensor:
