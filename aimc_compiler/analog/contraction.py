@@ -76,11 +76,11 @@ class Contraction:
 
         Returns (batch, windows, rows) for linear, (batch, groups, channels, *spatial) for convolutions.
         """
+        inputs = x.reshape(self.input_shape(tuple(x.shape), groups))
         if self.kind == "linear":
-            return x.reshape(x.shape[0], -1, x.shape[-1])[..., first_row : first_row + rows]
+            return inputs[..., first_row : first_row + rows]
         first, last = self._channels(first_row, rows)
-        grouped = x.reshape(x.shape[0], groups, -1, *x.shape[2:])
-        return grouped[:, :, first:last]
+        return inputs[:, :, first:last]
 
     def multiply(self, x: Tensor, kernel: Tensor) -> Tensor:
         """x: as ``inputs_of`` gives it; kernel: as ``kernel_of`` gives it."""
@@ -153,6 +153,12 @@ class Contraction:
         if self.kind == "linear":
             return u[:, 0].transpose(1, 2)
         return torch.unflatten(u, 3, self._spatial(tuple(x.shape[3:])))
+
+    def input_shape(self, x_shape: tuple[int, ...], groups: int) -> tuple[int, ...]:
+        """In which form all inputs of the operation are multiplied, of its input's shape."""
+        if self.kind == "linear":
+            return x_shape[0], prod(x_shape[1:-1]), x_shape[-1]
+        return x_shape[0], groups, x_shape[1] // groups, *x_shape[2:]
 
     def output_shape(self, x_shape: tuple[int, ...], columns: int) -> tuple[int, ...]:
         """Shape of the operation's output; columns: of all groups together."""

@@ -9,8 +9,8 @@ from aimc_compiler.training.scratch import Scratch
 class Batches:
     """Counts mini-batches and gives each a seed, drawn from torch's own generator, that names its weight noise.
 
-    A mini-batch is one call of the whole network in training mode: gradient checkpointing, which calls parts again,
-    meets the same noise again. scratch: what the passes of all matrices share.
+    A mini-batch is one call of the whole network in training mode: gradient checkpointing, which calls parts again or
+    all of it, meets the same noise again. scratch: what the passes of all matrices share.
     """
 
     def __init__(self) -> None:
@@ -19,9 +19,16 @@ class Batches:
         self.scratch = Scratch()
 
     def begin(self) -> None:
-        """The next mini-batch."""
-        self.number += 1
+        """The next mini-batch; or, called by a backward pass, one whose values are made again, by the generator's state
+        of then."""
         self.seed = fresh_seed()
+        if not made_again():
+            self.number += 1
+
+
+def made_again() -> bool:
+    """Whether this is a call by gradient checkpointing, in a backward pass: its values have been seen already."""
+    return torch._C._current_graph_task_id() >= 0
 
 
 def fresh_seed() -> int:

@@ -8,7 +8,7 @@ stay in the network's own units: ``w = W / s`` is made in every forward pass, wi
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from math import prod, sqrt
+from math import sqrt
 from typing import Any
 
 import torch
@@ -32,9 +32,10 @@ from aimc_compiler.mapping.ir import Piece
 from aimc_compiler.mapping.map import cut_matrix
 from aimc_compiler.rng import Key, stream_key
 from aimc_compiler.training.attached import Attached
-from aimc_compiler.training.batches import Batches, fresh_seed, over_processes
+from aimc_compiler.training.batches import Batches, fresh_seed, made_again, over_processes
 from aimc_compiler.training.disturbance import Disturbance, disturbed
 from aimc_compiler.training.fused import Form, FusedBlock, Passes, fuses, multiplied, side_type
+from aimc_compiler.training.inputs import require_inputs
 from aimc_compiler.training.ranges import LEAST_RANGE, RangeRule, scaled
 from aimc_compiler.training.recipe import Recipe
 from aimc_compiler.training.settings import training_settings
@@ -115,6 +116,7 @@ class TrainedMatrix(nn.Module):
         x: (batch, ..., features), or (batch, channels, *spatial), or one entry without batch; weight: (groups,
         columns, rows); bias: (groups * columns,) or None.
         """
+        require_inputs(x, self.op, self.contraction, self.shape)
         single = x.dim() == self.contraction.sample_axes
         batch = x[None] if single else x
         if self._chip is None:
@@ -152,7 +154,7 @@ class TrainedMatrix(nn.Module):
 
     def watch(self, x: Tensor) -> None:
         """See the inputs of calls in which a range follows. x: (calls, batch, features)."""
-        if not self._follows:
+        if not self._follows or made_again():
             return
         if not self._variances:
             self._watch(x[0])
@@ -184,12 +186,20 @@ class TrainedMatrix(nn.Module):
         contraction, groups = self.contraction, self.shape[0]
         if not self._products:
             self._begin(weight)
-        if self.training and self._follows:
+        if self.training and self._follows and not made_again():
             self._watch(x)
         made = self._products or self._made(weight)
         call, total = self._call(), None
+        outer = contraction.output_shape(tuple(x.shape), groups * self.shape[1])
+        if not x.numel():
+            y = contraction.multiply(
+                contraction.inputs_of(x, groups, 0, self.shape[2]), contraction.kernel_of(weight, 0)
+            )
+            return self._biased(y.reshape(outer), bias)
         if len(made) == 1 and isinstance(made[0], FusedBlock):
-            return self._run_whole(x, made[0], bias, call)
+            form = Form(inner=contraction.input_shape(tuple(x.shape), groups), outer=outer)
+            how, r = self._passes(self.blocks[0], call), self.input_range.view(-1)
+            return multiplied(x, r, made[0], self.column_scale[0], how, bias, form)
         ranges = self.drive_ranges()
         for block, products in zip(self.blocks, made, strict=True):
             inputs = contraction.inputs_of(x, groups, block.first_row, block.rows)
@@ -200,18 +210,7 @@ class TrainedMatrix(nn.Module):
                 part = self._run(inputs, r, block, products, call)
             total = part if total is None else total + part
         assert total is not None
-        return self._biased(total.reshape(contraction.output_shape(tuple(x.shape), groups * self.shape[1])), bias)
-
-    def _run_whole(self, x: Tensor, products: FusedBlock, bias: Tensor | None, call: int) -> Tensor:
-        """Outputs of a matrix of one row block, as one operation."""
-        groups, columns, rows = self.shape
-        if self.contraction.kind == "linear":
-            inner = x.shape[0], prod(x.shape[1:-1]), rows
-        else:
-            inner = x.shape[0], groups, rows // self.contraction.places, *x.shape[2:]
-        form = Form(inner=inner, outer=self.contraction.output_shape(tuple(x.shape), groups * columns))
-        how = self._passes(self.blocks[0], call)
-        return multiplied(x, self.input_range.view(-1), products, self.column_scale[0], how, bias, form)
+        return self._biased(total.reshape(outer), bias)
 
     def _run(self, inputs: Tensor, r: Tensor, block: RowBlock, products: tuple[BlockProduct, ...], call: int) -> Tensor:
         """Digital outputs of a row block, operation by operation."""
@@ -339,6 +338,8 @@ class TrainedMatrix(nn.Module):
 
     def _deviations(self, x: Tensor) -> Tensor:
         """(groups, row blocks): the standard deviation of the inputs of each row block."""
+        if not x.numel():
+            return torch.zeros_like(self.input_range)
         kept = []
         for block in self.blocks:
             inputs = self.contraction.inputs_of(x.detach(), self.shape[0], block.first_row, block.rows)

@@ -7,7 +7,7 @@ takes it as it is: ``__aimc_export__`` gives the plain network and what was lear
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +85,7 @@ def prepare_hwa(
                 form=form,
             )
             twin = _swap(twin, place)
-    kind = type(twin)
-    twin.__class__ = type(f"HardwareAware{kind.__name__}", (HardwareAware, kind), {"__module__": kind.__module__})
+    twin.__class__ = _aware(type(twin))  # type: ignore[arg-type]
     prepared: Any = twin
     prepared.hwa = Preparation(spec, settings, rules, batches, choices, steps, normed=has_norms(twin))
     return prepared
@@ -146,9 +145,25 @@ class HardwareAware(nn.Module):
         clock.first_sample += clock.count
         return outputs
 
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """Pickled by the plain class: this one is made when it is needed."""
+        return _blank, (type(self).__mro__[2],), *super().__reduce_ex__(protocol)[2:]
+
     def __aimc_export__(self) -> tuple[nn.Module, Learned]:
         """The plain network, and what was learned for each matrix beside its weight."""
         return export(self)
+
+
+@cache
+def _aware(kind: type[nn.Module]) -> type[nn.Module]:
+    """The class of a prepared network whose own is ``kind``."""
+    return type(f"HardwareAware{kind.__name__}", (HardwareAware, kind), {"__module__": kind.__module__})
+
+
+def _blank(kind: type[nn.Module]) -> nn.Module:
+    """A prepared network without state."""
+    aware = _aware(kind)  # type: ignore[arg-type]
+    return aware.__new__(aware)
 
 
 def hold_weights(model: nn.Module) -> None:

@@ -1,6 +1,7 @@
 """What `prepare_hwa` gives back: the user's network, readable, copied; and what it refuses."""
 
 import copy
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,58 @@ def test_copies_are_networks_of_their_own() -> None:
     assert int(twin[0].analog.seen) == 1
     assert int(trained[0].analog.seen) == 0
     assert trained.hwa.batches.number == 0
+
+
+def test_a_prepared_network_is_saved_whole_and_goes_on() -> None:
+    torch.manual_seed(0)
+    trained = prepare_hwa(small(), "analog-fabric", {"range_batches": 1}).train()
+    x, found = torch.randn(4, 9), []
+    trained(x).sum().backward()
+    for network in (trained, pickle.loads(pickle.dumps(trained))):
+        assert type(network) is type(trained)
+        torch.manual_seed(1)
+        network.zero_grad()
+        network(x).sum().backward()
+        found.append([parameter.grad for parameter in network.parameters()])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("layer", "x", "outputs"),
+    [
+        (nn.Linear(9, 7), torch.randn(0, 9), (0, 7)),
+        (nn.Linear(1100, 7, bias=False), torch.randn(3, 0, 1100), (3, 0, 7)),
+        (nn.Conv2d(4, 6, 3, groups=2), torch.randn(0, 4, 8, 8), (0, 6, 6, 6)),
+        (nn.Conv2d(100, 6, 3), torch.randn(0, 100, 8, 8), (0, 6, 6, 6)),
+        (nn.ConvTranspose2d(4, 6, 3), torch.randn(0, 4, 8, 8), (0, 6, 10, 10)),
+    ],
+)
+def test_a_batch_without_samples_is_one(layer: nn.Module, x: torch.Tensor, outputs: tuple[int, ...]) -> None:
+    trained = prepare_hwa(nn.Sequential(layer), "analog-fabric").train()
+    for y in (trained(x), trained.eval()(x)):
+        assert y.shape == outputs
+    trained.train()(x).sum().backward()
+    assert not trained[0].weight.grad.any()
+    assert torch.equal(trained[0].analog.input_range, torch.ones_like(trained[0].analog.input_range))
+    filled = torch.randn(2 * max(1, x.shape[0]), *(size or 2 for size in x.shape[1:]))
+    assert trained(filled).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("layer", "x", "message"),
+    [
+        (nn.Linear(9, 7), torch.randn(4, 8), r"0 was given torch.float32 of shape \(4, 8\): .* of shape \(\.\.\., 9\)"),
+        (nn.Linear(9, 7), torch.ones(4, 9, dtype=torch.int64), r"0 was given torch.int64 of shape \(4, 9\)"),
+        (nn.Conv2d(4, 6, 3, groups=2), torch.randn(2, 3, 8, 8), r"of shape \(batch, 4, height, width\)"),
+        (nn.Conv1d(4, 6, 3), torch.randn(2, 4, 8, 8), r"of shape \(batch, 4, width\)"),
+        (nn.LSTM(4, 6), torch.randn(2, 3, 5), r"0.weight_ih_l0 was given .* \(\.\.\., 4\)"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_named(layer: nn.Module, x: torch.Tensor, message: str) -> None:
+    trained = prepare_hwa(nn.Sequential(layer), "analog-fabric")
+    for mode in (True, False):
+        with pytest.raises(TrainingError, match=message):
+            trained.train(mode)(x)
 
 
 def test_the_network_itself_may_be_one_layer() -> None:

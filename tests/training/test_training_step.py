@@ -318,6 +318,36 @@ def test_checkpointing_meets_the_same_noise_again(reentrant: bool) -> None:
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("reentrant", [True, False])
+@pytest.mark.parametrize("kind", ["linear", "lstm"])
+def test_checkpointing_of_the_whole_network_is_no_new_mini_batch(kind: str, reentrant: bool) -> None:
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(6, 9) if kind == "linear" else nn.LSTM(6, 9)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.layer(x)
+            return y if isinstance(y, Tensor) else y[0]  # type: ignore[no-any-return]
+
+    torch.manual_seed(0)
+    plain, parts, found = Network(), [torch.randn(4, 3, 6, requires_grad=True) for _ in range(2)], []
+    for saves in (False, True):
+        trained = prepare_hwa(plain, "analog-fabric", {"range_batches": 2}).train()
+        torch.manual_seed(1)
+        made: list[Tensor] = []
+        for batches in ((parts[:1],) * 2, (parts,) * 2):  # ranges follow the first two; then two at a time
+            for together in batches:
+                trained.zero_grad()
+                made = [checkpoint(trained, x, use_reentrant=reentrant) if saves else trained(x) for x in together]
+                for y in made:
+                    y.square().sum().backward()
+        assert trained.hwa.batches.number == 6
+        found.append([*(y.detach() for y in made), *(p.grad for p in trained.parameters())])
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+
+
 def test_a_step_is_a_function_of_the_seed_alone() -> None:
     def weights(threads: int) -> dict[str, Tensor]:
         torch.set_num_threads(threads)
