@@ -23,9 +23,12 @@ def named_function(reference: str, kind: type[AimcError], what: str, forms: str)
         module = _load_file(Path(place)) if place.endswith(".py") else _import(place)
     except Exception as error:
         raise kind(f"{reference!r}: {place} cannot be imported: {where(error)}") from error
-    function: Callable[..., Any] | None = getattr(module, name, None)
-    if function is None or not callable(function):
+    found = getattr(module, name, None)
+    if found is None:
         raise kind(f"{reference!r}: {place} has no function {name!r}; it has {_functions(module)}")
+    if not callable(found):
+        raise kind(f"{reference!r}: {name} is a {type(found).__name__}, no function: give one that returns it")
+    function: Callable[..., Any] = found
     return function
 
 

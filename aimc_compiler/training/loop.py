@@ -203,13 +203,26 @@ class _Run:
                 if self.every and self.step % self.every == 0:
                     self._save()
 
+    @property
+    def _place(self) -> str:
+        """Where the run is, for errors."""
+        return f"step {self.step + 1} (epoch {len(self.history) + 1})"
+
+    def _asked(self, what: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """What code of the user's gives; what it raises says where it was called."""
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:
+            error.add_note(f"in the {what} of the task, {self._place}")
+            raise
+
     def _train_on(self, inputs: Any, targets: Any) -> None:
         self._draw_from("step", self.step)
         (args, kwargs), targets = self._placed(as_call(inputs)), self._placed(targets)
         self.model.train()
         self.optimiser.zero_grad(set_to_none=True)
-        outputs = self.model(*args, **kwargs)
-        loss = self.task.loss(outputs, targets)
+        outputs = self._asked("network", self.model, *args, **kwargs)
+        loss = self._asked("loss", self.task.loss, outputs, targets)
         if self.teacher is not None:
             with torch.no_grad():
                 taught = self.teacher(*args, **kwargs)
@@ -218,10 +231,10 @@ class _Run:
         value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainingError(
-                f"the loss is {value} in step {self.step + 1} (epoch {len(self.history) + 1}): lower the learning "
-                "rate, or clip the gradient (clip_gradient of the task)"
+                f"the loss is {value} in {self._place}: lower the learning rate, or clip the gradient "
+                "(clip_gradient of the task)"
             )
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         limit, frozen_from = self.task.clip_gradient, self.model.hwa.frozen_from
         if limit is None and frozen_from is not None and self.step >= frozen_from:
             limit = FROZEN_GRADIENT

@@ -238,6 +238,9 @@ def test_what_is_wrong_with_a_task_is_named() -> None:
     ):
         with pytest.raises(TrainingError, match=message):
             train(task(**changes), "analog-fabric")
+    with pytest.raises(IndexError) as raised:
+        train(task(train=(x, y + 7)), "analog-fabric")
+    assert raised.value.__notes__ == ["in the loss of the task, step 1 (epoch 1)"]
     with pytest.raises(TrainingError, match="epochs of the task is 0"):
         task(epochs=0)
     with pytest.raises(TrainingError, match="metric of the task is 'f1': give 'accuracy' or a function"):
