@@ -153,7 +153,7 @@ def scored(network: nn.Module, data: Pair, task: Task, batch: int) -> float:
     """The task's metric of a float network."""
     with torch.inference_mode():
         parts = [network(x) for x in data[0].split(batch)]
-    return task.measured(parts, list(data[1].split(batch)))
+    return task.measured(parts, list(data[1].split(batch)), "the float network")
 
 
 def train_for_chip(study: Study, split: Split, out: Path, name: str, seed: int, epochs: int | None) -> None:
