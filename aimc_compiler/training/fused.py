@@ -223,7 +223,7 @@ def _of_range(ranges: Floats, pull: Doubles, inside: Doubles, width: int, rule: 
 
 def _by_group(x: Tensor, r: Floats) -> Floats:
     """(batch * groups, elements) of contiguous inputs: row modulo groups is the group."""
-    flat: Floats = x.numpy().reshape(x.shape[0] * len(r), -1)
+    flat: Floats = x.numpy().reshape(x.shape[0] * len(r), prod(x.shape[1:]) // len(r))
     return flat
 
 

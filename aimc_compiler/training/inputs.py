@@ -5,6 +5,8 @@ from torch import Tensor
 from aimc_compiler.analog import Contraction
 from aimc_compiler.errors import TrainingError
 
+_SPATIAL = ("depth", "height", "width")
+
 
 def require_inputs(x: Tensor, op: str, contraction: Contraction, shape: tuple[int, int, int]) -> None:
     """Raises TrainingError where ``x`` is no input of the operation. shape: of its matrix, (groups, columns, rows)."""
@@ -19,6 +21,3 @@ def require_inputs(x: Tensor, op: str, contraction: Contraction, shape: tuple[in
         f"{op or 'the network'} was given {x.dtype} of shape {tuple(x.shape)}: give floating-point numbers of shape "
         f"{form}"
     )
-
-
-_SPATIAL = ("depth", "height", "width")

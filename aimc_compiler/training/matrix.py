@@ -154,7 +154,7 @@ class TrainedMatrix(nn.Module):
 
     def watch(self, x: Tensor) -> None:
         """See the inputs of calls in which a range follows. x: (calls, batch, features)."""
-        if not self._follows or made_again():
+        if not self._watches:
             return
         if not self._variances:
             self._watch(x[0])
@@ -186,16 +186,11 @@ class TrainedMatrix(nn.Module):
         contraction, groups = self.contraction, self.shape[0]
         if not self._products:
             self._begin(weight)
-        if self.training and self._follows and not made_again():
+        if self._watches:
             self._watch(x)
         made = self._products or self._made(weight)
         call, total = self._call(), None
         outer = contraction.output_shape(tuple(x.shape), groups * self.shape[1])
-        if not x.numel():
-            y = contraction.multiply(
-                contraction.inputs_of(x, groups, 0, self.shape[2]), contraction.kernel_of(weight, 0)
-            )
-            return self._biased(y.reshape(outer), bias)
         if len(made) == 1 and isinstance(made[0], FusedBlock):
             form = Form(inner=contraction.input_shape(tuple(x.shape), groups), outer=outer)
             how, r = self._passes(self.blocks[0], call), self.input_range.view(-1)
@@ -252,6 +247,11 @@ class TrainedMatrix(nn.Module):
     def _follows(self) -> bool:
         """Whether the range follows the inputs still; ``_begin`` has counted this mini-batch already."""
         return self.normalised and int(self.seen) <= self.recipe.range_batches
+
+    @property
+    def _watches(self) -> bool:
+        """Whether the range is to follow the inputs of a call."""
+        return self.training and self._follows and not made_again()
 
     @property
     def _rule(self) -> RangeRule:

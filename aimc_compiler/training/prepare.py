@@ -147,7 +147,7 @@ class HardwareAware(nn.Module):
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """Pickled by the plain class: this one is made when it is needed."""
-        return _blank, (type(self).__mro__[2],), *super().__reduce_ex__(protocol)[2:]
+        return _blank, (_plain(type(self)),), *super().__reduce_ex__(protocol)[2:]
 
     def __aimc_export__(self) -> tuple[nn.Module, Learned]:
         """The plain network, and what was learned for each matrix beside its weight."""
@@ -158,6 +158,11 @@ class HardwareAware(nn.Module):
 def _aware(kind: type[nn.Module]) -> type[nn.Module]:
     """The class of a prepared network whose own is ``kind``."""
     return type(f"HardwareAware{kind.__name__}", (HardwareAware, kind), {"__module__": kind.__module__})
+
+
+def _plain(aware: type[nn.Module]) -> Any:
+    """The network's own class, of that of a prepared one."""
+    return aware.__mro__[2]
 
 
 def _blank(kind: type[nn.Module]) -> nn.Module:
@@ -190,7 +195,7 @@ def export(model: HardwareAware) -> tuple[nn.Module, Learned]:
         for core in layer.cores().values()
     ]
     del twin.hwa
-    twin.__class__ = type(model).__mro__[2]
+    twin.__class__ = _plain(type(model))
     for layer in _layers(twin):
         layer.restore()
     return twin, Learned(chip=preparation.chip.name, rules=preparation.rules, matrices=tuple(learned))

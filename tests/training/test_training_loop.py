@@ -245,7 +245,6 @@ def test_what_is_wrong_with_a_task_is_named() -> None:
         task(epochs=0)
     with pytest.raises(TrainingError, match="metric of the task is 'f1': give 'accuracy' or a function"):
         task(metric="f1")
-    x, y = samples()
     for metric, validation, message in (
         ("accuracy", (x, y + 7), "targets are no class of the network"),
         (lambda outputs, targets: float("nan"), (x, y), "is nan for the float network on the validation data"),
