@@ -8,7 +8,7 @@ from torch import Tensor
 
 from aimc_compiler.errors import CalibrationError, CaptureError
 from aimc_compiler.executor import find_entry
-from aimc_compiler.graph import Entry
+from aimc_compiler.graph import BatchDim, Entry
 
 #: The entry of a program that was compiled for one example.
 ONLY = "main"
@@ -16,7 +16,7 @@ ONLY = "main"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
-def read_entries(entries: Mapping[str, Any], batch_dim: int | tuple[int | None, ...] | None) -> dict[str, Entry]:
+def read_entries(entries: Mapping[str, Any], batch_dim: BatchDim) -> dict[str, Entry]:
     """Every entry by name, in order. batch_dim: of those that are given as their inputs alone.
 
     Raises CaptureError on what is no mapping, or no name, or no example.
@@ -55,7 +55,7 @@ def read_calibration(data: Any, names: Sequence[str]) -> dict[str, Iterable[Any]
     return {names[0]: data}
 
 
-def _entry(name: str, value: Any, batch_dim: int | tuple[int | None, ...] | None) -> Entry:
+def _entry(name: str, value: Any, batch_dim: BatchDim) -> Entry:
     if isinstance(value, Tensor) or not isinstance(value, Entry | tuple | list):
         raise CaptureError(
             f"entry {name!r} is a {type(value).__name__}: give the inputs of one call as a tuple, as in {_FORM}, or "

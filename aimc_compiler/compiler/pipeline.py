@@ -13,7 +13,7 @@ from aimc_compiler.compiler.entries import ONLY, read_calibration, read_entries
 from aimc_compiler.compiler.learned import exported, learned_ranges
 from aimc_compiler.errors import CaptureError, DoesNotFitError
 from aimc_compiler.executor import CompiledEntry
-from aimc_compiler.graph import Entry, Graph, Rules, capture_entries, lower_entries, partition
+from aimc_compiler.graph import BatchDim, Entry, Graph, Rules, capture_entries, lower_entries, partition
 from aimc_compiler.mapping import DoesNotFit, map_entries, verify_entries
 from aimc_compiler.program import lower_mapping, verify_program
 from aimc_compiler.records import without_collection
@@ -76,7 +76,7 @@ def compile_model(
 def _wanted(
     example_inputs: Sequence[Any] | None,
     example_kwargs: Mapping[str, Any] | None,
-    batch_dim: int | tuple[int | None, ...] | None,
+    batch_dim: BatchDim,
     entries: Mapping[str, Any] | None,
 ) -> dict[str, Entry]:
     """The entries by name."""
@@ -117,5 +117,5 @@ def _place(
     return entries
 
 
-def _dims(batch_dim: int | Sequence[int | None] | None) -> int | tuple[int | None, ...] | None:
+def _dims(batch_dim: int | Sequence[int | None] | None) -> BatchDim:
     return batch_dim if batch_dim is None or isinstance(batch_dim, int) else tuple(batch_dim)

@@ -1,5 +1,6 @@
 """The Graph: capture, normal form, folding, partition, and lowering to the Workload."""
 
+from aimc_compiler.graph.batch import BatchDim
 from aimc_compiler.graph.capture import capture
 from aimc_compiler.graph.entries import Entry, capture_entries, lower_entries
 from aimc_compiler.graph.ir import BatchRule, Graph
@@ -18,6 +19,7 @@ __all__ = [
     "OP_COSTS",
     "PRESETS",
     "Assignment",
+    "BatchDim",
     "BatchRule",
     "Entry",
     "Graph",

@@ -13,6 +13,9 @@ from torch import Tensor
 from aimc_compiler.errors import BatchError
 from aimc_compiler.records import record
 
+#: The dimension that counts samples: one for all inputs, or one each, None for inputs without; None where the whole
+#: example is one sample.
+BatchDim = int | tuple[int | None, ...] | None
 #: Relative to the largest output: float32 sums in another order stay far below, another batch's influence far above.
 _TOLERANCE = 1e-4
 #: The same for types of lower precision, in their rounding steps: each operation rounds again.

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from aimc_compiler.errors import BatchError, CaptureError
 from aimc_compiler.graph.batch import (
+    BatchDim,
     Samples,
     batch_dims,
     check_samples,
@@ -42,7 +43,7 @@ def capture(
     model: nn.Module,
     example_inputs: Sequence[Any],
     example_kwargs: Mapping[str, Any] | None = None,
-    batch_dim: int | tuple[int | None, ...] | None = 0,
+    batch_dim: BatchDim = 0,
     *,
     method: str = "forward",
     allow_unpriced: bool = False,
@@ -104,7 +105,7 @@ def trace(
     model: nn.Module,
     example_inputs: Sequence[Any],
     example_kwargs: Mapping[str, Any] | None,
-    batch_dim: int | tuple[int | None, ...] | None,
+    batch_dim: BatchDim,
     method: str = "forward",
 ) -> Traced:
     """The first half of ``capture``: export, normal form, folding; the value of every node is recorded."""

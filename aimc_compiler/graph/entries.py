@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from aimc_compiler.errors import AimcError
+from aimc_compiler.graph.batch import BatchDim
 from aimc_compiler.graph.capture import capture
 from aimc_compiler.graph.ir import Graph, attribute_name, make_module, matrix_name
 from aimc_compiler.graph.lower import lower
@@ -39,7 +40,7 @@ class Entry:
 
     inputs: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] | None = None
-    batch_dim: int | tuple[int | None, ...] | None = 0
+    batch_dim: BatchDim = 0
     method: str = "forward"
 
 

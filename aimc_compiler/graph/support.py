@@ -12,6 +12,7 @@ from torch import fx, nn
 from aimc_compiler.chip.costs import FREE
 from aimc_compiler.chip.spec import ChipSpec
 from aimc_compiler.errors import BatchError, RuleError, SpecError
+from aimc_compiler.graph.batch import BatchDim
 from aimc_compiler.graph.capture import Traced, check_values, trace
 from aimc_compiler.graph.check_ops import operation_faults, run_time_operations
 from aimc_compiler.graph.digital import Step, work
@@ -78,7 +79,7 @@ def support_of(
     model: nn.Module,
     example_inputs: Sequence[Any],
     example_kwargs: Mapping[str, Any] | None = None,
-    batch_dim: int | tuple[int | None, ...] | None = 0,
+    batch_dim: BatchDim = 0,
     *,
     method: str = "forward",
     chip: ChipSpec | None = None,
@@ -120,7 +121,7 @@ def _traced(
     model: nn.Module,
     example_inputs: Sequence[Any],
     example_kwargs: Mapping[str, Any] | None,
-    batch_dim: int | tuple[int | None, ...] | None,
+    batch_dim: BatchDim,
     method: str,
 ) -> tuple[Traced, list[str]]:
     """The network in normal form; where it has no batch of samples, the whole example as one, and the fault."""

@@ -50,9 +50,9 @@ class Curve:
         return lines
 
     def at(self, r: Tensor) -> tuple[Tensor, Tensor]:
-        """(mean, sd) of targets, in between in proportion. r: any shape, 0 to 1."""
+        """(mean, sd) of targets, in between in proportion; NaN of NaN. r: any shape, 0 to 1."""
         place = r * (TARGETS - 1)
-        low = place.long().clamp(max=TARGETS - 2)
+        low = place.long().clamp(0, TARGETS - 2)  # NaN is any number there
         share = place - low
         mean, sd = (values.to(r) for values in (self.mean, self.sd))
         return torch.lerp(mean[low], mean[low + 1], share), torch.lerp(sd[low], sd[low + 1], share)

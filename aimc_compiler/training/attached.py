@@ -21,14 +21,20 @@ class Calls:
 
 
 class Attached:
-    """A matrix on a manufactured chip that stands in for the one in training."""
+    """A matrix on a manufactured chip that stands in for the one in training. axis: the dimension of its inputs where
+    samples may lie, if they have as many entries there; else they lie along the first."""
 
-    def __init__(self, tiles: MatrixOnTiles, ranges: Tensor | None, clock: Clock, calls: "Calls") -> None:
-        self.tiles, self.ranges, self.clock, self.calls = tiles, ranges, clock, calls
+    def __init__(self, tiles: MatrixOnTiles, ranges: Tensor | None, clock: Clock, calls: "Calls", axis: int) -> None:
+        self.tiles, self.ranges, self.clock, self.calls, self.axis = tiles, ranges, clock, calls, axis
 
     def forward(self, x: Tensor) -> Tensor:
         """The products, without bias. x: (batch, ...), whose entries make up the samples of this call of the network
-        evenly, or are samples."""
+        evenly, or are samples; or with its batch along ``axis``."""
+        if 0 < self.axis < x.dim() - 1 and x.shape[self.axis] == self.clock.count:
+            return self._forward(x.movedim(self.axis, 0)).movedim(0, self.axis)
+        return self._forward(x)
+
+    def _forward(self, x: Tensor) -> Tensor:
         count = self.clock.count if x.shape[0] % self.clock.count == 0 else x.shape[0]
         y = self.tiles.forward(
             x,

@@ -1,29 +1,99 @@
 """Which mini-batch it is: what all matrices of a network in training share."""
 
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
 import torch
 from torch import Tensor
 
+from aimc_compiler.errors import TrainingError
+from aimc_compiler.records import record
 from aimc_compiler.training.scratch import Scratch
+
+#: Mini-batches whose backward passes may be outstanding at once, where checkpointing makes values again.
+OUTSTANDING = 64
+
+
+@record
+class MiniBatch:
+    """number: from 1; seed: names its weight noise; calls: seeds of its calls of matrices, as they come."""
+
+    number: int
+    seed: int
+    calls: set[int] = field(default_factory=set)
+
+
+@dataclass
+class Met:
+    """What a matrix meets in a mini-batch. scales: (row blocks, groups, columns), s; before: mini-batches that it had
+    before; seed: of the mini-batch; due: whether ``scales`` are still to be taken from the weights; ranges: its input
+    ranges where they follow the inputs, (groups, row blocks), None where they are those of the optimiser."""
+
+    scales: Tensor
+    before: int = 0
+    seed: int = 0
+    due: bool = False
+    ranges: Tensor | None = None
 
 
 class Batches:
     """Counts mini-batches and gives each a seed, drawn from torch's own generator, that names its weight noise.
 
-    A mini-batch is one call of the whole network in training mode: gradient checkpointing, which calls parts again or
-    all of it, meets the same noise again. scratch: what the passes of all matrices share.
+    Gradient checkpointing calls parts of a network again, or all of it, in the backward pass, with the generator's
+    state of then. What is drawn from it tells which mini-batch it was, whose noise is met again: also where others have
+    begun since. number: how many there were so far; scratch: what the passes of all matrices share.
     """
 
     def __init__(self) -> None:
         self.number = 0
-        self.seed = 0
         self.scratch = Scratch()
+        self._now: MiniBatch | None = None
+        self._outstanding: deque[MiniBatch] = deque(maxlen=OUTSTANDING)
 
-    def begin(self) -> None:
-        """The next mini-batch; or, called by a backward pass, one whose values are made again, by the generator's state
-        of then."""
-        self.seed = fresh_seed()
-        if not made_again():
+    @property
+    def under_way(self) -> bool:
+        """Whether it is within a mini-batch."""
+        return self._now is not None
+
+    @contextmanager
+    def begun(self) -> Iterator[None]:
+        """Within it is the next mini-batch; or, in a backward pass, one that is made again."""
+        seed = fresh_seed()
+        if made_again():
+            self._now = self._found(seed, "the network")
+        else:
             self.number += 1
+            self._now = MiniBatch(number=self.number, seed=seed)
+            self._outstanding.append(self._now)
+        try:
+            yield
+        finally:
+            self._now = None
+
+    def of_call(self, call: int, name: str) -> MiniBatch:
+        """The mini-batch of a matrix's call. call: its seed; name: of the matrix. Raises TrainingError where it is
+        within none."""
+        if made_again():
+            return self._found(call, repr(name))
+        if self._now is None:
+            raise TrainingError(
+                f"{name!r} was called in training mode outside of a mini-batch, which is a call of the whole prepared "
+                "network: call that, or put calls of its parts and methods within "
+                "`with aimc_compiler.training.mini_batch(network):`"
+            )
+        self._now.calls.add(call)
+        return self._now
+
+    def _found(self, seed: int, name: str) -> MiniBatch:
+        for batch in reversed(self._outstanding):
+            if seed == batch.seed or seed in batch.calls:
+                return batch
+        raise TrainingError(
+            f"{name} was called in a backward pass with random numbers that no call of the last {OUTSTANDING} "
+            "mini-batches had: checkpoint with preserve_rng_state=True, and go backward before so many more begin"
+        )
 
 
 def made_again() -> bool:

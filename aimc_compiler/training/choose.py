@@ -9,7 +9,7 @@ from torch import nn
 
 from aimc_compiler.chip import ChipSpec
 from aimc_compiler.errors import RuleError, TrainingError
-from aimc_compiler.graph import Rules, capture, partition
+from aimc_compiler.graph import BatchDim, Rules, capture, partition
 from aimc_compiler.graph.rules import Rule, read_rules, suggest
 from aimc_compiler.records import record
 from aimc_compiler.training.kinds import LAYERS
@@ -27,19 +27,25 @@ class Choice:
 
 
 def choose_modules(
-    model: nn.Module, chip: ChipSpec, rules: Rules | None, example_inputs: Sequence[Any] | None
+    model: nn.Module,
+    chip: ChipSpec,
+    rules: Rules | None,
+    example_inputs: Sequence[Any] | None,
+    batch_dim: BatchDim = 0,
 ) -> tuple[Choice, ...]:
-    """Every module that can be swapped, in order, and whether it is.
+    """Every module that can be swapped, in order, and whether it is; one at several paths stands there at each.
 
     With example inputs the rules are those of ``compile`` in full; without, presets and budgets of tiles, which need
     the network's graph, are an error. Raises RuleError, TrainingError where nothing is left to train, or a module's
     weight is computed from other parameters.
     """
-    found = {path: module for path, module in model.named_modules() if layer_of(module) is not None}
+    modules = model.named_modules(remove_duplicate=False)
+    found = {path: module for path, module in modules if layer_of(module) is not None}
     if example_inputs is not None:
-        choices = _by_graph(model, chip, rules, tuple(example_inputs), found)
+        choices = _by_graph(model, chip, rules, tuple(example_inputs), batch_dim, found)
     else:
         choices = _by_path(chip, rules, found)
+    _require_agreement(choices, found)
     for choice in choices:
         if choice.analog and nn.utils.parametrize.is_parametrized(found[choice.path]):
             raise TrainingError(
@@ -97,12 +103,29 @@ def _decided(path: str, module: Any, rule: Rule, default: str) -> Choice:
     return Choice(path=path, analog=True, tile_type=tile_type, reason=f"{rule.title} says analog")
 
 
+def _require_agreement(choices: tuple[Choice, ...], found: dict[str, nn.Module]) -> None:
+    """Raises RuleError where a module is to be one thing at one path, another at another."""
+    first: dict[int, Choice] = {}
+    for choice in choices:
+        other = first.setdefault(id(found[choice.path]), choice)
+        if (other.analog, other.tile_type) != (choice.analog, choice.tile_type):
+            raise RuleError(
+                f"{other.path!r} and {choice.path!r} are one module, but rules put them in different places "
+                f"({other.reason}; {choice.reason}): write a rule that matches both"
+            )
+
+
 def _by_graph(
-    model: nn.Module, chip: ChipSpec, rules: Rules | None, example_inputs: tuple[Any, ...], found: dict[str, nn.Module]
+    model: nn.Module,
+    chip: ChipSpec,
+    rules: Rules | None,
+    example_inputs: tuple[Any, ...],
+    batch_dim: BatchDim,
+    found: dict[str, nn.Module],
 ) -> tuple[Choice, ...]:
     """What ``compile`` would do. Raises TrainingError where it would put a matrix on tiles that no module holds."""
     with evaluating(model):
-        graph = capture(model, example_inputs)
+        graph = capture(model, example_inputs, batch_dim=batch_dim)
     assigned = partition(graph, rules or (), chip).assignments
     choices: dict[str, Choice] = {}
     for assignment in assigned:

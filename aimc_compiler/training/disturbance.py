@@ -9,7 +9,7 @@ from torch import Tensor
 
 from aimc_compiler.records import record
 from aimc_compiler.training.ageing import Curve, compensation
-from aimc_compiler.training.batches import Batches
+from aimc_compiler.training.batches import Met
 from aimc_compiler.training.fused import any_of, side_type, sides, threads_for
 from aimc_compiler.training.scratch import Scratch
 from aimc_compiler.training.weights import TERMS, WeightNoise
@@ -30,15 +30,15 @@ class Disturbance:
     scratch: Scratch = field(default_factory=Scratch)
 
     @classmethod
-    def of(cls, noise: WeightNoise, batches: Batches, name: str, before: int, rescale: bool) -> "Disturbance":
-        """Of the row block of this name in this mini-batch; before: how many mini-batches came before."""
+    def of(cls, noise: WeightNoise, name: str, met: Met, scratch: Scratch) -> "Disturbance":
+        """Of the row block of this name in a mini-batch."""
         return cls(
-            key=noise.key(batches.seed, name),
-            rescale=rescale,
+            key=noise.key(met.seed, name),
+            rescale=met.due,
             terms=noise.polynomial or (),
-            aged=noise.curves(batches.seed),
-            ramp=noise.ramp(before),
-            scratch=batches.scratch,
+            aged=noise.curves(met.seed),
+            ramp=noise.ramp(met.before),
+            scratch=scratch,
         )
 
 

@@ -4,7 +4,8 @@ A layer keeps its parameters and their names, so that its state dict reads as be
 the like beside ``weight``.
 """
 
-from typing import ClassVar, Self
+from collections.abc import Iterator
+from typing import ClassVar, Self, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,22 +15,23 @@ from aimc_compiler.chip import ChipSpec
 from aimc_compiler.graph.matrix import MatrixKind
 from aimc_compiler.records import record
 from aimc_compiler.training.batches import Batches
-from aimc_compiler.training.matrix import HELD, TrainedMatrix
+from aimc_compiler.training.holding import HELD
+from aimc_compiler.training.matrix import TrainedMatrix
 from aimc_compiler.training.recipe import Recipe
 
 
 @record
 class Place:
     """Where a layer stands. path: its module path, "" for the network itself; form: how an attention is called, ""
-    where that is not known; owners: of each weight so far, the matrix and the path that it had first; the rest is that
-    of its network."""
+    where that is not known; owners: of each weight so far, as it is or transposed, the matrix and the path that it had
+    first; the rest is that of its network."""
 
     path: str
     tile_type: str
     chip: ChipSpec
     recipe: Recipe
     batches: Batches
-    owners: dict[int, tuple[str, str]]
+    owners: dict[tuple[int, bool], tuple[str, str]]
     form: str = ""
 
     def matrix(
@@ -39,7 +41,11 @@ class Place:
         op, path = (".".join(part for part in (self.path, below) if part) for below in (name, parameter))
         matrix = op or parameter
         if isinstance(weight, nn.Parameter):  # parts of a packed weight are matrices of their own
-            matrix, path = self.owners.setdefault(id(weight), (matrix, path))
+            turned = path.endswith(".T")
+            if (id(weight), not turned) in self.owners:
+                first = self.owners[id(weight), not turned][1].removesuffix(".T")
+                path = f"{first}.T" if turned else first
+            matrix, path = self.owners.setdefault((id(weight), turned), (matrix, path))
         return TrainedMatrix(
             op or parameter, matrix, path, shape, contraction, self.chip, self.recipe, self.batches, self.tile_type
         )
@@ -53,11 +59,11 @@ class TrainedLayer(nn.Module):
 
     @classmethod
     def of(cls, module: nn.Module, place: Place) -> Self:
-        """The layer that takes over a plain one's parameters, buffers and hooks."""
-        made = cls.__new__(cls)
-        made.__dict__ = module.__dict__
-        made._add(place)
-        return made
+        """The module itself, made such a layer: whoever holds it, at however many paths, has that now."""
+        module.__class__ = cls
+        layer = cast(Self, module)
+        layer._add(place)
+        return layer
 
     def cores(self) -> dict[str, TrainedMatrix]:
         """Its matrices, by name: that of their weight where each weight is one matrix."""
@@ -94,9 +100,20 @@ class TrainedLayer(nn.Module):
         raise NotImplementedError
 
 
-class OneMatrix(TrainedLayer):
-    """A layer of one weight."""
+def layers_of(model: nn.Module) -> Iterator[TrainedLayer]:
+    """Every layer in training, in order."""
+    return (module for module in model.modules() if isinstance(module, TrainedLayer))
 
+
+def matrices_of(model: nn.Module) -> Iterator[TrainedMatrix]:
+    """Every matrix in training, in order."""
+    return (core for layer in layers_of(model) for core in layer.cores().values())
+
+
+class OneMatrix(TrainedLayer):
+    """A layer of one weight. parameter: the matrix as the compiler names it, below the layer's path."""
+
+    parameter: ClassVar[str] = "weight"
     analog: TrainedMatrix
     weight: Tensor
 
@@ -104,7 +121,7 @@ class OneMatrix(TrainedLayer):
         return {"weight": self.analog}
 
     def _add(self, place: Place) -> None:
-        self.analog = place.matrix("", "weight", self.weight, self._shape(), self._contraction())
+        self.analog = place.matrix("", self.parameter, self.weight, self._shape(), self._contraction())
 
     def _shape(self) -> tuple[int, int, int]:
         raise NotImplementedError

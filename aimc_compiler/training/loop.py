@@ -28,12 +28,14 @@ from aimc_compiler.executor import as_call
 from aimc_compiler.files import whole_file
 from aimc_compiler.records import record
 from aimc_compiler.rng import stream_key
+from aimc_compiler.training.aware import HardwareAware, hold_weights
 from aimc_compiler.training.checkpoint import load_checkpoint, save_checkpoint
 from aimc_compiler.training.distillation import distillation_loss
 from aimc_compiler.training.groups import parameter_groups
-from aimc_compiler.training.layers import TrainedLayer
+from aimc_compiler.training.layers import matrices_of
 from aimc_compiler.training.norms import restate_norms
-from aimc_compiler.training.prepare import HardwareAware, hold_weights, on_chip, prepare_hwa
+from aimc_compiler.training.prepare import prepare_hwa
+from aimc_compiler.training.programmed import on_chip
 from aimc_compiler.training.recipe import Recipe
 from aimc_compiler.training.task import Data, Task
 
@@ -122,7 +124,13 @@ class _Run:
         self.validation = Data(task.validation, task.batch_size, "validation")
         self.steps = task.epochs * self.data.batches
         self.model: Any = prepare_hwa(
-            network, chip, recipe, rules=task.rules, example_inputs=task.example_inputs, steps=self.steps
+            network,
+            chip,
+            recipe,
+            rules=task.rules,
+            example_inputs=task.example_inputs,
+            batch_dim=task.batch_dim,
+            steps=self.steps,
         )
         self.teacher = copy.deepcopy(network).eval() if recipe.distillation else None
         self.optimiser = task.optimiser(parameter_groups(self.model, task.weight_decay, task.range_rate))
@@ -162,7 +170,7 @@ class _Run:
             "loss_sum": self.loss_sum,
             "history": [dataclasses.asdict(each) for each in self.history],
             "model": dict(self.model.state_dict()),
-            "matrices": [core.progress() for core in _matrices(self.model)],
+            "matrices": [core.progress() for core in matrices_of(self.model)],
             "mini_batch": self.model.hwa.batches.number,
             "optimiser": self.optimiser.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
@@ -179,7 +187,7 @@ class _Run:
         self.step, self.loss_sum = state["step"], state["loss_sum"]
         self.history = [EpochResult(**each) for each in state["history"]]
         self.model.load_state_dict(state["model"])
-        for core, progress in zip(_matrices(self.model), state["matrices"], strict=True):
+        for core, progress in zip(matrices_of(self.model), state["matrices"], strict=True):
             core.go_on(progress)
         self.model.hwa.batches.number = state["mini_batch"]
         self.optimiser.load_state_dict(state["optimiser"])
@@ -251,7 +259,7 @@ class _Run:
         start = time.monotonic()
         self._draw_from("validation", len(self.history))
         self.model.eval()
-        with _scales_kept(self.model), torch.no_grad():
+        with torch.no_grad():
             plain, _ = self.model.__aimc_export__()
             reference = self._score(plain.eval(), "the float network")
             found = []
@@ -303,24 +311,6 @@ class _Run:
             "optimiser": type(self.optimiser).__name__,
             "scheduler": type(self.scheduler).__name__,
         }
-
-
-def _matrices(model: HardwareAware) -> Iterator[Any]:
-    """Every matrix on tiles, in order."""
-    for module in model.modules():
-        if isinstance(module, TrainedLayer):
-            yield from module.cores().values()
-
-
-@contextmanager
-def _scales_kept(model: HardwareAware) -> Iterator[None]:
-    """Evaluation scales columns anew for itself; training goes on with the scales of its last remap."""
-    held = [(core, core.column_scale) for core in _matrices(model)]
-    try:
-        yield
-    finally:
-        for core, scale in held:
-            core.column_scale = scale
 
 
 @contextmanager

@@ -52,11 +52,11 @@ def run_loop(
     blocks = core.fused()
     if not blocks or not gates.numel() or any(each.dtype != torch.float32 for each in (gates, h)):
         return None
-    core.watch(h.detach()[None])
+    core.watch(h[:, None])
     how = Loop(mode=mode, passes=core.passes(), cuts=(*(b.first_row for b in core.blocks), h.shape[1]))
-    y, last = looped(gates, h, c, bias, core.drive_ranges(), core.column_scale, blocks, how)
+    y, last = looped(gates, h, c, bias, core.drive_ranges(), core.scales(), blocks, how)
     if gates.shape[1] > 1:
-        core.watch(y.detach()[:, :-1].transpose(0, 1))
+        core.watch_further(y.detach()[:, :-1].transpose(0, 1))
     return (y, y[:, -1]) if c is None else (y, y[:, -1], last)
 
 

@@ -8,7 +8,6 @@ stay in the network's own units: ``w = W / s`` is made in every forward pass, wi
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from math import sqrt
 from typing import Any
 
 import torch
@@ -27,23 +26,24 @@ from aimc_compiler.analog import (
     row_blocks,
 )
 from aimc_compiler.analog.normalisation import column_scales, rows_of
+from aimc_compiler.analog.straight_through import straight_through
 from aimc_compiler.chip import ChipSpec
+from aimc_compiler.errors import TrainingError
 from aimc_compiler.mapping.ir import Piece
 from aimc_compiler.mapping.map import cut_matrix
 from aimc_compiler.rng import Key, stream_key
 from aimc_compiler.training.attached import Attached
-from aimc_compiler.training.batches import Batches, fresh_seed, made_again, over_processes
+from aimc_compiler.training.batches import OUTSTANDING, Batches, Met, fresh_seed, made_again
 from aimc_compiler.training.disturbance import Disturbance, disturbed
+from aimc_compiler.training.following import Following
 from aimc_compiler.training.fused import Form, FusedBlock, Passes, fuses, multiplied, side_type
+from aimc_compiler.training.holding import Holding
 from aimc_compiler.training.inputs import require_inputs
 from aimc_compiler.training.ranges import LEAST_RANGE, RangeRule, scaled
 from aimc_compiler.training.recipe import Recipe
 from aimc_compiler.training.settings import training_settings
 from aimc_compiler.training.weights import WeightNoise
 from aimc_compiler.workload.ir import Matrix
-
-#: Rules of ``Recipe.clip`` by which the weights themselves are held to bounds.
-HELD = ("column", "k-sigma")
 
 
 class TrainedMatrix(nn.Module):
@@ -97,9 +97,11 @@ class TrainedMatrix(nn.Module):
         self.column_scale: Tensor
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
         self.seen: Tensor
-        self._batch, self._due, self._norms = -1, False, dict[int, float]()
+        self._now, self._met = Met(scales=self.column_scale), dict[int, Met]()
+        self._holding = Holding(recipe, self.blocks)
+        self._following = Following(recipe.range_sigmas, self.blocks, contraction, groups)
         self._products: tuple[tuple[BlockProduct, ...] | FusedBlock, ...] = ()
-        self._variances: list[Tensor] = []
+        self._loop = self._version = 0
         self._chip: Attached | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -116,7 +118,7 @@ class TrainedMatrix(nn.Module):
         x: (batch, ..., features), or (batch, channels, *spatial), or one entry without batch; weight: (groups,
         columns, rows); bias: (groups * columns,) or None.
         """
-        require_inputs(x, self.op, self.contraction, self.shape)
+        require_inputs(x, weight.dtype, self.op, self.contraction, self.shape)
         single = x.dim() == self.contraction.sample_axes
         batch = x[None] if single else x
         if self._chip is None:
@@ -132,7 +134,8 @@ class TrainedMatrix(nn.Module):
     def held(self, weight: Tensor) -> Iterator[None]:
         """Within it the weights of a mini-batch are made once, for the steps of a loop."""
         if self._chip is None:
-            self._begin(weight)
+            self._loop = self._call()
+            self._begin(weight, self._loop)
             self._products = self._made(weight)
         try:
             yield
@@ -144,38 +147,46 @@ class TrainedMatrix(nn.Module):
         return tuple(block for block in self._products if isinstance(block, FusedBlock))
 
     def passes(self) -> tuple[Passes, ...]:
-        """What each row block does with the inputs of a whole loop."""
-        call = self._call()
-        return tuple(self._passes(block, call) for block in self.blocks)
+        """What each row block does with the inputs of a whole loop, within ``held``."""
+        return tuple(self._passes(block, self._loop) for block in self.blocks)
+
+    def scales(self) -> Tensor:
+        """(row blocks, groups, columns): s of this mini-batch."""
+        return self._now.scales
 
     def drive_ranges(self) -> Tensor:
-        """(groups, row blocks), positive, with gradient."""
-        return self.input_range.clamp(min=LEAST_RANGE)
+        """(groups, row blocks), positive, with gradient: of this mini-batch."""
+        return self._range.clamp(min=LEAST_RANGE)
 
     def watch(self, x: Tensor) -> None:
-        """See the inputs of calls in which a range follows. x: (calls, batch, features)."""
-        if not self._watches:
-            return
-        if not self._variances:
-            self._watch(x[0])
-            x = x[1:]
-        if not len(x):
-            return
-        parts = [x[..., b.first_row : b.first_row + b.rows].var(dim=(1, 2), correction=0) for b in self.blocks]
-        self._variances += [each[None].clone() for each in torch.stack(parts, 1).unbind()]
+        """See the inputs of a call: while they do, ranges follow."""
+        if self._watches and self._following.see(self.input_range, x, self._now.before):
+            self._now.ranges = self.input_range.detach().clone()
+
+    def watch_further(self, x: Tensor) -> None:
+        """See the inputs of the other calls of a loop. x: (calls, batch, features)."""
+        if self._watches:
+            self._following.see_further(x)
 
     def ranges(self) -> Tensor:
         """(groups, row blocks), positive."""
-        return self.drive_ranges().detach()
+        return self.input_range.detach().clamp(min=LEAST_RANGE)
 
     def progress(self) -> dict[str, Any]:
         """What outlives a mini-batch beside the state dict: for a checkpoint."""
-        return {"variances": list(self._variances), "norms": [self._norms[place] for place in sorted(self._norms)]}
+        return {"following": self._following.state(), "norms": self._holding.state()}
 
     def go_on(self, progress: dict[str, Any]) -> None:
         """Continue from ``progress``, once the state dict is loaded."""
-        self._variances = [found.to(self.column_scale.device) for found in progress["variances"]]
-        self._norms = dict(enumerate(progress["norms"]))
+        self._following.go_on(progress["following"], self.column_scale.device)
+        self._holding.go_on(progress["norms"])
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        """What belongs to the state before goes, and mini-batches are counted on from what matrices have seen."""
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if f"{prefix}seen" in state_dict:
+            self.go_on({"following": [], "norms": []})
+            self._met, self.batches.number = {}, 0
 
     def attach(self, chip: "Attached | None") -> None:
         """From now on run on this chip; None: in training or evaluation as the mode says."""
@@ -184,23 +195,22 @@ class TrainedMatrix(nn.Module):
     def _products_of(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The sum of all row blocks and the bias, in the shape of the operation's output."""
         contraction, groups = self.contraction, self.shape[0]
-        if not self._products:
-            self._begin(weight)
-        if self._watches:
-            self._watch(x)
-        made = self._products or self._made(weight)
         call, total = self._call(), None
+        if not self._products:
+            self._begin(weight, call)
+        self.watch(x)
+        made = self._products or self._made(weight)
         outer = contraction.output_shape(tuple(x.shape), groups * self.shape[1])
         if len(made) == 1 and isinstance(made[0], FusedBlock):
             form = Form(inner=contraction.input_shape(tuple(x.shape), groups), outer=outer)
-            how, r = self._passes(self.blocks[0], call), self.input_range.view(-1)
-            return multiplied(x, r, made[0], self.column_scale[0], how, bias, form)
+            how, r = self._passes(self.blocks[0], call), self._range.view(-1)
+            return multiplied(x, r, made[0], self._now.scales[0], how, bias, form)
         ranges = self.drive_ranges()
         for block, products in zip(self.blocks, made, strict=True):
             inputs = contraction.inputs_of(x, groups, block.first_row, block.rows)
             r = ranges[:, block.index]
             if isinstance(products, FusedBlock):
-                part = multiplied(inputs, r, products, self.column_scale[block.index], self._passes(block, call))
+                part = multiplied(inputs, r, products, self._now.scales[block.index], self._passes(block, call))
             else:
                 part = self._run(inputs, r, block, products, call)
             total = part if total is None else total + part
@@ -244,9 +254,15 @@ class TrainedMatrix(nn.Module):
         return self.settings if self.training else self.quiet
 
     @property
+    def _range(self) -> Tensor:
+        """(groups, row blocks), with gradient: of this mini-batch, whose backward pass may come behind the next one."""
+        followed = self._now.ranges
+        return self.input_range if followed is None else straight_through(followed, self.input_range)
+
+    @property
     def _follows(self) -> bool:
-        """Whether the range follows the inputs still; ``_begin`` has counted this mini-batch already."""
-        return self.normalised and int(self.seen) <= self.recipe.range_batches
+        """Whether the range follows the inputs still."""
+        return self.normalised and self._now.before < self.recipe.range_batches
 
     @property
     def _watches(self) -> bool:
@@ -260,9 +276,17 @@ class TrainedMatrix(nn.Module):
 
     def _bound(self, block: RowBlock) -> Tensor:
         """(groups, columns): the weight that is 1 on the tile."""
-        if self.column_bound is None:
-            return self.column_scale[block.index]
+        if self.column_bound is None or not self.training:
+            return self._now.scales[block.index]
         return self.column_bound[block.index].clamp(min=LEAST_RANGE)
+
+    def _clipped(self, weight: Tensor) -> Tensor:
+        """Weights within learned bounds, (groups, columns, rows)."""
+        if self.column_bound is None:
+            return weight
+        bounds = self.column_bound.clamp(min=LEAST_RANGE).unsqueeze(-1)
+        parts = [(rows_of(weight, block), bounds[block.index]) for block in self.blocks]
+        return torch.cat([torch.maximum(torch.minimum(part, bound), -bound) for part, bound in parts], dim=2)
 
     def _scale(self, block: RowBlock) -> Tensor:
         """(groups, columns): what an output of the column counts, with its learned gain."""
@@ -272,9 +296,10 @@ class TrainedMatrix(nn.Module):
     def _made(self, weight: Tensor) -> tuple[tuple[BlockProduct, ...] | FusedBlock, ...]:
         """The products of all row blocks with the weights of this mini-batch."""
         if self._fuses(weight):
-            if self._due:
-                self.column_scale = torch.empty_like(self.column_scale)  # the former one may be wanted backward
-            return tuple(self._fused_block(block, rows_of(weight, block)) for block in self.blocks)
+            made = tuple(self._fused_block(block, rows_of(weight, block)) for block in self.blocks)
+            self._now.due = False
+            return made
+        weight = weight if self.training else self._clipped(weight)  # as it is mapped
         return tuple(self._plain_block(block, rows_of(weight, block)) for block in self.blocks)
 
     def _plain_block(self, block: RowBlock, weight: Tensor) -> tuple[BlockProduct, ...]:
@@ -286,7 +311,7 @@ class TrainedMatrix(nn.Module):
             w = w / self._bound(block).unsqueeze(-1)
             w = w if self.column_bound is None else w.clamp(-1, 1)
         if self.training:
-            w = self.noise.disturb(w, int(self.seen) - 1, self.batches.seed, f"{self.name}/{block.index}")
+            w = self.noise.disturb(w, self._now.before, self._now.seed, f"{self.name}/{block.index}")
         return w
 
     def _fuses(self, weight: Tensor) -> bool:
@@ -300,9 +325,9 @@ class TrainedMatrix(nn.Module):
         )
 
     def _fused_block(self, block: RowBlock, weight: Tensor) -> FusedBlock:
-        scales, reads = self.column_scale[block.index], self.settings.sigma_w > 0
+        scales, reads, name = self._now.scales[block.index], self.settings.sigma_w > 0, f"{self.name}/{block.index}"
         if self.noise.in_few_passes:
-            how = Disturbance.of(self.noise, self.batches, f"{self.name}/{block.index}", int(self.seen) - 1, self._due)
+            how = Disturbance.of(self.noise, name, self._now, self.batches.scratch)
             noisy, magnitude = disturbed(weight, scales, how, magnitude=reads)
         else:
             noisy = self._stored(block, weight) * scales.unsqueeze(-1)
@@ -310,90 +335,63 @@ class TrainedMatrix(nn.Module):
         kernels = [self.contraction.kernel_of(w, block.first_row) if w.numel() else w for w in (noisy, magnitude)]
         return FusedBlock(main=kernels[0], magnitude=kernels[1])
 
-    def _begin(self, weight: Tensor) -> None:
-        """Once a mini-batch, before anything else: scale the weights."""
+    def _begin(self, weight: Tensor, call: int) -> None:
+        """Before a call: what it meets. call: as of ``_call``."""
         if not self.training:
-            self._remap(weight)
+            self._now = Met(scales=self._remapped(self._clipped(weight)))
             return
+        batch = self.batches.of_call(call, self.op)
+        if batch.number not in self._met:
+            if made_again():
+                raise TrainingError(
+                    f"{self.op!r} is to be made again for a backward pass, but its weight has been updated since: go "
+                    "backward before the optimiser's step"
+                )
+            self._met[batch.number] = self._first_met(weight, batch.seed)
+        self._now = self._met[batch.number]
+
+    def _first_met(self, weight: Tensor, seed: int) -> Met:
+        """Once a mini-batch, before anything else: scale the weights."""
         before = int(self.seen)
-        if self._batch == self.batches.number and before:
-            return
-        self._batch = self.batches.number
-        if len(self._variances) > 1:
-            self._follow(torch.stack(self._variances).mean(0).sqrt(), before - 1)
-        self._variances = []
-        self._due = before % self.recipe.remap_every == 0
-        scales_itself = self.noise.in_few_passes and self._fuses(weight)
-        if self._due and not (scales_itself and self.chip.nonidealities.digital.column_scale_bits == "off"):
-            self._remap(weight)
-            self._due = False
+        if self._version != weight._version:
+            self._met.clear()  # no backward pass may come to them any more
+        elif len(self._met) == OUTSTANDING:
+            del self._met[next(iter(self._met))]
+        self._version = weight._version
+        self._following.end(self.input_range, before - 1)
+        met = Met(scales=self.column_scale, before=before, seed=seed)
+        if before % self.recipe.remap_every == 0:
+            scales_itself = self.noise.in_few_passes and self._fuses(weight)
+            met.due = scales_itself and self.chip.nonidealities.digital.column_scale_bits == "off"
+            # Anew, not in place: the former one may be wanted backward.
+            self.column_scale = met.scales = met.scales.clone() if met.due else self._remapped(weight)
+            if self.column_bound is not None and not before:
+                with torch.no_grad():
+                    self.column_bound.copy_(self.column_scale)
         self.seen.add_(1)
+        return met
 
-    def _watch(self, x: Tensor) -> None:
-        """Let the range follow a mini-batch's inputs: of the first call at once, of several when the next begins."""
-        found = self._deviations(x)
-        if not self._variances:
-            self._follow(found, int(self.seen) - 1)
-        self._variances.append(found.square())
-
-    def _deviations(self, x: Tensor) -> Tensor:
-        """(groups, row blocks): the standard deviation of the inputs of each row block."""
-        if not x.numel():
-            return torch.zeros_like(self.input_range)
-        kept = []
-        for block in self.blocks:
-            inputs = self.contraction.inputs_of(x.detach(), self.shape[0], block.first_row, block.rows)
-            dims = [0, 1, 2] if self.contraction.kind == "linear" else [0, *range(2, inputs.dim())]
-            kept.append(inputs.std(dim=dims, correction=0).reshape(-1).expand(self.shape[0]))
-        return torch.stack(kept, dim=1)
-
-    @torch.no_grad()
-    def _follow(self, deviations: Tensor, count: int) -> None:
-        """``r <- (r k + sigmas std(x)) / (k + 1)``, k = count; inputs that are all 0 leave it."""
-        width = self.recipe.range_sigmas * over_processes(deviations)
-        follow = (self.input_range * count + width) / (count + 1)
-        self.input_range.copy_(torch.where(width > 0, follow, self.input_range))
-
-    @torch.no_grad()
     def hold(self, weight: Tensor) -> bool:
-        """Hold weights to their bounds, in place, where an update has been since the last call; says whether.
-
-        weight: as of ``forward``, detached. The norm of a block tells of an update: optimisers need not count them.
-        """
-        held = False
-        for block in self.blocks if self.normalised else ():
-            part, kept = rows_of(weight, block), self._norms.get(block.index)
-            norm = float(torch.linalg.vector_norm(part))
-            if kept not in (None, norm):
-                bound: Any = self.recipe.clip_sigmas * norm / sqrt(part.numel())
-                if self.recipe.clip == "column":
-                    bound = self.column_scale[block.index].unsqueeze(-1)
-                norm, held = float(torch.linalg.vector_norm(part.clamp_(-bound, bound))), True
-            self._norms[block.index] = norm
-        return held
+        """Hold weights to the bounds of the recipe, in place, where an update has been since the last call; says
+        whether. weight: as of ``forward``, detached."""
+        return self.normalised and self._holding.hold(weight, self.column_scale, fresh=not int(self.seen))
 
     @torch.no_grad()
-    def _remap(self, weight: Tensor) -> None:
-        """Scale each column anew, so that its largest weight is 1."""
+    def _remapped(self, weight: Tensor) -> Tensor:
+        """(row blocks, groups, columns): the scale of each column with which its largest weight is 1."""
         if not self.normalised:
-            return
+            return self.column_scale
         bits = self.chip.nonidealities.digital.column_scale_bits
-        self.column_scale = torch.stack([column_scales(weight.detach(), block, bits) for block in self.blocks])
-        if self.column_bound is not None and not int(self.seen):
-            self.column_bound.copy_(self.column_scale)
+        return torch.stack([column_scales(weight.detach(), block, bits) for block in self.blocks])
 
+    @torch.no_grad()
     def mapped(self, weight: Tensor) -> Tensor:
         """What the compiler gets: (groups, columns, rows), clipped to learned bounds, learned gains multiplied in."""
-        parts = []
-        for block in self.blocks:
-            part = rows_of(weight.detach(), block)
-            if self.column_bound is not None:
-                bound = self._bound(block).detach().unsqueeze(-1)
-                part = torch.maximum(torch.minimum(part, bound), -bound)
-            parts.append(
-                part if self.column_gain is None else part * self.column_gain[block.index].detach().unsqueeze(-1)
-            )
-        return torch.cat(parts, dim=2)
+        clipped = self._clipped(weight.detach())
+        if self.column_gain is None:
+            return clipped
+        gains = self.column_gain.unsqueeze(-1)
+        return torch.cat([rows_of(clipped, block) * gains[block.index] for block in self.blocks], dim=2)
 
     def extra_repr(self) -> str:
         return f"{self.name}, {'x'.join(map(str, self.shape))}, pieces={len(self.pieces)}"

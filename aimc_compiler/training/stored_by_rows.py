@@ -16,6 +16,7 @@ _KINDS = {("transformers.pytorch_utils", "Conv1D"), ("aimc_compiler.zoo.gpt2", "
 class _StoredByRows(OneMatrix):
     """``x W + b`` on tiles."""
 
+    parameter = "weight.T"
     bias: Tensor
 
     def forward(self, x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from aimc_compiler.analog import Contraction
 from aimc_compiler.graph.matrix import MatrixKind
 from aimc_compiler.graph.transposed import Overlap, products_weight
-from aimc_compiler.training.layers import OneMatrix, Place
+from aimc_compiler.training.layers import OneMatrix
 
 _TRANSPOSED: dict[int, Callable[..., Tensor]] = {
     1: F.conv_transpose1d,
@@ -26,6 +26,7 @@ _KINDS: dict[int, MatrixKind] = {1: "conv1d", 2: "conv2d", 3: "conv3d"}
 class _TrainedTransposed(OneMatrix):
     """Transposed convolutions of any number of dimensions."""
 
+    parameter = "weight.T"
     bias: Tensor | None
     groups: int
     in_channels: int
@@ -51,9 +52,6 @@ class _TrainedTransposed(OneMatrix):
 
     def replace(self, name: str, blocks: Tensor) -> None:
         self.weight.data.copy_(blocks.transpose(1, 2).reshape(self.weight.shape))
-
-    def _add(self, place: Place) -> None:
-        self.analog = place.matrix("", "weight.T", self.weight, self._shape(), self._contraction())
 
     def _shape(self) -> tuple[int, int, int]:
         columns = self.out_channels // self.groups * prod(self.kernel_size)

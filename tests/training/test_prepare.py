@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
+from trained_networks import BothWays
 
 import aimc_compiler as aimc
 from aimc_compiler.errors import CalibrationError, RuleError, TrainingError
 from aimc_compiler.training import RASCH_2023, Recipe, prepare_hwa
 from aimc_compiler.zoo.fashion import FashionResNet
+from aimc_compiler.zoo.gpt2 import Conv1D
 
 
 def small() -> nn.Sequential:
@@ -97,6 +100,12 @@ def test_a_batch_without_samples_is_one(layer: nn.Module, x: torch.Tensor, outpu
         (nn.Conv2d(4, 6, 3, groups=2), torch.randn(2, 3, 8, 8), r"of shape \(batch, 4, height, width\)"),
         (nn.Conv1d(4, 6, 3), torch.randn(2, 4, 8, 8), r"of shape \(batch, 4, width\)"),
         (nn.LSTM(4, 6), torch.randn(2, 3, 5), r"0.weight_ih_l0 was given .* \(\.\.\., 4\)"),
+        (
+            nn.Linear(9, 7),
+            torch.ones(4, 9).double(),
+            r"0 was given torch.float64 .*: give torch.float32, as its weight",
+        ),
+        (nn.Conv1d(4, 6, 3), torch.ones(2, 4, 8).bfloat16(), r"0 was given torch.bfloat16 .*: give torch.float32"),
     ],
 )
 def test_inputs_that_do_not_fit_are_named(layer: nn.Module, x: torch.Tensor, message: str) -> None:
@@ -135,6 +144,30 @@ def test_presets_need_example_inputs() -> None:
     assert digital == ["stem.0", "head"]
 
 
+def test_a_module_at_two_paths_is_one() -> None:
+    layer, x = nn.Linear(6, 6), torch.randn(4, 6)
+    plain = nn.Sequential(layer, nn.ReLU(), nn.ModuleDict({"again": layer})["again"], nn.Linear(6, 2))
+    trained = prepare_hwa(plain, "analog-fabric", rules={"2": {"analog": True}})
+    assert trained[0] is trained[2]
+    assert type(trained[2]).__name__ == "TrainedLinear"
+    assert trained(x).isfinite().all()
+    assert int(trained[0].analog.seen) == 1
+    for given in (None, (x,)):
+        with pytest.raises(RuleError, match=r"('0'|'2'|use one matrix).*write a rule that matches both"):
+            prepare_hwa(plain, "analog-fabric", rules={"2": {"analog": False}}, example_inputs=given)
+
+
+def test_a_weight_that_is_stored_both_ways_keeps_its_ranges() -> None:
+    x = torch.randn(5, 9)
+    plain = BothWays(nn.Linear(9, 7), Conv1D(7, 9))
+    trained = prepare_hwa(plain, "analog-fabric").train()
+    trained(x)
+    compiled = aimc.compile(trained.eval(), "analog-fabric", (x[:1],))
+    assert [row.range for row in compiled.ranges.rows] == [
+        pytest.approx(float(layer.analog.ranges())) for layer in (trained.there, trained.back)
+    ]
+
+
 def test_sizes_choose() -> None:
     trained = prepare_hwa(small(), "analog-fabric", rules={"*": {"min_cells": 30}})
     assert [choice.analog for choice in trained.hwa.choices] == [True, False]
@@ -166,6 +199,8 @@ def test_another_cut_is_refused_and_calibration_mends_it() -> None:
         (nn.Sequential(nn.ReLU()), "Sequential has no module to train for tiles"),
         (nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)), "remove_parametrizations"),
         (torch.relu, "no torch.nn.Module"),
+        (nn.Sequential(nn.LazyLinear(3)), "'0' is lazy, without weights so far: call the network once"),
+        (nn.Sequential(prune.l1_unstructured(nn.Linear(3, 2), "weight", 0.5)), "'weight' of '0' is .*prune.remove"),
     ],
 )
 def test_what_cannot_be_trained_is_named(model: nn.Module, message: str) -> None:

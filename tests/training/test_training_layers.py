@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from trained_networks import NETWORKS, QUIET
 
 import aimc_compiler as aimc
@@ -53,6 +53,35 @@ def test_on_a_chip_it_is_the_compiled_network(name: str, rounds: bool) -> None:
     # A norm rounds elsewhere, by a unit of the last place; a converter may then give the code beside.
     apart = (y - expected).abs() > 1e-5 * expected.abs().max()
     assert float(apart.double().mean()) <= (0.02 if rounds else 0.0)
+
+
+class TimeFirst(nn.Module):
+    """Samples along the second dimension, as torch's recurrent layers and attention have them."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.body, self.head = nn.Linear(8, 16), body, nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.inner(x)
+        y = self.body(x, x[:3], x[:3]) if isinstance(self.body, nn.MultiheadAttention) else self.body(x)
+        outputs: Tensor = self.head(y[0])
+        return outputs
+
+
+@pytest.mark.parametrize("body", [nn.LSTM(16, 16), nn.GRU(16, 16, 2), nn.MultiheadAttention(16, 4)])
+@pytest.mark.parametrize("samples", [6, 10])
+def test_samples_may_lie_along_another_dimension(body: nn.Module, samples: int) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(5, samples, 8)
+    network = TimeFirst(body)
+    trained = prepare_hwa(network, "analog-fabric", example_inputs=(x[:, :2],), batch_dim=1).train()
+    for _ in range(3):
+        trained(x)
+    compiled = aimc.compile(trained.eval(), "analog-fabric", (x[:, :1],), batch_dim=1)
+    expected = compiled.deploy(seed=3, precision="exact")(x, time_s=3600.0)
+    with on_chip(trained, seed=3, time_s=3600.0), torch.no_grad():
+        assert torch.equal(torch.cat([trained(part) for part in x.split(samples // 2, 1)], 1), expected)
 
 
 def test_every_reading_of_a_chip_counts_on() -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from aimc_compiler.analog.models import statistics_of
 from aimc_compiler.chip import load_chip
 from aimc_compiler.errors import RecipeError
-from aimc_compiler.training import Recipe, prepare_hwa
+from aimc_compiler.training import Recipe, mini_batch, prepare_hwa
 from aimc_compiler.training.disturbance import Disturbance, disturbed
 from aimc_compiler.training.fused import side_type
 from aimc_compiler.training.weights import WeightNoise
@@ -153,10 +153,9 @@ def test_the_compiled_pass_gives_the_same_weights(drift_s: tuple[float, float] |
 def test_a_mini_batch_sees_its_noise_once_and_the_next_another() -> None:
     torch.manual_seed(0)
     trained = prepare_hwa(nn.Linear(20, 5), "analog-fabric", {"read_noise": 0.0, "output_noise": 0.0}).train()
-    trained.hwa.batches.begin()
     x = torch.randn(4, 20)
-    forward = type(trained).forward
-    first, again = forward(trained, x), forward(trained, x)
+    with mini_batch(trained):
+        first, again = trained(x), trained.forward(x)
     assert torch.equal(first, again)
     assert not torch.equal(trained(x), first)
 

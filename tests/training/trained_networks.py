@@ -53,6 +53,24 @@ class Shared(nn.Module):
         return y
 
 
+class BothWays(nn.Module):
+    """A weight that is a matrix and its transpose."""
+
+    def __init__(self, there: nn.Module, back: nn.Module) -> None:
+        super().__init__()
+        self.there, self.back = there, back
+        self.back.weight = self.there.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.back(torch.tanh(self.there(x)))
+        return y
+
+
+def at_two_paths() -> nn.Module:
+    layer = nn.Linear(6, 6)
+    return nn.Sequential(layer, nn.Tanh(), layer, nn.Linear(6, 3))
+
+
 class Cross(nn.Module):
     """Attention of one sequence to another, time first."""
 
@@ -108,6 +126,11 @@ def networks() -> dict[str, Callable[[], Made]]:
         "lstm cells": lambda: (Cells(nn.LSTMCell(4, 5)), (_draw(6, 3, 4),)),
         "gru cells": lambda: (Cells(nn.GRUCell(4, 5)), (_draw(6, 3, 4),)),
         "shared": lambda: (Shared(), (_draw(6, 6),)),
+        "module at two paths": lambda: (at_two_paths(), (_draw(6, 6),)),
+        "one weight both ways": lambda: (
+            BothWays(nn.Conv2d(3, 8, 3), nn.ConvTranspose2d(8, 3, 3)),
+            (_draw(6, 3, 6, 6),),
+        ),
         "encoder": lambda: (Head(encoder(), 16), (_draw(6, 5, 16),)),
         "decoder": lambda: (
             nn.TransformerDecoderLayer(16, 4, 32, batch_first=True, dropout=0.0),
