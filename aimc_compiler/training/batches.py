@@ -1,7 +1,7 @@
 """Which mini-batch it is: what all matrices of a network in training share."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -51,6 +51,7 @@ class Batches:
         self.scratch = Scratch()
         self._now: MiniBatch | None = None
         self._outstanding: deque[MiniBatch] = deque(maxlen=OUTSTANDING)
+        self._endings: list[Callable[[], None]] = []
 
     @property
     def under_way(self) -> bool:
@@ -69,8 +70,14 @@ class Batches:
             self._outstanding.append(self._now)
         try:
             yield
+            for ending in self._endings:
+                ending()
         finally:
-            self._now = None
+            self._now, self._endings = None, []
+
+    def at_end(self, ending: Callable[[], None]) -> None:
+        """Call this when the mini-batch that is under way ends without an error."""
+        self._endings.append(ending)
 
     def of_call(self, call: int, name: str) -> MiniBatch:
         """The mini-batch of a matrix's call. call: its seed; name: of the matrix. Raises TrainingError where it is

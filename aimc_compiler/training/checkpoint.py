@@ -20,7 +20,7 @@ from torch import Tensor
 from aimc_compiler.errors import TrainingError
 from aimc_compiler.files import whole_file
 
-FORMAT, VERSION = "aimc-training", 2
+FORMAT, VERSION = "aimc-training", 3
 _MEMBERS = ("state.json", "tensors.safetensors")
 _DATE = (1980, 1, 1, 0, 0, 0)
 _PLAIN = (str, int, float, bool, type(None))

@@ -14,13 +14,17 @@ from aimc_compiler.training.batches import over_processes
 class Following:
     """Lets the ranges of a matrix follow its inputs.
 
-    They do so at once in the first call of a mini-batch. What its further calls meet is known when the next begins, and
-    has its part in the mean over all calls then. sigmas: standard deviations of the inputs that a range follows; ranges
-    are (groups, row blocks) throughout and are changed; before: how many mini-batches came before.
+    They do so at once in the first call of a mini-batch. What its further calls meet is known when it ends, and has its
+    part in the mean over all calls then. sigmas: standard deviations of the inputs that a range follows; ranges are
+    (groups, row blocks) throughout and are changed; before: how many mini-batches came before.
     """
 
     def __init__(self, sigmas: float, blocks: tuple[RowBlock, ...], contraction: Contraction, groups: int) -> None:
         self._sigmas, self._blocks, self._contraction, self._groups = sigmas, blocks, contraction, groups
+        self.begin()
+
+    def begin(self) -> None:
+        """A mini-batch begins."""
         self._variances: list[Tensor] = []
         self._start: Tensor | None = None
 
@@ -40,21 +44,12 @@ class Following:
         self._variances += [each[None].clone() for each in torch.stack(parts, 1).unbind()]
 
     def end(self, ranges: Tensor, before: int) -> None:
-        """The end of the mini-batch: they follow the mean over all its calls."""
+        """The mini-batch ends: they follow the mean over all its calls."""
         if len(self._variances) > 1 and self._start is not None:
             with torch.no_grad():
                 ranges.copy_(self._start)
             self._follow(ranges, torch.stack(self._variances).mean(0).sqrt(), before)
-        self._variances, self._start = [], None
-
-    def state(self) -> list[Tensor]:
-        """What of it outlives a call."""
-        return [] if self._start is None else [self._start, *self._variances]
-
-    def go_on(self, state: list[Tensor], device: torch.device) -> None:
-        """Continue from ``state``."""
-        found = [each.to(device) for each in state]
-        self._start, self._variances = (found[0], found[1:]) if found else (None, [])
+        self.begin()
 
     def _deviations(self, x: Tensor) -> Tensor:
         """(groups, row blocks): the standard deviation of the inputs of each row block."""

@@ -8,6 +8,7 @@ stay in the network's own units: ``w = W / s`` is made in every forward pass, wi
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -162,6 +163,7 @@ class TrainedMatrix(nn.Module):
         """See the inputs of a call: while they do, ranges follow."""
         if self._watches and self._following.see(self.input_range, x, self._now.before):
             self._now.ranges = self.input_range.detach().clone()
+            self.batches.at_end(partial(self._following.end, self.input_range, self._now.before))
 
     def watch_further(self, x: Tensor) -> None:
         """See the inputs of the other calls of a loop. x: (calls, batch, features)."""
@@ -174,18 +176,17 @@ class TrainedMatrix(nn.Module):
 
     def progress(self) -> dict[str, Any]:
         """What outlives a mini-batch beside the state dict: for a checkpoint."""
-        return {"following": self._following.state(), "norms": self._holding.state()}
+        return {"norms": self._holding.state()}
 
     def go_on(self, progress: dict[str, Any]) -> None:
         """Continue from ``progress``, once the state dict is loaded."""
-        self._following.go_on(progress["following"], self.column_scale.device)
         self._holding.go_on(progress["norms"])
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         """What belongs to the state before goes, and mini-batches are counted on from what matrices have seen."""
         super()._load_from_state_dict(state_dict, prefix, *args)
         if f"{prefix}seen" in state_dict:
-            self.go_on({"following": [], "norms": []})
+            self._holding.go_on([])
             self._met, self.batches.number = {}, 0
 
     def attach(self, chip: "Attached | None") -> None:
@@ -358,7 +359,7 @@ class TrainedMatrix(nn.Module):
         elif len(self._met) == OUTSTANDING:
             del self._met[next(iter(self._met))]
         self._version = weight._version
-        self._following.end(self.input_range, before - 1)
+        self._following.begin()
         met = Met(scales=self.column_scale, before=before, seed=seed)
         if before % self.recipe.remap_every == 0:
             scales_itself = self.noise.in_few_passes and self._fuses(weight)

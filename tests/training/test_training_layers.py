@@ -20,7 +20,7 @@ def test_without_effects_a_layer_is_torchs_own(name: str) -> None:
     trained = prepare_hwa(model, "analog-fabric", QUIET, example_inputs=x).train()
     model.train()
     running = {key: value for key, value in model.state_dict().items() if "running" in key}
-    trained(*x)  # the range of a loop follows in the mini-batch after
+    trained(*x)  # the range of a loop follows when the mini-batch ends
     trained.load_state_dict(running, strict=False)
     y, expected = trained(*x), model(*x)
     torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-5)
