@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from aimc_compiler.chip import ChipSpec
+from aimc_compiler.errors import TrainingError
 from aimc_compiler.executor.on_tiles import Clock
 from aimc_compiler.graph import BatchDim, Rules
-from aimc_compiler.training.batches import Batches
+from aimc_compiler.training.batches import Batches, made_again
 from aimc_compiler.training.choose import Choice
 from aimc_compiler.training.layers import layers_of, matrices_of
 from aimc_compiler.training.learned import Learned, LearnedMatrix
@@ -136,14 +137,17 @@ def _called(model: HardwareAware, function: Callable[..., Any], args: Any, kwarg
 @contextmanager
 def mini_batch(model: HardwareAware) -> Iterator[None]:
     """Within it all calls of ``model``, its methods and its parts in training mode are one mini-batch: they meet the
-    same weights. A call of the network alone is one by itself.
+    same weights. A call of the network alone is one by itself. Raises TrainingError where it is not prepared.
 
     Example:
         >>> with mini_batch(hwa):  # doctest: +SKIP
         ...     loss = criterion(hwa.decode(hwa.encode(x)), x)
     """
+    require_prepared(model)
     batches = model.hwa.batches
-    if batches.under_way:
+    if made_again() or batches.under_way:
+        if made_again():
+            batches.begin_again()
         yield
         return
     if not batches.number:
@@ -153,6 +157,15 @@ def mini_batch(model: HardwareAware) -> Iterator[None]:
     with batches.begun():
         hold_weights(model)
         yield
+
+
+def require_prepared(model: Any) -> None:
+    """Raises TrainingError where ``model`` is not of ``prepare_hwa``."""
+    if not isinstance(model, HardwareAware):
+        raise TrainingError(
+            f"{type(model).__name__} is no network of prepare_hwa: give that itself, of a wrapper what it wraps "
+            "(``.module`` of DistributedDataParallel)"
+        )
 
 
 def hold_weights(model: nn.Module) -> None:

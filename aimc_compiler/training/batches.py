@@ -60,20 +60,23 @@ class Batches:
 
     @contextmanager
     def begun(self) -> Iterator[None]:
-        """Within it is the next mini-batch; or, in a backward pass, one that is made again."""
-        seed = fresh_seed()
-        if made_again():
-            self._now = self._found(seed, "the network")
-        else:
-            self.number += 1
-            self._now = MiniBatch(number=self.number, seed=seed)
-            self._outstanding.append(self._now)
+        """Within it is the next mini-batch."""
+        self.number += 1
+        self._now = MiniBatch(number=self.number, seed=fresh_seed())
+        self._outstanding.append(self._now)
         try:
             yield
             for ending in self._endings:
                 ending()
         finally:
             self._now, self._endings = None, []
+
+    def begin_again(self) -> None:
+        """Where a call is made again: draw what ``begun`` drew, if it was called there before."""
+        state = torch.get_rng_state()
+        seed = fresh_seed()
+        if all(batch.seed != seed for batch in self._outstanding):
+            torch.set_rng_state(state)
 
     def at_end(self, ending: Callable[[], None]) -> None:
         """Call this when the mini-batch that is under way ends without an error."""
@@ -83,7 +86,7 @@ class Batches:
         """The mini-batch of a matrix's call. call: its seed; name: of the matrix. Raises TrainingError where it is
         within none."""
         if made_again():
-            return self._found(call, repr(name))
+            return self._found(call, name)
         if self._now is None:
             raise TrainingError(
                 f"{name!r} was called in training mode outside of a mini-batch, which is a call of the whole prepared "
@@ -93,12 +96,12 @@ class Batches:
         self._now.calls.add(call)
         return self._now
 
-    def _found(self, seed: int, name: str) -> MiniBatch:
+    def _found(self, call: int, name: str) -> MiniBatch:
         for batch in reversed(self._outstanding):
-            if seed == batch.seed or seed in batch.calls:
+            if call in batch.calls:
                 return batch
         raise TrainingError(
-            f"{name} was called in a backward pass with random numbers that no call of the last {OUTSTANDING} "
+            f"{name!r} was called in a backward pass with random numbers that no call of the last {OUTSTANDING} "
             "mini-batches had: checkpoint with preserve_rng_state=True, and go backward before so many more begin"
         )
 

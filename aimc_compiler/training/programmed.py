@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from aimc_compiler.analog import MatrixOnTiles
 from aimc_compiler.executor.on_tiles import Clock
 from aimc_compiler.training.attached import Attached, Calls
-from aimc_compiler.training.aware import HardwareAware
+from aimc_compiler.training.aware import HardwareAware, require_prepared
 from aimc_compiler.training.layers import OneMatrix, TrainedLayer, layers_of
 from aimc_compiler.training.matrix import TrainedMatrix
 
@@ -24,7 +24,9 @@ def on_chip(
 
     Batch norms are not folded here and so act after rounding; all else is what the compiled network computes. Samples
     are numbered along the batch dimension of the first tensor that the network is called with.
+    Raises TrainingError where the network is not prepared.
     """
+    require_prepared(model)
     clock = Clock()
     clock.time_s, clock.recalibrated_s = time_s, recalibrated_s
     held = [(layer, name, core) for layer in layers_of(model) for name, core in layer.cores().items()]

@@ -1,6 +1,7 @@
 """What a mini-batch is in a loop of one's own: calls, checkpoints, evaluation and loading between them."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 import aimc_compiler as aimc
 from aimc_compiler.errors import TrainingError
-from aimc_compiler.training import mini_batch, prepare_hwa
+from aimc_compiler.training import mini_batch, on_chip, prepare_hwa
 
 CALM = {"read_noise": 0.0, "output_noise": 0.0}
 
@@ -64,6 +65,13 @@ def test_parts_are_called_within_a_mini_batch_or_refused() -> None:
         assert not torch.equal(trained.first(x), one)
     trained.eval()
     assert torch.equal(trained.first(x), trained.first(x))
+
+
+def test_a_wrapper_is_no_prepared_network() -> None:
+    wrapped: Any = nn.Sequential(prepared())
+    for context in (mini_batch, on_chip):
+        with pytest.raises(TrainingError, match=r"Sequential is no network of prepare_hwa.*of a wrapper what it wraps"):
+            context(wrapped).__enter__()
 
 
 def test_calls_of_the_network_by_itself_belong_to_one() -> None:
@@ -146,10 +154,40 @@ def test_parts_made_again_meet_their_own_mini_batch(recipe: dict[str, Any], kind
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("reentrant", [True, False])
+@pytest.mark.parametrize("within", [True, False])  # whether the backward pass comes within the next mini-batch
+def test_a_network_made_again_knows_where_its_mini_batch_began(within: bool, reentrant: bool) -> None:
+    """Before its call, or with it: what is drawn between the two is drawn again."""
+
+    class Dropped(Scored):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(nn.functional.dropout(x, 0.5))
+
+    def run(call: Callable[[Any, Tensor], Tensor], begins: bool) -> list[Tensor | None]:
+        torch.manual_seed(0)
+        trained: Any = prepare_hwa(Dropped(), "analog-fabric", {"range_batches": 1}).train()
+        x = torch.randn(9, 6, requires_grad=True)
+        trained(x)
+        with mini_batch(trained) if begins else nullcontext():
+            y = call(trained, x)
+        if within:
+            with mini_batch(trained):
+                (y + trained(x)).sum().backward()
+        else:
+            y.sum().backward()
+        assert trained.hwa.batches.number == 2 + within
+        return [x.grad, *(p.grad for p in trained.parameters())]
+
+    for begins in (True, False):
+        plain = run(lambda trained, x: trained(x), begins)
+        again = run(lambda trained, x: checkpoint(trained, x, use_reentrant=reentrant), begins)
+        assert all(torch.equal(one, other) for one, other in zip(plain, again, strict=True))
+
+
 def test_what_cannot_be_made_again_is_refused() -> None:
     trained, x = prepared(), torch.randn(9, 6, requires_grad=True)
     y = checkpoint(trained, x, use_reentrant=False, preserve_rng_state=False)
-    with pytest.raises(TrainingError, match=r"the network was called in a backward pass.*preserve_rng_state=True"):
+    with pytest.raises(TrainingError, match=r"'first' was called in a backward pass.*preserve_rng_state=True"):
         y.sum().backward()
     with mini_batch(trained):
         y = checkpoint(trained.first, x, use_reentrant=False)
