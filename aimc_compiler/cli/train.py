@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -97,8 +98,8 @@ def _scored(
     from aimc_compiler.training.task import Data
 
     validation = list(Data(task.validation, task.batch_size, "validation").in_order())
-    args, kwargs = pytree.tree_map(_first, as_call(validation[0][0]))
-    compiled = aimc.compile(trained.model, spec, args, example_kwargs=kwargs, seed=seed)
+    args, kwargs = pytree.tree_map(partial(_first, dim=task.batch_dim), as_call(validation[0][0]))
+    compiled = aimc.compile(trained.model, spec, args, example_kwargs=kwargs, batch_dim=task.batch_dim, seed=seed)
     if compiled.ranges is None and compiled.workload.analog_ops:
         data = Data(task.train, task.batch_size, "training").in_order()
         compiled = compiled.calibrate(
@@ -110,9 +111,9 @@ def _scored(
     )
 
 
-def _first(leaf: Any) -> Any:
-    """The first sample of a batch's inputs, copied: what is compiled must not hold the rest."""
-    return leaf[:1].clone() if isinstance(leaf, Tensor) and leaf.dim() else leaf
+def _first(leaf: Any, dim: int) -> Any:
+    """The first sample of a batch's inputs, copied: what is compiled must not hold the rest. dim: that of samples."""
+    return leaf.narrow(dim, 0, 1).clone() if isinstance(leaf, Tensor) and leaf.dim() > dim else leaf
 
 
 def _line(result: "EpochResult", task: "Task") -> str:

@@ -122,7 +122,7 @@ def _called(model: HardwareAware, function: Callable[..., Any], args: Any, kwarg
     with hwa.call() as outermost:
         if not outermost:
             return function(*args, **kwargs)
-        if model.training or any(layer.training for layer in layers_of(model)):
+        if _trains(model):
             with mini_batch(model):
                 return function(*args, **kwargs)
         clock = hwa.clock
@@ -134,10 +134,16 @@ def _called(model: HardwareAware, function: Callable[..., Any], args: Any, kwarg
         return outputs
 
 
+def _trains(model: HardwareAware) -> bool:
+    """Whether anything of it meets mini-batches."""
+    return model.training or any(layer.training for layer in layers_of(model))
+
+
 @contextmanager
 def mini_batch(model: HardwareAware) -> Iterator[None]:
     """Within it all calls of ``model``, its methods and its parts in training mode are one mini-batch: they meet the
-    same weights. A call of the network alone is one by itself. Raises TrainingError where it is not prepared.
+    same weights. A call of the network alone is one by itself; in evaluation mode there are none. Raises TrainingError
+    where it is not prepared.
 
     Example:
         >>> with mini_batch(hwa):  # doctest: +SKIP
@@ -148,6 +154,9 @@ def mini_batch(model: HardwareAware) -> Iterator[None]:
     if made_again() or batches.under_way:
         if made_again():
             batches.begin_again()
+        yield
+        return
+    if not _trains(model):
         yield
         return
     if not batches.number:

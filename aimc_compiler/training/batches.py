@@ -18,9 +18,9 @@ OUTSTANDING = 64
 
 @record
 class MiniBatch:
-    """number: from 1; seed: names its weight noise; calls: seeds of its calls of matrices, as they come."""
+    """serial: of no other; seed: names its weight noise; calls: seeds of its calls of matrices, as they come."""
 
-    number: int
+    serial: int
     seed: int
     calls: set[int] = field(default_factory=set)
 
@@ -43,11 +43,11 @@ class Batches:
 
     Gradient checkpointing calls parts of a network again, or all of it, in the backward pass, with the generator's
     state of then. What is drawn from it tells which mini-batch it was, whose noise is met again: also where others have
-    begun since. number: how many there were so far; scratch: what the passes of all matrices share.
+    begun since. number: how many the network has had; scratch: what the passes of all matrices share.
     """
 
     def __init__(self) -> None:
-        self.number = 0
+        self.number = self._serial = 0
         self.scratch = Scratch()
         self._now: MiniBatch | None = None
         self._outstanding: deque[MiniBatch] = deque(maxlen=OUTSTANDING)
@@ -62,7 +62,8 @@ class Batches:
     def begun(self) -> Iterator[None]:
         """Within it is the next mini-batch."""
         self.number += 1
-        self._now = MiniBatch(number=self.number, seed=fresh_seed())
+        self._serial += 1
+        self._now = MiniBatch(serial=self._serial, seed=fresh_seed())
         self._outstanding.append(self._now)
         try:
             yield

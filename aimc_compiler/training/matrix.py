@@ -160,7 +160,7 @@ class TrainedMatrix(nn.Module):
         return self._range.clamp(min=LEAST_RANGE)
 
     def watch(self, x: Tensor) -> None:
-        """See the inputs of a call: while they do, ranges follow."""
+        """See the inputs of a call: for some mini-batches ranges follow them."""
         if self._watches and self._following.see(self.input_range, x, self._now.before):
             self._now.ranges = self.input_range.detach().clone()
             self.batches.at_end(partial(self._following.end, self.input_range, self._now.before))
@@ -342,14 +342,14 @@ class TrainedMatrix(nn.Module):
             self._now = Met(scales=self._remapped(self._clipped(weight)))
             return
         batch = self.batches.of_call(call, self.op)
-        if batch.number not in self._met:
+        if batch.serial not in self._met:
             if made_again():
                 raise TrainingError(
                     f"{self.op!r} is to be made again for a backward pass, but its weight has been updated since: go "
                     "backward before the optimiser's step"
                 )
-            self._met[batch.number] = self._first_met(weight, batch.seed)
-        self._now = self._met[batch.number]
+            self._met[batch.serial] = self._first_met(weight, batch.seed)
+        self._now = self._met[batch.serial]
 
     def _first_met(self, weight: Tensor, seed: int) -> Met:
         """Once a mini-batch, before anything else: scale the weights."""

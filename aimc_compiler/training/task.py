@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from aimc_compiler.errors import TrainingError
-from aimc_compiler.graph import BatchDim, Rules
+from aimc_compiler.graph import Rules
 from aimc_compiler.metrics import METRICS, MetricFunction, find_metric, join_outputs, join_targets
 from aimc_compiler.records import record
 from aimc_compiler.rng import stream_key
@@ -31,7 +31,8 @@ class Task:
     ``parameter_groups``; clip_gradient: the largest norm of all gradients together, None: any, but 1 while batch norms
     are frozen (``Recipe.freeze_norms``); infinity: any.
 
-    rules, example_inputs, batch_dim: as of ``prepare_hwa``.
+    rules, example_inputs: as of ``prepare_hwa``. batch_dim: the dimension of every input that counts samples; samples
+    that are to be shuffled lie along the first.
     """
 
     network: nn.Module | Callable[[], nn.Module]
@@ -49,7 +50,7 @@ class Task:
     clip_gradient: float | None = None
     rules: Rules | None = None
     example_inputs: Sequence[Any] | None = None
-    batch_dim: BatchDim = 0
+    batch_dim: int = 0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):

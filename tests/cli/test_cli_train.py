@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import aimc_compiler as aimc
 
@@ -28,6 +29,20 @@ def task():
 def wide():
     import dataclasses
     return dataclasses.replace(task(), network=lambda: nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)))
+
+class Last(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(self.lstm(x)[0][-1])
+
+def steps_first():
+    import dataclasses
+    x, y = data(0, 80)
+    batches = [(part.expand(4, 20, 6), target) for part, target in zip(x.split(20), y.split(20))]
+    return dataclasses.replace(task(), network=Last, train=batches, validation=batches, batch_dim=1)
 
 def made():
     torch.manual_seed(0)
@@ -90,6 +105,15 @@ def test_what_is_wrong_is_named(aimc_command: Any, arguments: tuple[str, ...], m
     code, _, err = aimc_command("train", *arguments)
     assert code == 2
     assert message in " ".join(err.split())
+
+
+def test_samples_may_lie_along_another_dimension(aimc_command: Any, folder: Path) -> None:
+    code, out, err = aimc_command("train", "net.py:steps_first", "--chips", "2", "--times", "1s", "-o", "run", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["epochs"][-1]["float_metric"] == found["float_metric"]
+    compiled = aimc.load(folder / "run" / "network.aimc")
+    assert compiled.deploy(seed=0)(torch.randn(4, 5, 6)).shape == (5, 3)
 
 
 def test_channels_are_rescaled_before_a_network_is_compiled(aimc_command: Any, folder: Path) -> None:

@@ -64,7 +64,9 @@ def test_parts_are_called_within_a_mini_batch_or_refused() -> None:
     with mini_batch(trained):
         assert not torch.equal(trained.first(x), one)
     trained.eval()
-    assert torch.equal(trained.first(x), trained.first(x))
+    with mini_batch(trained):
+        assert torch.equal(trained.first(x), trained.first(x))
+    assert trained.hwa.batches.number == 2
 
 
 def test_a_wrapper_is_no_prepared_network() -> None:
