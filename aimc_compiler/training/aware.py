@@ -122,21 +122,14 @@ def _called(model: HardwareAware, function: Callable[..., Any], args: Any, kwarg
     with hwa.call() as outermost:
         if not outermost:
             return function(*args, **kwargs)
-        if _trains(model):
-            with mini_batch(model):
-                return function(*args, **kwargs)
         clock = hwa.clock
-        if clock is None:
-            return function(*args, **kwargs)
-        clock.count = _samples(args, kwargs, hwa.batch_dim)
-        outputs = function(*args, **kwargs)
-        clock.first_sample += clock.count
+        if clock is not None:
+            clock.count = _samples(args, kwargs, hwa.batch_dim)
+        with mini_batch(model):
+            outputs = function(*args, **kwargs)
+        if clock is not None:
+            clock.first_sample += clock.count
         return outputs
-
-
-def _trains(model: HardwareAware) -> bool:
-    """Whether anything of it meets mini-batches."""
-    return model.training or any(layer.training for layer in layers_of(model))
 
 
 @contextmanager
@@ -156,7 +149,7 @@ def mini_batch(model: HardwareAware) -> Iterator[None]:
             batches.begin_again()
         yield
         return
-    if not _trains(model):
+    if not (model.training or any(layer.training for layer in layers_of(model))):
         yield
         return
     if not batches.number:

@@ -351,8 +351,9 @@ class TrainedMatrix(nn.Module):
             self._met[batch.serial] = self._first_met(weight, batch.seed)
         self._now = self._met[batch.serial]
 
+    @torch.inference_mode(False)
     def _first_met(self, weight: Tensor, seed: int) -> Met:
-        """Once a mini-batch, before anything else: scale the weights."""
+        """Once a mini-batch, before anything else: scale the weights. What is made outlives the mini-batch."""
         before = int(self.seen)
         if self._version != weight._version:
             self._met.clear()  # no backward pass may come to them any more

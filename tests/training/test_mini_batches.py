@@ -226,6 +226,15 @@ def test_evaluation_leaves_training_as_it_was(recipe: dict[str, Any], guard: Any
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
 
 
+@pytest.mark.parametrize("recipe", [{"remap_every": 3}, {"remap_every": 3, "column_gain": True}])
+def test_a_mini_batch_without_gradients_may_come_first(recipe: dict[str, Any]) -> None:
+    trained = prepare_hwa(two_layers(), "analog-fabric", recipe).train()
+    with torch.inference_mode():
+        trained(torch.randn(4, 6))
+    trained(torch.randn(4, 6)).sum().backward()
+    assert trained[0].weight.grad.isfinite().all()
+
+
 @pytest.mark.parametrize("clip", ["column", "k-sigma"])
 def test_a_fresh_network_goes_on_from_a_state_dict(clip: str) -> None:
     recipe = {"clip": clip, "remap_every": 3, "range_batches": 1, "noise_ramp": 6}

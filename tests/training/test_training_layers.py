@@ -84,6 +84,17 @@ def test_samples_may_lie_along_another_dimension(body: nn.Module, samples: int) 
         assert torch.equal(torch.cat([trained(part) for part in x.split(samples // 2, 1)], 1), expected)
 
 
+@pytest.mark.parametrize("mode", [True, False])
+def test_samples_are_counted_in_either_mode(mode: bool) -> None:
+    torch.manual_seed(0)
+    trained, x = prepare_hwa(nn.Linear(8, 5), "analog-fabric").train(mode), torch.randn(6, 8)
+    with on_chip(trained, seed=3), torch.no_grad():
+        together = trained(x)
+    with on_chip(trained, seed=3), torch.no_grad():
+        apart = torch.cat([trained(part) for part in x.split(2)])
+    assert torch.equal(together, apart)
+
+
 def test_every_reading_of_a_chip_counts_on() -> None:
     model, x = NETWORKS["linear"]()
     trained = prepare_hwa(model, "analog-fabric").train()
