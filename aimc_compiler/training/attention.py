@@ -46,6 +46,7 @@ class TrainedMultiheadAttention(TrainedLayer, nn.MultiheadAttention):
     ) -> tuple[Tensor, Tensor | None]:
         """As torch's."""
         single = query.dim() == 2
+        query, key, value = self._as_prepared(query, key, value)
         form = form_of(query, key, value)
         inputs = [self._batch_first(part) for part in (query, key, value)]
         q, k, v = (self._heads(part) for part in self._projected(form, *inputs))
@@ -122,6 +123,13 @@ class TrainedMultiheadAttention(TrainedLayer, nn.MultiheadAttention):
         ]
         return [each for part in parts for each in torch.split(part, self.embed_dim, -1)]
 
+    def _as_prepared(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The inputs as one tensor where they are views of one: reentrant checkpointing detaches each by itself."""
+        if form_of(query, key, value) == self.form:
+            return query, key, value
+        key = query if _same_memory(query, key) else key
+        return query, key, key if _same_memory(key, value) else value
+
     def _batch_first(self, x: Tensor) -> Tensor:
         return x[None] if x.dim() == 2 else x if self.batch_first else x.transpose(0, 1)
 
@@ -137,6 +145,10 @@ class TrainedMultiheadAttention(TrainedLayer, nn.MultiheadAttention):
             return mask
         padding = padding.reshape(-1, 1, 1, k.shape[2])
         return padding if mask is None else mask + padding
+
+
+def _same_memory(one: Tensor, other: Tensor) -> bool:
+    return one.data_ptr() == other.data_ptr() and one.shape == other.shape and one.stride() == other.stride()
 
 
 def _added(mask: Tensor, like: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import pytest
@@ -184,6 +185,29 @@ def test_a_network_made_again_knows_where_its_mini_batch_began(within: bool, ree
         plain = run(lambda trained, x: trained(x), begins)
         again = run(lambda trained, x: checkpoint(trained, x, use_reentrant=reentrant), begins)
         assert all(torch.equal(one, other) for one, other in zip(plain, again, strict=True))
+
+
+def test_attention_is_made_again_though_its_inputs_are_detached_one_by_one() -> None:
+    class Attending(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+            self.saves = False
+
+        def forward(self, x: Tensor) -> Tensor:
+            call: Any = partial(checkpoint, self.attention, use_reentrant=True) if self.saves else self.attention
+            y: Tensor = call(x, x, x)[0]
+            return y
+
+    found = []
+    for saves in (False, True):
+        torch.manual_seed(0)
+        trained = prepare_hwa(Attending(), "analog-fabric").train()
+        trained.saves, x = saves, torch.randn(2, 5, 8, requires_grad=True)
+        trained(x).square().sum().backward()
+        found.append([x.grad, *(p.grad for p in trained.parameters())])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
 
 
 def test_what_cannot_be_made_again_is_refused() -> None:
