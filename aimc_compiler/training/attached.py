@@ -22,17 +22,25 @@ class Calls:
 
 class Attached:
     """A matrix on a manufactured chip that stands in for the one in training. axis: the dimension of its inputs where
-    samples may lie, if they have as many entries there; else they lie along the first."""
+    samples are looked for first: they lie where there are as many entries."""
 
     def __init__(self, tiles: MatrixOnTiles, ranges: Tensor | None, clock: Clock, calls: "Calls", axis: int) -> None:
         self.tiles, self.ranges, self.clock, self.calls, self.axis = tiles, ranges, clock, calls, axis
 
     def forward(self, x: Tensor) -> Tensor:
         """The products, without bias. x: (batch, ...), whose entries make up the samples of this call of the network
-        evenly, or are samples; or with its batch along ``axis``."""
-        if 0 < self.axis < x.dim() - 1 and x.shape[self.axis] == self.clock.count:
-            return self._forward(x.movedim(self.axis, 0)).movedim(0, self.axis)
-        return self._forward(x)
+        evenly, or are samples; or linear inputs with samples along another dimension."""
+        axis = self._axis_of(x) if self.tiles.contraction.kind == "linear" else 0
+        return self._forward(x.movedim(axis, 0)).movedim(0, axis) if axis else self._forward(x)
+
+    def _axis_of(self, x: Tensor) -> int:
+        """Where samples lie, as far as sizes tell."""
+        count = self.clock.count
+        if 0 <= self.axis < x.dim() - 1 and x.shape[self.axis] == count:
+            return self.axis
+        if x.shape[0] % count == 0:
+            return 0
+        return next((axis for axis in range(1, x.dim() - 1) if x.shape[axis] == count), 0)
 
     def _forward(self, x: Tensor) -> Tensor:
         count = self.clock.count if x.shape[0] % self.clock.count == 0 else x.shape[0]

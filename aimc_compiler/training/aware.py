@@ -15,7 +15,7 @@ from aimc_compiler.executor.on_tiles import Clock
 from aimc_compiler.graph import BatchDim, Rules
 from aimc_compiler.training.batches import Batches, made_again
 from aimc_compiler.training.choose import Choice
-from aimc_compiler.training.layers import layers_of, matrices_of
+from aimc_compiler.training.layers import Untied, layers_of, matrices_of
 from aimc_compiler.training.learned import Learned, LearnedMatrix
 from aimc_compiler.training.norms import freeze_norms
 from aimc_compiler.training.recipe import Recipe
@@ -194,8 +194,9 @@ def export(model: HardwareAware) -> tuple[nn.Module, Learned]:
     ]
     del twin.hwa
     twin.__class__ = _plain(type(model))
-    for layer in layers_of(twin):
-        layer.restore()
+    untied: Untied = {}
+    for layer in list(layers_of(twin)):
+        layer.restore(untied)
     return twin, Learned(chip=preparation.chip.name, rules=preparation.rules, matrices=tuple(learned))
 
 

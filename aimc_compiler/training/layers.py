@@ -23,15 +23,15 @@ from aimc_compiler.training.recipe import Recipe
 @record
 class Place:
     """Where a layer stands. path: its module path, "" for the network itself; form: how an attention is called, ""
-    where that is not known; owners: of each weight so far, as it is or transposed, the matrix and the path that it had
-    first; the rest is that of its network."""
+    where that is not known; owners: the first matrix of each weight so far, as it is or transposed; the rest is that
+    of its network."""
 
     path: str
     tile_type: str
     chip: ChipSpec
     recipe: Recipe
     batches: Batches
-    owners: dict[tuple[int, bool], tuple[str, str]]
+    owners: dict[tuple[int, bool], TrainedMatrix]
     form: str = ""
 
     def matrix(
@@ -39,16 +39,26 @@ class Place:
     ) -> TrainedMatrix:
         """A matrix of the layer. name: of the operation below the path; parameter: of the weight there."""
         op, path = (".".join(part for part in (self.path, below) if part) for below in (name, parameter))
-        matrix = op or parameter
+        matrix, turned = op or parameter, path.endswith(".T")
+        first = None
         if isinstance(weight, nn.Parameter):  # parts of a packed weight are matrices of their own
-            turned = path.endswith(".T")
-            if (id(weight), not turned) in self.owners:
-                first = self.owners[id(weight), not turned][1].removesuffix(".T")
-                path = f"{first}.T" if turned else first
-            matrix, path = self.owners.setdefault((id(weight), turned), (matrix, path))
-        return TrainedMatrix(
+            first, other = self.owners.get((id(weight), turned)), self.owners.get((id(weight), not turned))
+            if first is not None:
+                matrix, path = first.name, first.parameter
+            elif other is not None:
+                path = other.parameter.removesuffix(".T") if not turned else f"{other.parameter}.T"
+        made = TrainedMatrix(
             op or parameter, matrix, path, shape, contraction, self.chip, self.recipe, self.batches, self.tile_type
         )
+        if first is not None:
+            made.column_gain, made.column_bound = first.column_gain, first.column_bound
+        elif isinstance(weight, nn.Parameter):
+            self.owners[id(weight), turned] = made
+        return made
+
+
+#: Of a parameter and the name of its matrix: the parameter, and what takes its place.
+Untied = dict[tuple[int, str], tuple[nn.Parameter, nn.Parameter]]
 
 
 class TrainedLayer(nn.Module):
@@ -88,10 +98,17 @@ class TrainedLayer(nn.Module):
                 if core.hold(blocks):
                     self.replace(name, blocks)
 
-    def restore(self) -> None:
-        """Become the plain layer again, its weights as the compiler is to see them."""
-        for name, core in self.cores().items():
-            self.replace(name, core.mapped(self.blocks(name)))
+    def restore(self, untied: "Untied") -> None:
+        """Become the plain layer again, its weights as the compiler is to see them: where that is another weight it is
+        untied from other uses of the parameter, which what was learned for tiles does not reach."""
+        cores = self.cores()
+        mapped = {name: core.mapped(self.blocks(name)) for name, core in cores.items() if core.rewrites}
+        for name, weight in list(self._parameters.items()) if mapped else ():
+            if weight is not None and weight.dim() > 1:
+                key = id(weight), cores[name].name if name in cores else f"packed {id(self)}"
+                _, self._parameters[name] = untied.setdefault(key, (weight, nn.Parameter(weight.detach().clone())))
+        for name, blocks in mapped.items():
+            self.replace(name, blocks)
         del self.analog
         self.__class__ = self.plain  # type: ignore[assignment]
 

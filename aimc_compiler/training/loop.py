@@ -170,7 +170,7 @@ class _Run:
             "loss_sum": self.loss_sum,
             "history": [dataclasses.asdict(each) for each in self.history],
             "model": dict(self.model.state_dict()),
-            "matrices": [core.progress() for core in matrices_of(self.model)],
+            "norms": [core.holding.state() for core in matrices_of(self.model)],
             "mini_batch": self.model.hwa.batches.number,
             "optimiser": self.optimiser.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
@@ -187,8 +187,8 @@ class _Run:
         self.step, self.loss_sum = state["step"], state["loss_sum"]
         self.history = [EpochResult(**each) for each in state["history"]]
         self.model.load_state_dict(state["model"])
-        for core, progress in zip(matrices_of(self.model), state["matrices"], strict=True):
-            core.go_on(progress)
+        for core, norms in zip(matrices_of(self.model), state["norms"], strict=True):
+            core.holding.go_on(norms)
         self.model.hwa.batches.number = state["mini_batch"]
         self.optimiser.load_state_dict(state["optimiser"])
         if self.scheduler is not None:

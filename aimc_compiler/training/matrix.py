@@ -99,7 +99,7 @@ class TrainedMatrix(nn.Module):
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
         self.seen: Tensor
         self._now, self._met = Met(scales=self.column_scale), dict[int, Met]()
-        self._holding = Holding(recipe, self.blocks)
+        self.holding = Holding(recipe, self.blocks)
         self._following = Following(recipe.range_sigmas, self.blocks, contraction, groups)
         self._products: tuple[tuple[BlockProduct, ...] | FusedBlock, ...] = ()
         self._loop = self._version = 0
@@ -174,19 +174,11 @@ class TrainedMatrix(nn.Module):
         """(groups, row blocks), positive."""
         return self.input_range.detach().clamp(min=LEAST_RANGE)
 
-    def progress(self) -> dict[str, Any]:
-        """What outlives a mini-batch beside the state dict: for a checkpoint."""
-        return {"norms": self._holding.state()}
-
-    def go_on(self, progress: dict[str, Any]) -> None:
-        """Continue from ``progress``, once the state dict is loaded."""
-        self._holding.go_on(progress["norms"])
-
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         """What belongs to the state before goes, and mini-batches are counted on from what matrices have seen."""
         super()._load_from_state_dict(state_dict, prefix, *args)
         if f"{prefix}seen" in state_dict:
-            self._holding.go_on([])
+            self.holding.go_on([])
             self._met, self.batches.number = {}, 0
 
     def attach(self, chip: "Attached | None") -> None:
@@ -367,7 +359,7 @@ class TrainedMatrix(nn.Module):
             met.due = scales_itself and self.chip.nonidealities.digital.column_scale_bits == "off"
             # Anew, not in place: the former one may be wanted backward.
             self.column_scale = met.scales = met.scales.clone() if met.due else self._remapped(weight)
-            if self.column_bound is not None and not before:
+            if self.column_bound is not None and not before and self.name == self.op:
                 with torch.no_grad():
                     self.column_bound.copy_(self.column_scale)
         self.seen.add_(1)
@@ -376,7 +368,7 @@ class TrainedMatrix(nn.Module):
     def hold(self, weight: Tensor) -> bool:
         """Hold weights to the bounds of the recipe, in place, where an update has been since the last call; says
         whether. weight: as of ``forward``, detached."""
-        return self.normalised and self._holding.hold(weight, self.column_scale, fresh=not int(self.seen))
+        return self.normalised and self.holding.hold(weight, self.column_scale, fresh=not int(self.seen))
 
     @torch.no_grad()
     def _remapped(self, weight: Tensor) -> Tensor:
@@ -385,6 +377,11 @@ class TrainedMatrix(nn.Module):
             return self.column_scale
         bits = self.chip.nonidealities.digital.column_scale_bits
         return torch.stack([column_scales(weight.detach(), block, bits) for block in self.blocks])
+
+    @property
+    def rewrites(self) -> bool:
+        """Whether ``mapped`` is another weight."""
+        return self.column_gain is not None or self.column_bound is not None
 
     @torch.no_grad()
     def mapped(self, weight: Tensor) -> Tensor:

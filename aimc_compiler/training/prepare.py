@@ -22,6 +22,7 @@ from aimc_compiler.training.aware import HardwareAware, Preparation, become_awar
 from aimc_compiler.training.batches import Batches
 from aimc_compiler.training.choose import choose_modules, evaluating, layer_of
 from aimc_compiler.training.layers import Place, TrainedLayer
+from aimc_compiler.training.matrix import TrainedMatrix
 from aimc_compiler.training.norms import has_norms
 from aimc_compiler.training.recipe import Recipe
 
@@ -66,7 +67,7 @@ def prepare_hwa(
     batches = Batches()
     choices = choose_modules(twin, spec, rules, example_inputs, batch_dim)
     forms = _attention_forms(twin, example_inputs)
-    owners: dict[tuple[int, bool], tuple[str, str]] = {}
+    owners: dict[tuple[int, bool], TrainedMatrix] = {}
     for module in twin.modules():
         if isinstance(module, nn.TransformerEncoder):
             module.enable_nested_tensor = module.use_nested_tensor = False

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from aimc_compiler.analog import Contraction
 from aimc_compiler.errors import TrainingError
 from aimc_compiler.graph.recurrent import RecurrentMode, RecurrentModule, Stepped
-from aimc_compiler.training.layers import Place, TrainedLayer
+from aimc_compiler.training.layers import Place, TrainedLayer, Untied
 from aimc_compiler.training.loops import run_loop
 from aimc_compiler.training.matrix import TrainedMatrix
 
@@ -105,8 +105,8 @@ class _Recurrent(TrainedLayer):
                 matrices[name] = place.matrix(name, name, weight, (1, weight.shape[0], weight.shape[1]), _LINEAR)
         self.analog = nn.ModuleDict(matrices)
 
-    def restore(self) -> None:
-        super().restore()
+    def restore(self, untied: Untied) -> None:
+        super().restore(untied)
         self._init_flat_weights()  # type: ignore[operator]
 
 

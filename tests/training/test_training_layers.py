@@ -84,6 +84,51 @@ def test_samples_may_lie_along_another_dimension(body: nn.Module, samples: int) 
         assert torch.equal(torch.cat([trained(part) for part in x.split(samples // 2, 1)], 1), expected)
 
 
+class Tied(nn.Module):
+    """An embedding whose weight is that of the head, and samples that lie along the second dimension within."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.inner, self.head = nn.Embedding(20, 8), nn.Linear(8, 8), nn.Linear(8, 20, bias=False)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.tanh(self.inner(self.embedding(x).transpose(0, 1))).transpose(0, 1)
+        outputs: Tensor = self.head(y)
+        return outputs
+
+
+TIED: dict[str, Any] = {
+    "embedding": lambda: (Tied(), torch.arange(35).reshape(5, 7) % 20),
+    "layers": lambda: (NETWORKS["shared"]()[0], torch.randn(5, 6)),
+    "both ways": lambda: (NETWORKS["one weight both ways"]()[0], torch.randn(5, 3, 6, 6)),
+    "two paths": lambda: (NETWORKS["module at two paths"]()[0], torch.randn(5, 6)),
+}
+
+
+@pytest.mark.parametrize("recipe", [{"column_gain": True}, {"clip": "learned"}, {}])
+@pytest.mark.parametrize("name", TIED)
+def test_what_is_learned_for_tied_weights_is_what_is_compiled(name: str, recipe: dict[str, Any]) -> None:
+    """One matrix has one set of gains and bounds; other uses of its weight keep it as it is."""
+    torch.manual_seed(0)
+    model, x = TIED[name]()
+    trained = prepare_hwa(model, "analog-fabric", recipe).train()
+    trained(x)
+    for parameter in {id(each): each for each in trained.parameters()}.values():
+        with torch.no_grad():
+            if parameter.dim() == 3 and recipe:  # gains, bounds
+                parameter.mul_(torch.rand_like(parameter) + 0.3)
+    trained(x)
+    trained.eval()
+    compiled = aimc.compile(trained, "analog-fabric", (x[:1],))
+    expected = compiled.deploy(seed=3, precision="exact")(x, time_s=3600.0)
+    with on_chip(trained, seed=3, time_s=3600.0), torch.no_grad():
+        assert torch.equal(trained(x), expected)
+    plain, _ = trained.__aimc_export__()
+    again = prepare_hwa(plain, "analog-fabric", {})
+    assert type(again.eval()(x)) is Tensor
+
+
 @pytest.mark.parametrize("mode", [True, False])
 def test_samples_are_counted_in_either_mode(mode: bool) -> None:
     torch.manual_seed(0)
