@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from aimc_compiler.analog import Contraction
 from aimc_compiler.errors import TrainingError
+from aimc_compiler.training.batches import made_again
 from aimc_compiler.training.layers import Place, TrainedLayer
 from aimc_compiler.training.matrix import TrainedMatrix
 
@@ -124,10 +125,11 @@ class TrainedMultiheadAttention(TrainedLayer, nn.MultiheadAttention):
         return [each for part in parts for each in torch.split(part, self.embed_dim, -1)]
 
     def _as_prepared(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The inputs as one tensor where they are views of one: reentrant checkpointing detaches each by itself."""
-        if form_of(query, key, value) == self.form:
+        """The inputs as one tensor where they were one: reentrant checkpointing detaches each by itself when it makes
+        values again."""
+        if not made_again() or form_of(query, key, value) == self.form:
             return query, key, value
-        key = query if _same_memory(query, key) else key
+        key = query if self.form == "self" and _same_memory(query, key) else key
         return query, key, key if _same_memory(key, value) else value
 
     def _batch_first(self, x: Tensor) -> Tensor:

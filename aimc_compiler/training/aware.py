@@ -15,7 +15,7 @@ from aimc_compiler.executor.on_tiles import Clock
 from aimc_compiler.graph import BatchDim, Rules
 from aimc_compiler.training.batches import Batches, made_again
 from aimc_compiler.training.choose import Choice
-from aimc_compiler.training.layers import Untied, layers_of, matrices_of
+from aimc_compiler.training.layers import Untied, derived, layers_of, matrices_of
 from aimc_compiler.training.learned import Learned, LearnedMatrix
 from aimc_compiler.training.norms import freeze_norms
 from aimc_compiler.training.recipe import Recipe
@@ -77,7 +77,8 @@ class HardwareAware(nn.Module):
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """Pickled by the plain class: this one is made when it is needed."""
-        return _blank, (_plain(type(self)),), *super().__reduce_ex__(protocol)[2:]
+        plain = _plain(type(self))
+        return _blank, vars(plain).get("made_of", (plain,)), *super().__reduce_ex__(protocol)[2:]
 
     def __aimc_export__(self) -> tuple[nn.Module, Learned]:
         """The plain network, and what was learned for each matrix beside its weight."""
@@ -110,15 +111,17 @@ def _plain(aware: type[nn.Module]) -> Any:
     return aware.__mro__[2]
 
 
-def _blank(kind: type[nn.Module]) -> nn.Module:
-    """A prepared network without state."""
-    aware = _aware(kind)  # type: ignore[arg-type]
+def _blank(*parts: Any) -> nn.Module:
+    """A prepared network without state. parts: its own class, or what that of a layer in training is made of."""
+    aware = _aware(parts[0] if len(parts) == 1 else derived(*parts))
     return aware.__new__(aware)
 
 
 def _called(model: HardwareAware, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     """A call of the network or of its ``forward``; what either calls of them again belongs to it."""
-    hwa = model.hwa
+    hwa = vars(model).get("hwa")
+    if hwa is None:  # made from the class, as a slice of nn.Sequential is
+        return function(*args, **kwargs)
     with hwa.call() as outermost:
         if not outermost:
             return function(*args, **kwargs)
@@ -163,7 +166,7 @@ def mini_batch(model: HardwareAware) -> Iterator[None]:
 
 def require_prepared(model: Any) -> None:
     """Raises TrainingError where ``model`` is not of ``prepare_hwa``."""
-    if not isinstance(model, HardwareAware):
+    if not isinstance(model, HardwareAware) or "hwa" not in vars(model):
         raise TrainingError(
             f"{type(model).__name__} is no network of prepare_hwa: give that itself, of a wrapper what it wraps "
             "(``.module`` of DistributedDataParallel)"
@@ -178,7 +181,8 @@ def hold_weights(model: nn.Module) -> None:
 
 
 def export(model: HardwareAware) -> tuple[nn.Module, Learned]:
-    """See ``HardwareAware.__aimc_export__``."""
+    """See ``HardwareAware.__aimc_export__``. Raises TrainingError where it is a part of a prepared network."""
+    require_prepared(model)
     twin = copy.deepcopy(model)
     preparation = twin.hwa
     learned = [

@@ -64,9 +64,13 @@ def choose_modules(
 def layer_of(module: nn.Module) -> Any:
     """What stands for a module in training; None for those that have no matrix, or a forward of their own."""
     for kind, layer in LAYERS.items():
-        if isinstance(module, kind) and type(module).forward is kind.forward:
+        if isinstance(module, kind) and all(_same(type(module), kind, name) for name in ("forward", "_conv_forward")):
             return layer
     return layer_by_rows(type(module))
+
+
+def _same(one: type[nn.Module], other: type[nn.Module], method: str) -> bool:
+    return getattr(one, method, None) is getattr(other, method, None)
 
 
 def _by_path(chip: ChipSpec, rules: Rules | None, found: dict[str, nn.Module]) -> tuple[Choice, ...]:

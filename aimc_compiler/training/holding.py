@@ -27,7 +27,7 @@ class Holding:
         """Hold a weight to its bounds, in place; says whether there was an update.
 
         weight: (groups, columns, rows), without gradient; scales: (row blocks, groups, columns); fresh: whether it has
-        had no mini-batch yet, and so no update. A weight that was loaded counts as updated.
+        had no update yet. A weight that was loaded counts as updated, unless it is.
         """
         held = False
         for block in self._blocks:

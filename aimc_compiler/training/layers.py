@@ -5,7 +5,8 @@ the like beside ``weight``.
 """
 
 from collections.abc import Iterator
-from typing import ClassVar, Self, cast
+from functools import cache
+from typing import Any, ClassVar, Self, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -40,7 +41,7 @@ class Place:
         """A matrix of the layer. name: of the operation below the path; parameter: of the weight there."""
         op, path = (".".join(part for part in (self.path, below) if part) for below in (name, parameter))
         matrix, turned = op or parameter, path.endswith(".T")
-        first = None
+        first = other = None
         if isinstance(weight, nn.Parameter):  # parts of a packed weight are matrices of their own
             first, other = self.owners.get((id(weight), turned)), self.owners.get((id(weight), not turned))
             if first is not None:
@@ -50,6 +51,7 @@ class Place:
         made = TrainedMatrix(
             op or parameter, matrix, path, shape, contraction, self.chip, self.recipe, self.batches, self.tile_type
         )
+        made.holds = first is None and other is None
         if first is not None:
             made.column_gain, made.column_bound = first.column_gain, first.column_bound
         elif isinstance(weight, nn.Parameter):
@@ -70,10 +72,16 @@ class TrainedLayer(nn.Module):
     @classmethod
     def of(cls, module: nn.Module, place: Place) -> Self:
         """The module itself, made such a layer: whoever holds it, at however many paths, has that now."""
-        module.__class__ = cls
+        module.__class__ = derived(cls, type(module))  # type: ignore[arg-type]
         layer = cast(Self, module)
         layer._add(place)
         return layer
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """Pickled by the classes that its own is made of, if it is."""
+        made: Any = super().__reduce_ex__(protocol)
+        parts = vars(type(self)).get("made_of")
+        return made if parts is None else (_blank, parts, *made[2:])
 
     def cores(self) -> dict[str, TrainedMatrix]:
         """Its matrices, by name: that of their weight where each weight is one matrix."""
@@ -92,10 +100,12 @@ class TrainedLayer(nn.Module):
     def hold(self) -> None:
         """Hold weights to the bounds of the recipe, where they have been updated. A weight that several layers share is
         held by the first. It is written past autograd: a graph that was kept from a call before is not refused."""
+        weights = [weight for weight in self._parameters.values() if weight is not None and weight.dim() > 1]
+        trained = any(weight.requires_grad for weight in weights)
         for name, core in self.cores().items():
-            if core.recipe.clip in HELD and core.name == core.op:
+            if core.recipe.clip in HELD and core.holds:
                 blocks = self.blocks(name).data
-                if core.hold(blocks):
+                if core.hold(blocks, trained=trained):
                     self.replace(name, blocks)
 
     def restore(self, untied: "Untied") -> None:
@@ -115,6 +125,21 @@ class TrainedLayer(nn.Module):
     def _add(self, place: Place) -> None:
         """Add what a layer in training has beside the plain one."""
         raise NotImplementedError
+
+
+@cache
+def derived(layer: type[TrainedLayer], kind: type[nn.Module]) -> Any:
+    """The class of a layer whose own is ``kind``: with its methods, where it is not torch's."""
+    if getattr(layer, "plain", None) is kind:
+        return layer
+    members = {"plain": kind, "made_of": (layer, kind), "__module__": kind.__module__}
+    return type(f"Trained{kind.__name__}", (layer, kind), members)
+
+
+def _blank(layer: type[TrainedLayer], kind: type[nn.Module]) -> nn.Module:
+    """A layer without state."""
+    found = derived(layer, kind)  # type: ignore[arg-type]
+    return found.__new__(found)  # type: ignore[no-any-return]
 
 
 def layers_of(model: nn.Module) -> Iterator[TrainedLayer]:

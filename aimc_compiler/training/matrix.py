@@ -55,7 +55,7 @@ class TrainedMatrix(nn.Module):
     (row blocks, groups, columns), s; seen: mini-batches so far.
 
     op: of the operation; name: of the matrix, as the compiler has it, which is that of its first operation; parameter:
-    the path of its weight; shape: (groups, columns, rows).
+    the path of its weight; shape: (groups, columns, rows); holds: whether it holds its weight to bounds.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class TrainedMatrix(nn.Module):
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
         self.seen: Tensor
         self._now, self._met = Met(scales=self.column_scale), dict[int, Met]()
-        self.holding = Holding(recipe, self.blocks)
+        self.holding, self.holds = Holding(recipe, self.blocks), True
         self._following = Following(recipe.range_sigmas, self.blocks, contraction, groups)
         self._products: tuple[tuple[BlockProduct, ...] | FusedBlock, ...] = ()
         self._loop = self._version = 0
@@ -365,10 +365,11 @@ class TrainedMatrix(nn.Module):
         self.seen.add_(1)
         return met
 
-    def hold(self, weight: Tensor) -> bool:
+    def hold(self, weight: Tensor, *, trained: bool) -> bool:
         """Hold weights to the bounds of the recipe, in place, where an update has been since the last call; says
-        whether. weight: as of ``forward``, detached."""
-        return self.normalised and self.holding.hold(weight, self.column_scale, fresh=not int(self.seen))
+        whether. weight: as of ``forward``, detached; trained: whether it is."""
+        fresh = not trained or not int(self.seen)
+        return self.normalised and self.holding.hold(weight, self.column_scale, fresh=fresh)
 
     @torch.no_grad()
     def _remapped(self, weight: Tensor) -> Tensor:

@@ -40,11 +40,4 @@ class _StoredByRows(OneMatrix):
 
 def layer_by_rows(kind: type[nn.Module]) -> Any:
     """What stands for such a layer in training; None where ``kind`` is another."""
-    if (kind.__module__, kind.__name__) not in _KINDS:
-        return None
-    if kind not in _MADE:
-        _MADE[kind] = type(f"Trained{kind.__name__}", (_StoredByRows, kind), {"plain": kind})
-    return _MADE[kind]
-
-
-_MADE: dict[type[nn.Module], Any] = {}
+    return _StoredByRows if (kind.__module__, kind.__name__) in _KINDS else None

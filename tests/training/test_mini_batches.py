@@ -1,5 +1,6 @@
 """What a mini-batch is in a loop of one's own: calls, checkpoints, evaluation and loading between them."""
 
+import copy
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -75,6 +76,16 @@ def test_a_wrapper_is_no_prepared_network() -> None:
     for context in (mini_batch, on_chip):
         with pytest.raises(TrainingError, match=r"Sequential is no network of prepare_hwa.*of a wrapper what it wraps"):
             context(wrapped).__enter__()
+
+
+def test_a_slice_of_a_prepared_network_is_no_network_of_its_own() -> None:
+    torch.manual_seed(0)
+    trained, x = prepare_hwa(two_layers(), "analog-fabric", CALM).train(), torch.randn(4, 6)
+    with mini_batch(trained):
+        assert torch.equal(trained[:2](x), torch.relu(trained[0](x)))
+    assert torch.equal(trained.eval()[:2](x), torch.relu(trained[0](x)))
+    with pytest.raises(TrainingError, match="is no network of prepare_hwa"):
+        aimc.compile(trained[:2].eval(), "analog-fabric", (x,))
 
 
 def test_calls_of_the_network_by_itself_belong_to_one() -> None:
@@ -210,6 +221,21 @@ def test_attention_is_made_again_though_its_inputs_are_detached_one_by_one() -> 
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
 
 
+def test_attention_to_detached_keys_is_another_network() -> None:
+    class Detached(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.attention(x, x.detach(), x.detach())[0]
+            return y
+
+    trained = prepare_hwa(Detached(), "analog-fabric").train()
+    with pytest.raises(TrainingError, match="is called with three tensors"):
+        trained(torch.randn(2, 5, 8))
+
+
 def test_what_cannot_be_made_again_is_refused() -> None:
     trained, x = prepared(), torch.randn(9, 6, requires_grad=True)
     y = checkpoint(trained, x, use_reentrant=False, preserve_rng_state=False)
@@ -279,6 +305,17 @@ def test_a_fresh_network_goes_on_from_a_state_dict(clip: str) -> None:
         one_step(other, of_other, number)
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
     assert other.hwa.batches.number == 7
+
+
+def test_frozen_weights_stay_in_a_network_that_was_loaded() -> None:
+    plain = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 4))
+    nn.init.normal_(plain[0].weight)
+    plain[0].requires_grad_(False)
+    trained = prepare_hwa(plain, "analog-fabric").train()
+    trained(torch.randn(9, 64))
+    trained.load_state_dict(copy.deepcopy(trained.state_dict()))
+    trained(torch.randn(9, 64))
+    assert torch.equal(trained[0].weight, plain[0].weight)
 
 
 def test_norms_are_frozen_in_a_network_that_was_loaded() -> None:

@@ -144,6 +144,43 @@ def test_presets_need_example_inputs() -> None:
     assert digital == ["stem.0", "head"]
 
 
+class Halving(nn.Linear):
+    """A layer with a method of its own."""
+
+    def halved(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self(x) / 2
+        return y
+
+
+class Rounding(nn.Conv1d):
+    """A layer whose product is another."""
+
+    def _conv_forward(self, x: Any, weight: Any, bias: Any) -> Any:
+        return super()._conv_forward(x, weight.round(), bias)  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("layer", [Halving(6, 6), Conv1D(6, 6), nn.Sequential(Halving(6, 6), Conv1D(6, 6))])
+def test_layers_keep_their_own_class(layer: nn.Module) -> None:
+    torch.manual_seed(0)
+    x, trained = torch.randn(4, 6), prepare_hwa(layer, "analog-fabric").train()
+    trained(x)
+    for twin in (trained, copy.deepcopy(trained), pickle.loads(pickle.dumps(trained))):
+        assert [type(each).__name__ for each in twin.modules()] == [type(each).__name__ for each in trained.modules()]
+        assert torch.equal(twin.eval()(x), trained.eval()(x))
+        for path, other in layer.named_modules():
+            one: Any = twin.get_submodule(path)
+            assert isinstance(one, type(other))
+            if isinstance(one, Halving):
+                assert torch.equal(2 * one.halved(x), one(x))
+    plain, _ = trained.__aimc_export__()
+    assert [type(each) for each in plain.modules()] == [type(each) for each in layer.modules()]
+
+
+def test_a_layer_with_a_product_of_its_own_is_not_trained() -> None:
+    with pytest.raises(TrainingError, match="has no module to train for tiles"):
+        prepare_hwa(nn.Sequential(Rounding(4, 4, 3)), "analog-fabric")
+
+
 def test_a_module_at_two_paths_is_one() -> None:
     layer, x = nn.Linear(6, 6), torch.randn(4, 6)
     plain = nn.Sequential(layer, nn.ReLU(), nn.ModuleDict({"again": layer})["again"], nn.Linear(6, 2))

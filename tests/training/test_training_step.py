@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from trained_networks import BothWays
 
 from aimc_compiler.training import Recipe, hold_weights, prepare_hwa
 from aimc_compiler.training.matrix import TrainedMatrix
@@ -272,6 +273,21 @@ def test_shared_weights_are_held_once() -> None:
     for _ in range(3):
         trained(x)
     assert float(trained[1].weight.detach().abs().max()) == pytest.approx(bound)
+
+
+@pytest.mark.parametrize("clip", ["column", "k-sigma"])
+def test_a_weight_that_is_stored_both_ways_is_held_once(clip: str) -> None:
+    torch.manual_seed(0)
+    network = BothWays(nn.Conv1d(4, 8, 3, padding=1), nn.ConvTranspose1d(8, 4, 3, padding=1))
+    trained, x = prepare_hwa(network, "analog-fabric", {"clip": clip}).train(), torch.randn(3, 4, 9)
+    trained(x)
+    with torch.no_grad():
+        trained.there.weight.copy_(torch.randn(8, 4, 3) ** 3)
+    trained(x)
+    held = trained.there.weight.detach().clone()
+    for _ in range(3):
+        trained(x)
+    assert torch.equal(trained.there.weight, held)
 
 
 def test_columns_are_scaled_anew_in_time() -> None:
