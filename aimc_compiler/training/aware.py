@@ -56,6 +56,10 @@ class Preparation:
             lines.append("  batch norms are not frozen: prepare_hwa was not given steps, the mini-batches of the run")
         return "\n".join([f"hardware-aware training for {self.chip.name}", *lines])
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy is not called yet."""
+        return vars(self) | {"_running": False}
+
     @contextmanager
     def call(self) -> Iterator[bool]:
         """Around a call of the network; gives whether it is the outermost."""

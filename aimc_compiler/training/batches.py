@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,6 +53,10 @@ class Batches:
         self._now: MiniBatch | None = None
         self._outstanding: deque[MiniBatch] = deque(maxlen=OUTSTANDING)
         self._endings: list[Callable[[], None]] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy is within no mini-batch, and none of its backward passes is to come."""
+        return vars(self) | {"_now": None, "_outstanding": deque(maxlen=OUTSTANDING), "_endings": []}
 
     @property
     def under_way(self) -> bool:

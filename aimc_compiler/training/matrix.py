@@ -26,7 +26,7 @@ from aimc_compiler.analog import (
     require_built,
     row_blocks,
 )
-from aimc_compiler.analog.normalisation import column_scales, rows_of
+from aimc_compiler.analog.normalisation import column_scales, copied, rows_of
 from aimc_compiler.analog.straight_through import straight_through
 from aimc_compiler.chip import ChipSpec
 from aimc_compiler.errors import TrainingError
@@ -162,7 +162,7 @@ class TrainedMatrix(nn.Module):
     def watch(self, x: Tensor) -> None:
         """See the inputs of a call: for some mini-batches ranges follow them."""
         if self._watches and self._following.see(self.input_range, x, self._now.before):
-            self._now.ranges = self.input_range.detach().clone()
+            self._now.ranges = copied(self.input_range)
             self.batches.at_end(partial(self._following.end, self.input_range, self._now.before))
 
     def watch_further(self, x: Tensor) -> None:
@@ -178,7 +178,6 @@ class TrainedMatrix(nn.Module):
         """What belongs to the state before goes, and mini-batches are counted on from what matrices have seen."""
         super()._load_from_state_dict(state_dict, prefix, *args)
         if f"{prefix}seen" in state_dict:
-            self.holding.go_on([])
             self._met, self.batches.number = {}, 0
 
     def attach(self, chip: "Attached | None") -> None:

@@ -1,6 +1,7 @@
 """What a mini-batch is in a loop of one's own: calls, checkpoints, evaluation and loading between them."""
 
 import copy
+import pickle
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -69,6 +70,21 @@ def test_parts_are_called_within_a_mini_batch_or_refused() -> None:
     with mini_batch(trained):
         assert torch.equal(trained.first(x), trained.first(x))
     assert trained.hwa.batches.number == 2
+
+
+def test_a_copy_that_is_made_within_a_mini_batch_is_within_none() -> None:
+    trained, x, copies = prepared(), torch.randn(9, 6), []
+    hook = trained.second.register_forward_hook(lambda *_: copies.append(copy.deepcopy(trained)))
+    with mini_batch(trained):
+        trained(x)
+        copies.append(pickle.loads(pickle.dumps(trained.first)))
+    hook.remove()
+    made = copies[0]
+    made.second._forward_hooks.clear()
+    assert not torch.equal(made(x), made(x))
+    assert made.hwa.batches.number == 3
+    with pytest.raises(TrainingError, match="outside of a mini-batch"):
+        copies[1](x)
 
 
 def test_a_wrapper_is_no_prepared_network() -> None:
@@ -282,6 +298,10 @@ def test_a_mini_batch_without_gradients_may_come_first(recipe: dict[str, Any]) -
     with torch.inference_mode():
         trained(torch.randn(4, 6))
     trained(torch.randn(4, 6)).sum().backward()
+    with mini_batch(trained):
+        with torch.inference_mode():
+            trained(torch.randn(4, 6))
+        trained(torch.randn(4, 6)).sum().backward()
     assert trained[0].weight.grad.isfinite().all()
 
 
@@ -305,6 +325,12 @@ def test_a_fresh_network_goes_on_from_a_state_dict(clip: str) -> None:
         one_step(other, of_other, number)
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
     assert other.hwa.batches.number == 7
+    one(torch.randn(4, 6))
+    held = one[0].weight.detach().clone()
+    for _ in range(3):  # what is there already is no update
+        one.load_state_dict(copy.deepcopy(one.state_dict()))
+        one(torch.randn(4, 6))
+    assert torch.equal(one[0].weight, held)
 
 
 def test_frozen_weights_stay_in_a_network_that_was_loaded() -> None:
