@@ -63,6 +63,8 @@ def choose_modules(
 
 def layer_of(module: nn.Module) -> Any:
     """What stands for a module in training; None for those that have no matrix, or a forward of their own."""
+    if "forward" in vars(module):
+        return None
     for kind, layer in LAYERS.items():
         if isinstance(module, kind) and all(_same(type(module), kind, name) for name in ("forward", "_conv_forward")):
             return layer

@@ -179,6 +179,10 @@ def test_layers_keep_their_own_class(layer: nn.Module) -> None:
 def test_a_layer_with_a_product_of_its_own_is_not_trained() -> None:
     with pytest.raises(TrainingError, match="has no module to train for tiles"):
         prepare_hwa(nn.Sequential(Rounding(4, 4, 3)), "analog-fabric")
+    layer: Any = nn.Linear(6, 6)
+    layer.forward = lambda x: x
+    with pytest.raises(TrainingError, match="has no module to train for tiles"):
+        prepare_hwa(nn.Sequential(layer), "analog-fabric")
 
 
 def test_a_module_at_two_paths_is_one() -> None:
