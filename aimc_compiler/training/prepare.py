@@ -85,9 +85,8 @@ def prepare_hwa(
             )
             # Torch's fused encoder layers read weights past our forward; they keep off modules with hooks.
             layer_of(module).of(module, place).register_forward_pre_hook(_seen)
-    return become_aware(
-        twin, Preparation(spec, settings, rules, batches, choices, steps, batch_dim, normed=has_norms(twin))
-    )
+    preparation = Preparation(spec, settings, rules, batches, choices, steps, batch_dim, normed=has_norms(twin))
+    return become_aware(twin, preparation)
 
 
 def _require_plain(model: nn.Module) -> None:
