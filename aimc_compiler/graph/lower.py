@@ -38,7 +38,7 @@ def lower(graph: Graph, partition: Partition, names: MatrixNames | None = None) 
     """One sample's work, with each matrix operation where ``partition`` puts it, and the windows it deals to experts.
 
     names: what matrices are called that other entries use as well (``lower_entries``); the others after their
-    first use. Raises RuleError where experts cannot be timed as a rule says.
+    first use, also where that is a product with a constant, which is no operation of the workload. Raises RuleError where experts cannot be timed as a rule says.
     """
     return deal_windows(_Lowering(graph, partition, names or {}).run())
 
@@ -47,8 +47,9 @@ class _Lowering:
     def __init__(self, graph: Graph, partition: Partition, names: MatrixNames) -> None:
         self.graph = graph
         self.partition = partition
-        self.names = names
         self.modules = graph.matrix_modules()
+        first_uses = {_identity(module): name for name, module in reversed(self.modules.items())}
+        self.names = first_uses | dict(names)
         self.kinds = {node: self.modules[name].kind for name, node in graph.matrix_nodes().items()}
         self.depends = input_dependent(graph.module.graph)
         self.tensors: dict[str, TensorShape] = {}
@@ -105,7 +106,7 @@ class _Lowering:
         self.ops.append(
             MatrixOp(
                 name=name,
-                matrix=self._matrix_of(name, module).name,
+                matrix=self._matrix_of(module).name,
                 kind=module.kind,
                 windows=self.tensors[output].windows,
                 input=taken,
@@ -146,7 +147,7 @@ class _Lowering:
 
     def _loop_matrix(self, name: str) -> LoopMatrix:
         module = self.modules[name]
-        matrix = self._matrix_of(name, module).name
+        matrix = self._matrix_of(module).name
         return LoopMatrix(op=name, matrix=matrix, module=module, where=self.partition.of(name))
 
     def _initial(self, state: Argument) -> str:
@@ -172,12 +173,12 @@ class _Lowering:
         else:
             self._append(node, "getitem", FREE, (self.loops[loop][place],), (ALL,), 1, 0)
 
-    def _matrix_of(self, name: str, module: MatrixModule) -> Matrix:
-        key = (module.parameter, module.groups)
+    def _matrix_of(self, module: MatrixModule) -> Matrix:
+        key = _identity(module)
         return self.matrices.setdefault(
             key,
             Matrix(
-                name=self.names.get(key, name),
+                name=self.names[key],
                 parameter=module.parameter,
                 rows=module.rows,
                 columns=module.columns,
@@ -289,6 +290,11 @@ class _Lowering:
                 )
             )
         return relaid
+
+
+def _identity(module: MatrixModule) -> tuple[str, int]:
+    """Of a matrix: the key of ``MatrixNames``."""
+    return module.parameter, module.groups
 
 
 def _digital_name(node: fx.Node) -> str:
