@@ -38,7 +38,9 @@ def lower(graph: Graph, partition: Partition, names: MatrixNames | None = None) 
     """One sample's work, with each matrix operation where ``partition`` puts it, and the windows it deals to experts.
 
     names: what matrices are called that other entries use as well (``lower_entries``); the others after their
-    first use, also where that is a product with a constant, which is no operation of the workload. Raises RuleError where experts cannot be timed as a rule says.
+    first use, also where that is a product with a constant, which is no operation of the workload.
+
+    Raises RuleError where experts cannot be timed as a rule says.
     """
     return deal_windows(_Lowering(graph, partition, names or {}).run())
 

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache, wraps
 from typing import Any
 
@@ -41,7 +42,6 @@ class Preparation:
         self.chip, self.recipe, self.rules, self.batches = chip, recipe, rules, batches
         self.choices, self.normed, self.batch_dim = tuple(choices), normed, batch_dim
         self.clock: Clock | None = None
-        self._running = False
         self.frozen_from: int | None = None
         if steps is not None and normed and recipe.freeze_norms:
             self.frozen_from = round(steps * (1 - recipe.freeze_norms))
@@ -57,23 +57,32 @@ class Preparation:
         return "\n".join([f"hardware-aware training for {self.chip.name}", *lines])
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy is not called yet."""
-        return vars(self) | {"_running": False}
+        """A copy is on no chip."""
+        return vars(self) | {"clock": None}
 
     @contextmanager
     def call(self) -> Iterator[bool]:
-        """Around a call of the network; gives whether it is the outermost."""
-        outermost, self._running = not self._running, True
+        """Around a call of the network; gives whether it is the outermost of this thread."""
+        running = _RUNNING.get()
+        outermost = all(each is not self for each in running)
+        token = _RUNNING.set((*running, self))
         try:
             yield outermost
         finally:
-            self._running = not outermost
+            _RUNNING.reset(token)
+
+
+#: The networks whose calls this thread is within.
+_RUNNING: ContextVar[tuple[Preparation, ...]] = ContextVar("running", default=())
 
 
 class HardwareAware(nn.Module):
     """What a prepared network's class has beside its own. hwa: its ``Preparation``."""
 
     hwa: Preparation
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        """What the user's classes do with theirs is not for the class of a prepared network."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """A call in training mode is a mini-batch."""
@@ -132,8 +141,14 @@ def _called(model: HardwareAware, function: Callable[..., Any], args: Any, kwarg
         clock = hwa.clock
         if clock is not None:
             clock.count = _samples(args, kwargs, hwa.batch_dim)
+        within = hwa.batches.under_way or not model.training
         with mini_batch(model):
             outputs = function(*args, **kwargs)
+        if isinstance(outputs, Iterator) and (clock is not None or not within):
+            raise TrainingError(
+                f"a call of {_plain(type(model)).__name__} gives a {type(outputs).__name__}, whose steps run behind "
+                "the mini-batch: let forward give its values, as in a list"
+            )
         if clock is not None:
             clock.first_sample += clock.count
         return outputs

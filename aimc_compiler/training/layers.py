@@ -69,6 +69,9 @@ class TrainedLayer(nn.Module):
     #: What it stands for, and becomes again for the compiler.
     plain: ClassVar[type[nn.Module]]
 
+    def __init_subclass__(cls, **settings: Any) -> None:
+        """What the user's classes do with theirs is not for the class of a layer in training."""
+
     @classmethod
     def of(cls, module: nn.Module, place: Place) -> Self:
         """The module itself, made such a layer: whoever holds it, at however many paths, has that now."""
@@ -99,8 +102,11 @@ class TrainedLayer(nn.Module):
 
     def hold(self) -> None:
         """Hold weights to the bounds of the recipe, where they have been updated. A weight that several layers share is
-        held by the first. It is written past autograd: a graph that was kept from a call before is not refused."""
+        held by the first. It is written past autograd: a graph that was kept from a call before is not refused. Tensors
+        that ``torch.func.functional_call`` has put in its place are the caller's, and stay as they are."""
         weights = [weight for weight in self._parameters.values() if weight is not None and weight.dim() > 1]
+        if not all(isinstance(weight, nn.Parameter) for weight in weights):
+            return
         trained = any(weight.requires_grad for weight in weights)
         for name, core in self.cores().items():
             if core.recipe.clip in HELD and core.holds:

@@ -105,6 +105,10 @@ class TrainedMatrix(nn.Module):
         self._loop = self._version = 0
         self._chip: Attached | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy is on no chip."""
+        return vars(self) | {"_chip": None}
+
     def __setattr__(self, name: str, value: Any) -> None:
         """What changes in every mini-batch is private, and set without torch's search for parameters and modules."""
         if name.startswith("_"):
