@@ -180,12 +180,12 @@ class _Cell(TrainedLayer):
         given = [] if hx is None else [hx] if isinstance(hx, Tensor) else list(hx)
         x, given = (x[None], [state[None] for state in given]) if single else (x, given)
         mode = self._mode()
-        cores, known = self.cores(), bool(given) and (self.training or bool(given[0].any()))
+        cores, known = self.cores(), bool(given)
         if not given:
             given = [x.new_zeros(x.shape[0], self.hidden_size) for _ in range(2 if mode == "lstm" else 1)]
         gates = cores["weight_ih"](x, self.weight_ih[None], self.bias_ih)
         step: nn.Module = _Steps(cores["weight_hh"], self.weight_hh[None], self.bias_hh)
-        if not known:  # the compiler puts no product with zeros that a network begins with on tiles, either
+        if not known:  # the compiler leaves the product with a state of zeros out, too
             step = _NoProduct(gates.shape[-1], self.bias_hh)
         width = self.hidden_size
         loop = RecurrentModule(mode, {"recurrent": ""}, {"recurrent": step}, width, width, 1)

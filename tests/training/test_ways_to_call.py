@@ -131,14 +131,16 @@ def test_a_forward_that_gives_a_generator_runs_within_a_mini_batch_or_is_refused
 
 
 class Cell(nn.Module):
-    """A loop over a cell that begins with no state, with zeros, or with one of the input."""
+    """A loop over a cell that begins with no state, with zeros made like its input, or with one of the input."""
 
     def __init__(self, kind: type[nn.Module], start: str) -> None:
         super().__init__()
         self.cell, self.start = kind(6, 6), start
 
     def forward(self, x: Tensor) -> Tensor:
-        state: Any = {"none": None, "zeros": torch.zeros(x.shape[0], 6), "inputs": x[:, 0] * 0.3}[self.start]
+        state: Any = {"none": None, "zeros like inputs": x.new_zeros(x.shape[0], 6), "inputs": x[:, 0] * 0.3}[
+            self.start
+        ]
         if state is not None and isinstance(self.cell, nn.LSTMCell):
             state = (state, state)
         for step in range(3):
@@ -146,7 +148,7 @@ class Cell(nn.Module):
         return state[0] if isinstance(state, tuple) else state
 
 
-@pytest.mark.parametrize("start", ["none", "zeros", "inputs"])
+@pytest.mark.parametrize("start", ["none", "zeros like inputs", "inputs"])
 @pytest.mark.parametrize("kind", [nn.RNNCell, nn.GRUCell, nn.LSTMCell])
 def test_cells_are_those_of_the_compiled_chip_however_they_begin(kind: type[nn.Module], start: str) -> None:
     torch.manual_seed(1)
