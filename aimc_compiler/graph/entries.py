@@ -21,10 +21,7 @@ from aimc_compiler.graph.matrix_cost import rule_path
 from aimc_compiler.graph.partition import Partition
 from aimc_compiler.graph.recurrent import RecurrentModule
 from aimc_compiler.records import record
-from aimc_compiler.workload.ir import Workload
-
-#: (parameter, groups): what identifies a matrix.
-MatrixKey = tuple[str, int]
+from aimc_compiler.workload.ir import MatrixKey, Workload
 
 
 @record
@@ -65,7 +62,7 @@ def lower_entries(graphs: Sequence[Graph], partition: Partition) -> list[Workloa
         workload = lower(graph, partition, names)
         workloads.append(workload)
         for matrix in workload.matrices:
-            names.setdefault((matrix.parameter, matrix.groups), matrix.name)
+            names.setdefault(matrix.key, matrix.name)
     return workloads
 
 
@@ -133,7 +130,7 @@ class _Shared:
         counts: Counter[tuple[str, MatrixKey]] = Counter()
         names: dict[str, str] = {}
         for name, module in graph.matrix_modules().items():
-            path, key = rule_path(name), (module.parameter, module.groups)
+            path, key = rule_path(name), module.key
             counts[path, key] += 1
             use = (path, key, counts[path, key])
             if use not in self.uses:

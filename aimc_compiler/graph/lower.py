@@ -28,10 +28,10 @@ from aimc_compiler.graph.partition import Partition
 from aimc_compiler.graph.recurrent import RecurrentModule
 from aimc_compiler.graph.values import tensor_of
 from aimc_compiler.workload.experts import deal_windows
-from aimc_compiler.workload.ir import Access, DigitalOp, Matrix, MatrixOp, TensorShape, Workload
+from aimc_compiler.workload.ir import Access, DigitalOp, Matrix, MatrixKey, MatrixOp, TensorShape, Workload
 
-#: The name of a matrix by its parameter and groups, which identify it.
-MatrixNames = Mapping[tuple[str, int], str]
+#: The name of a matrix by its key.
+MatrixNames = Mapping[MatrixKey, str]
 
 
 def lower(graph: Graph, partition: Partition, names: MatrixNames | None = None) -> Workload:
@@ -50,13 +50,13 @@ class _Lowering:
         self.graph = graph
         self.partition = partition
         self.modules = graph.matrix_modules()
-        first_uses = {_identity(module): name for name, module in reversed(self.modules.items())}
-        self.names = first_uses | dict(names)
+        first_uses = {module.key: name for name, module in reversed(self.modules.items())}
+        self.names = {**first_uses, **names}
         self.kinds = {node: self.modules[name].kind for name, node in graph.matrix_nodes().items()}
         self.depends = input_dependent(graph.module.graph)
         self.tensors: dict[str, TensorShape] = {}
         self.held: dict[fx.Node, tuple[str, Layout]] = {}
-        self.matrices: dict[tuple[str, int], Matrix] = {}
+        self.matrices: dict[MatrixKey, Matrix] = {}
         self.ops: list[MatrixOp | DigitalOp] = []
         self.inputs: list[str] = []
         self.outputs: list[str] = []
@@ -176,11 +176,10 @@ class _Lowering:
             self._append(node, "getitem", FREE, (self.loops[loop][place],), (ALL,), 1, 0)
 
     def _matrix_of(self, module: MatrixModule) -> Matrix:
-        key = _identity(module)
         return self.matrices.setdefault(
-            key,
+            module.key,
             Matrix(
-                name=self.names[key],
+                name=self.names[module.key],
                 parameter=module.parameter,
                 rows=module.rows,
                 columns=module.columns,
@@ -292,11 +291,6 @@ class _Lowering:
                 )
             )
         return relaid
-
-
-def _identity(module: MatrixModule) -> tuple[str, int]:
-    """Of a matrix: the key of ``MatrixNames``."""
-    return module.parameter, module.groups
 
 
 def _digital_name(node: fx.Node) -> str:

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from aimc_compiler.workload.ir import MatrixKey
+
 MatrixKind = Literal["linear", "conv1d", "conv2d", "conv3d"]
 KINDS: tuple[str, ...] = get_args(MatrixKind)
 _CONVOLVE: dict[str, Callable[..., Tensor]] = {"conv1d": F.conv1d, "conv2d": F.conv2d, "conv3d": F.conv3d}
@@ -86,6 +88,11 @@ class MatrixModule(nn.Module):
         self.dilation = dilation
         self.groups = groups
         self.norm: NormStatistics | None = None
+
+    @property
+    def key(self) -> MatrixKey:
+        """Of its matrix, which other operations may use too."""
+        return self.parameter, self.groups
 
     @property
     def spatial(self) -> int:

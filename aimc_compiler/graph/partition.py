@@ -11,7 +11,7 @@ from aimc_compiler.graph.matrix_cost import MatrixCost, joint_costs
 from aimc_compiler.graph.origin import Origin
 from aimc_compiler.graph.rules import Rule, Rules, read_rules, suggest
 from aimc_compiler.records import record
-from aimc_compiler.workload.ir import Routing
+from aimc_compiler.workload.ir import MatrixKey, Routing
 
 __all__ = ["Assignment", "Partition", "Rules", "partition"]
 
@@ -142,9 +142,9 @@ def _within_budget(
     if rule.max_tiles is None:
         return {cost.op: (True, "") for cost in costs}
     tile = chip.tile_types[rule.tile_type or default_type]
-    uses: dict[tuple[str, int], list[MatrixCost]] = {}
+    uses: dict[MatrixKey, list[MatrixCost]] = {}
     for cost in costs:
-        uses.setdefault((cost.matrix.parameter, cost.matrix.groups), []).append(cost)
+        uses.setdefault(cost.matrix.key, []).append(cost)
     worth = {
         key: sum(cost.macs for cost in held) / held[0].tiles(tile, rule.groups_per_tile) for key, held in uses.items()
     }

@@ -77,6 +77,10 @@ class TensorShape:
         return self.elements * self.itemsize
 
 
+#: (parameter, groups): what identifies a matrix.
+MatrixKey = tuple[str, int]
+
+
 @record
 class Matrix:
     """A weight matrix: ``groups`` blocks of ``rows`` inputs by ``columns`` outputs.
@@ -92,6 +96,10 @@ class Matrix:
     columns: int
     groups: int = 1
     kernel: int = 1
+
+    @property
+    def key(self) -> MatrixKey:
+        return self.parameter, self.groups
 
     @property
     def cells(self) -> int:
